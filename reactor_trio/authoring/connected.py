@@ -1,0 +1,33 @@
+"""`self.connected`: whether the client is there."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Connected:
+    """Set once `@connected` has finished, cleared as soon as the client is gone or the session ends."""
+
+    def __init__(self) -> None:
+        # Set by the dispatcher; `wait` waits for it. Replaced when cleared, as events cannot be unset.
+        self._event = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'set' if self.is_set() else 'cleared'}>"
+
+    def is_set(self) -> bool:
+        """Whether the client is there now."""
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Wait until the client is there. If cancelled, nothing has changed."""
+        await self._event.wait()
+
+    def set(self) -> None:
+        """For the runtime."""
+        self._event.set()
+
+    def clear(self) -> None:
+        """For the runtime."""
+        if self._event.is_set():
+            self._event = trio.Event()

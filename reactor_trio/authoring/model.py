@@ -1,0 +1,156 @@
+"""`ReactorModel`: the one class that a model's author writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar
+
+import trio
+
+from reactor_trio.compute.executor import device_lane
+from reactor_trio.contract.events import Declarations, read_declarations
+from reactor_trio.errors import NoSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.authoring.client_info import ClientInfo
+    from reactor_trio.authoring.connected import Connected
+    from reactor_trio.authoring.messages import ModelMessage
+    from reactor_trio.authoring.tracks import Output
+    from reactor_trio.compute.executor import Executor
+    from reactor_trio.session.pacing import OutputStream
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SessionPort(Protocol):
+    """What a model sees of its session."""
+
+    connected: Connected
+    client: ClientInfo
+    output: OutputStream
+
+    async def send(self, message: ModelMessage) -> None:
+        """See `ReactorModel.send`."""
+
+    async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
+        """See `ReactorModel.emit`."""
+
+
+class _OfTheSession:
+    """An attribute that the session provides; assigning to it is a mistake worth a clear word."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: ReactorModel | None, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        return getattr(model._session_port(self.name), self.name)
+
+    def __set__(self, model: ReactorModel, value: object) -> None:
+        raise AttributeError(
+            f"{type(model).__name__}.{self.name} belongs to the runtime: choose another name for your attribute"
+        )
+
+
+class ReactorModel:
+    """Base of every model: `load()` brings the weights in, `run()` produces frames and messages.
+
+    The runtime makes one instance, the prototype, and calls `load` on it once. Each connection then gets
+    `copy.copy(prototype)`: what `load` stored is shared by all sessions, by reference, and what a handler
+    or `run` assigns to `self` is the session's own. So a mutable container made in `load` is shared.
+
+    A mistake in the declaration of events and hooks is a `TypeError` when the class is made.
+    """
+
+    fps: float = 30.0
+    """Frames per second at which the output is paced."""
+    buffer_size: int = 4
+    """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole."""
+    device: object = "cpu"
+    """What `compute` runs on: one call at a time for each device, all sessions together."""
+
+    __reserved__: ClassVar[frozenset[str]]
+    __declarations__: ClassVar[Declarations]
+
+    _reactor_executor: Executor | None = None
+    _reactor_port: SessionPort | None = None
+
+    if TYPE_CHECKING:
+        connected: Connected
+        client: ClientInfo
+        output: OutputStream
+        output_buffer: OutputStream
+    else:
+        connected = _OfTheSession()
+        client = _OfTheSession()
+        output = _OfTheSession()
+
+        @property
+        def output_buffer(self):
+            """The name that `output` has in Reactor's runtime."""
+            return self.output
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__declarations__ = read_declarations(cls)
+
+    def load(self, config: dict[str, Any]) -> Any:
+        """Bring the weights in: called once in the process, before any client is accepted.
+
+        May be `def` (run in a worker thread) or `async def`. `config` is the model's YAML file with the
+        command line's `--set` on top, {} if there is none.
+        """
+
+    async def run(self) -> None:
+        """Produce frames and messages for as long as the client is there; the default waits for ever.
+
+        Started once for each session, before `@connected`. Returning ends the session politely, raising
+        ends it with `model_error`. Cancelled when the session ends for any other reason.
+        """
+        await trio.sleep_forever()
+
+    async def send(self, message: ModelMessage) -> None:
+        """Send a message to the client, after all that was sent before; waits while the client is behind.
+
+        Raises `TypeError` if a value in it cannot be serialised. In `@disconnected` it does nothing. If
+        cancelled, the message was not sent.
+        """
+        await self._session_port("send").send(message)
+
+    async def emit(self, output: Output, drop: bool = False, compute_time: float | None = None) -> bool:
+        """Show one frame, or a batch of frames, of each track of `output`; returns whether it was taken.
+
+        Video is `(H, W, 3)` or `(N, H, W, 3)`, RGB, uint8 or float in [0, 1], as numpy array or as torch
+        tensor on any device; tensors also `(3, H, W)`. The values are copied: the buffer may be reused.
+        Frames leave at `self.output.fps`. When `buffer_size` frames wait, `emit` waits, or with `drop=True`
+        throws the output away and returns False. `compute_time`, the seconds that the model took for this
+        output, lowers the rate to what it can sustain.
+
+        Raises `ValueError`, with track, shape and dtype, for anything else. In `@disconnected` it returns
+        False. If cancelled, the output was not taken.
+        """
+        return await self._session_port("emit").emit(output, drop=drop, compute_time=compute_time)
+
+    async def compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking work in a worker thread and return its result; one call at a time for each device.
+
+        The loop that serves every client goes on meanwhile. If cancelled while waiting for the device, `fn`
+        is not called; if cancelled later, this waits for `fn` to end, since a thread cannot be stopped.
+        """
+        if self._reactor_executor is None:
+            raise NoSession("compute() needs the runtime: it can be used from load() on")
+        return await self._reactor_executor.run(device_lane(self.device), fn, *args, **kwargs)
+
+    def _session_port(self, name: str) -> SessionPort:
+        if self._reactor_port is None:
+            raise NoSession(
+                f"{type(self).__name__}.{name} needs a session: use it in run(), in handlers and in hooks"
+            )
+        return self._reactor_port
+
+
+ReactorModel.__reserved__ = frozenset(name for name in vars(ReactorModel) if not name.startswith("__"))
+ReactorModel.__declarations__ = read_declarations(ReactorModel)

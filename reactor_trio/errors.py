@@ -1,0 +1,135 @@
+"""Every error of the runtime, as one tree; each class says whose fault it is.
+
+    ReactorError
+    ├── CommandError              a handler refused a command (the author's decision)
+    ├── ProtocolError             the client sent something the protocol does not allow
+    │   └── InvalidPayload        ... a payload that does not fit the event's signature
+    ├── TransportClosed           the peer left, or the network took it away
+    │   └── TransportStalled      ... by accepting no byte for `send_timeout` seconds
+    ├── NoSession                 a bug in the model: `send` or `emit` outside a session
+    └── ModelNotFound             the operator named a model or an option that does not exist
+
+Mistakes in the declaration of a model are plain `TypeError`s, raised when the class is made.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CODE = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class ReactorError(Exception):
+    """The root of all errors that the runtime raises."""
+
+
+class CommandError(ReactorError):
+    """Raised by a handler to refuse a command; the client is sent both arguments.
+
+    On the client's side `Client.call` raises it with what the server answered: there `event`,
+    `upload_id` and `errors` are filled in where the server named them.
+
+    Raises `ValueError` if `code` is not of the form `[a-z][a-z0-9_]*`.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        event: str | None = None,
+        upload_id: str | None = None,
+        errors: Sequence[FieldError] = (),
+    ) -> None:
+        if not _CODE.fullmatch(code):
+            raise ValueError(f"an error code is [a-z][a-z0-9_]*, not {code!r}")
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.event = event
+        self.upload_id = upload_id
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        details = "".join(f"\n  {error}" for error in self.errors)
+        return f"{self.code}: {self.message}{details}"
+
+
+@attrs.frozen
+class FieldError:
+    """One thing that is wrong with a payload, and where: `boxes[2].width`."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ProtocolError(ReactorError):
+    """The client's message is answered with `reactor.error` (DESIGN, section 3.3).
+
+    `code` is the wire code; `reply_to` the message's own `id` where one could be read; `data` holds
+    the further fields of the answer (`event`, `upload_id`).
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        reply_to: str | int | None = None,
+        event: str | None = None,
+        upload_id: str | None = None,
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.reply_to = reply_to
+        self.event = event
+        self.upload_id = upload_id
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class InvalidPayload(ProtocolError):
+    """A payload that does not fit: every fault is listed, each at its own path.
+
+    `code` is `invalid_payload`, unless all that is wrong concerns an upload (`unresolved_upload`,
+    `upload_type`, `upload_too_large`).
+    """
+
+    def __init__(self, errors: Sequence[FieldError], *, code: str = "invalid_payload", **where: Any) -> None:
+        self.errors = tuple(errors)
+        super().__init__(code, "; ".join(map(str, self.errors)), **where)
+
+
+class TransportClosed(ReactorError):
+    """The connection has ended: the peer closed it (`code` says how) or the network broke (1006)."""
+
+    def __init__(self, code: int = 1006, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"connection closed: {self.code} {self.reason}".rstrip()
+
+
+class TransportStalled(TransportClosed):
+    """The peer accepted no byte for `send_timeout` seconds, so the stream was closed by force."""
+
+
+class NoSession(ReactorError):
+    """`send`, `emit` or `client` was used on a model that is not serving a session."""
+
+
+class ModelNotFound(ReactorError):
+    """The model that was asked for, or the file that should name it, is not there."""

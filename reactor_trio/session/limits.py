@@ -1,0 +1,47 @@
+"""What a session may take, and how long it may last: one frozen value, one unit a name."""
+
+from __future__ import annotations
+
+import attrs
+from attrs.validators import ge, gt
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Limits and policy times of a session; each is a command line option under its own name.
+
+    Sizes are in bytes, times in seconds. Raises `ValueError` for a value out of range.
+    """
+
+    max_message_bytes: int = attrs.field(default=1024 * 1024, validator=ge(1024))
+    """One WebSocket message from the client; a larger one closes the connection with 1009."""
+    max_upload_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=ge(0))
+    """One uploaded file."""
+    max_session_upload_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=ge(0))
+    """All files of a session together."""
+    max_uploads: int = attrs.field(default=1000, validator=ge(0))
+    """Number of files of a session."""
+    upload_chunk_bytes: int = attrs.field(default=256 * 1024, validator=ge(1))
+    """The largest chunk of an upload."""
+    spool_bytes: int = attrs.field(default=8 * 1024 * 1024, validator=ge(0))
+    """A file larger than this waits in a temporary file while it arrives."""
+    upload_timeout: float = attrs.field(default=30.0, validator=gt(0))
+    """How long a command waits for the upload that it refers to."""
+    max_queued_events: int = attrs.field(default=64, validator=ge(1))
+    """Commands that may wait for their handler; more are answered `overloaded`."""
+    max_defer: float = attrs.field(default=1.0, validator=ge(0))
+    """How long a flood may push a deduplicated command back before its place in the queue is held."""
+    max_queued_messages: int = attrs.field(default=256, validator=ge(1))
+    """Messages that may wait for the client; then `send` waits."""
+    max_queued_bytes: int = attrs.field(default=8 * 1024 * 1024, validator=ge(1))
+    """Bytes of messages that may wait for the client; then `send` waits."""
+    max_bad_messages: int = attrs.field(default=100, validator=ge(1))
+    """Unreadable messages in a row; then the connection is closed with 1008."""
+    send_timeout: float = attrs.field(default=10.0, validator=gt(0))
+    """A client that accepts no byte for this long is cut off."""
+    heartbeat: float = attrs.field(default=20.0, validator=gt(0))
+    """Time between pings, and how long after a ping silence means that the client is lost."""
+    close_timeout: float = attrs.field(default=3.0, validator=gt(0))
+    """The closing handshake."""
+    hook_timeout: float = attrs.field(default=10.0, validator=gt(0))
+    """What `@disconnected` may take."""

@@ -1,0 +1,164 @@
+"""What waits for the client: messages in their order, and behind them the newest frame of each track."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+import trio
+
+
+@attrs.frozen
+class OutboxStatistics:
+    """Numbers of one outbox."""
+
+    messages: int
+    bytes: int
+    tracks: int
+    """Tracks of which a frame waits."""
+    senders_waiting: int
+    frames_replaced: int
+    """Frames that a newer one of their track has replaced, since the outbox was made."""
+
+
+class Outbox:
+    """Messages are kept and bounded, frames are replaced: a slow client never slows the model's picture.
+
+    Any task may put; one task takes, writes, and takes again.
+    """
+
+    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._messages: deque[str] = deque()
+        self._bytes = 0
+        self._frames: dict[str, bytes] = {}
+        # What the taking task is writing now: whether anything, and frames of which tracks.
+        self._is_writing = False
+        self._tracks_writing: frozenset[str] = frozenset()
+        self._frames_replaced = 0
+        self._closed = False
+        # Set by whoever puts something; the taking task waits for it.
+        self._filled = trio.Event()
+        # Set by `take`, when it has made room; the sender whose turn it is waits for it.
+        self._room = trio.Event()
+        # Set by `take` when all that was put has been written, or by `close`; encoders and the farewell wait.
+        self._progress = trio.Event()
+        # Not for exclusion, which synchronous code has by itself, but for order: senders queue up in line.
+        self._turn = trio.Lock()
+
+    def statistics(self) -> OutboxStatistics:
+        """The numbers now."""
+        return OutboxStatistics(
+            messages=len(self._messages),
+            bytes=self._bytes,
+            tracks=len(self._frames),
+            senders_waiting=self._turn.statistics().tasks_waiting + self._turn.locked(),
+            frames_replaced=self._frames_replaced,
+        )
+
+    def put_nowait(self, message: str) -> None:
+        """Append a message. Raises `trio.WouldBlock` if there is no room. Does nothing once closed."""
+        if self._closed:
+            return
+        size = _size(message)
+        if self._turn.locked() or self._is_full(size):
+            raise trio.WouldBlock
+        self._append(message, size)
+
+    async def put(self, message: str) -> None:
+        """Append a message, after those whose senders already wait for room.
+
+        If cancelled, the message was not appended.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self.put_nowait(message)
+        except trio.WouldBlock:
+            await self._put_in_turn(message, _size(message))
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _put_in_turn(self, message: str, size: int) -> None:
+        async with self._turn:
+            while self._is_full(size) and not self._closed:
+                self._room = trio.Event()
+                await self._room.wait()
+            if not self._closed:
+                self._append(message, size)
+
+    def _is_full(self, size: int) -> bool:
+        # A message larger than the whole bound is let in alone, or it could never be sent.
+        count = len(self._messages)
+        return count >= self._max_messages or (count > 0 and self._bytes + size > self._max_bytes)
+
+    def _append(self, message: str, size: int) -> None:
+        self._messages.append(message)
+        self._bytes += size
+        self._filled.set()
+
+    def put_frame(self, track: str, frame: bytes) -> None:
+        """Leave a frame for the next write, in place of one of the same track that still waits."""
+        if self._closed:
+            return
+        self._frames_replaced += track in self._frames
+        self._frames[track] = frame
+        self._filled.set()
+
+    async def take(self) -> list[str | bytes]:
+        """Wait for something to write, and take it all: first the messages, then a frame a track.
+
+        Calling it again says that what it returned last has been written. If cancelled, nothing was taken.
+        It is a checkpoint only if it waits: the write that follows is one.
+        """
+        self._is_writing = False
+        self._tracks_writing = frozenset()
+        self._progress.set()
+        while not self._messages and not self._frames:
+            self._filled = trio.Event()
+            await self._filled.wait()
+        batch: list[str | bytes] = [*self._messages, *self._frames.values()]
+        self._is_writing = True
+        self._tracks_writing = frozenset(self._frames)
+        self._messages.clear()
+        self._frames.clear()
+        self._bytes = 0
+        self._room.set()
+        return batch
+
+    async def frame_written(self, track: str) -> None:
+        """Wait until no frame of this track is being written: the moment to encode the next one.
+
+        An encoder that waited for less would encode frames that are replaced before they are sent.
+        """
+        while track in self._tracks_writing and not self._closed:
+            await self._next_progress()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def flushed(self) -> None:
+        """Wait until everything has been written, or the outbox is closed."""
+        while not self._closed and (self._messages or self._frames or self._is_writing):
+            await self._next_progress()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _next_progress(self) -> None:
+        if self._progress.is_set():
+            self._progress = trio.Event()
+        await self._progress.wait()
+
+    def drop_frames(self) -> None:
+        """Throw away the frames that wait; the messages stay."""
+        self._frames.clear()
+
+    def close(self) -> None:
+        """Nothing will be written any more: whoever waits goes on, and what is put is thrown away."""
+        self._closed = True
+        self._messages.clear()
+        self._frames.clear()
+        self._bytes = 0
+        self._room.set()
+        self._progress.set()
+
+
+def _size(message: str) -> int:
+    return len(message) if message.isascii() else len(message.encode())

@@ -1,0 +1,46 @@
+"""The seam between a session and the wire: whole messages, in batches.
+
+The session knows nothing else of WebSockets. `server/websocket.py` implements it on trio-websocket,
+`testing/` in memory; the Python client uses the same two from the other side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Transport(Protocol):
+    """One connection. `receive` is used by one task, `send` and `ping` by one other."""
+
+    @property
+    def last_received(self) -> float:
+        """When the last byte arrived, in seconds of Trio's clock."""
+
+    async def receive(self) -> Sequence[str | bytes]:
+        """Wait for the peer and return all whole messages that have arrived, at least one.
+
+        Raises `TransportClosed` once the peer has closed or the connection is lost; what arrived before
+        that is returned first. If cancelled, no message is lost.
+        """
+
+    async def send(self, messages: Sequence[str | bytes]) -> None:
+        """Write the messages in order, as few writes as they need.
+
+        Raises `TransportClosed`, or `TransportStalled` if the peer accepted no byte for `send_timeout`
+        seconds. If cancelled, the stream may be torn: nothing may be sent any more but `abort`.
+        """
+
+    async def ping(self) -> None:
+        """Write a ping; the answer shows in `last_received`. Errors and cancellation as in `send`."""
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """Close politely and wait for the peer's answer; `receive` should still be waited on.
+
+        Closing a connection that is closed does nothing. If cancelled, it is closed by force.
+        """
+
+    async def abort(self) -> None:
+        """Close by force, with no word to the peer. Never raises `TransportClosed`."""
