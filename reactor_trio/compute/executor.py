@@ -76,7 +76,9 @@ class ThreadExecutor:
             limiter = self._limiters[lane] = trio.CapacityLimiter(1)
         name = getattr(fn, "__qualname__", None) or repr(fn)
         running = RunningCall(lane, name, trio.current_time())
-        return await trio.to_thread.run_sync(self._call, running, partial(fn, *args, **kwargs), limiter=limiter)
+        return await trio.to_thread.run_sync(
+            self._call, running, partial(fn, *args, **kwargs), limiter=limiter
+        )
 
     def _call(self, running: RunningCall, call: partial[T]) -> T:
         # In the worker thread. One dict item, set and deleted by one thread: safe under the GIL.

@@ -85,9 +85,9 @@ class _Channel(Generic[T]):
         )
 
     def has_room(self, key: Hashable) -> bool:
-        return len(self.buffer) < self.max_buffer_size or self._replaceable(key) is not None
+        return len(self.buffer) < self.max_buffer_size or self.replaceable(key) is not None
 
-    def _replaceable(self, key: Hashable) -> int | None:
+    def replaceable(self, key: Hashable) -> int | None:
         """Ticket of the value that a new one of `key` would replace now."""
         waiting = self.keys.get(key) if key is not None else None
         if waiting is None or waiting.latest is None or self._must_hold(waiting):
@@ -188,9 +188,14 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
         """Numbers for this channel, all clones together."""
         return self._channel.statistics()
 
-    def has_room(self, key: Hashable = None) -> bool:
-        """Whether `send_nowait` with this key would find room, or a value to replace."""
-        return not self._channel.senders and self._channel.has_room(key)
+    @property
+    def buffered(self) -> int:
+        """How many values wait."""
+        return len(self._channel.buffer)
+
+    def would_replace(self, key: Hashable) -> bool:
+        """Whether `send_nowait` with this key would replace a waiting value, and so need no room."""
+        return not self._channel.senders and self._channel.replaceable(key) is not None
 
     def send_nowait(self, value: T, key: Hashable = None) -> T | None:
         """Like `send`, but raises `trio.WouldBlock` where that would wait."""
@@ -198,7 +203,7 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
             raise trio.ClosedResourceError
         if self._channel.open_receive_channels == 0:
             raise trio.BrokenResourceError
-        if not self._channel.receivers and not self.has_room(key):
+        if not self._channel.receivers and (self._channel.senders or not self._channel.has_room(key)):
             raise trio.WouldBlock
         return self._channel.put(value, key)
 

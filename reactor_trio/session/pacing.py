@@ -72,7 +72,7 @@ class OutputStream:
         self._outbox = outbox
         self._executor = executor
         self._buffer_size = buffer_size
-        self._fps = _check_fps(fps)
+        self._fps = check_fps(fps)
         self._slots = {track: _Slot() for track in tracks}
         self._seq = dict.fromkeys(tracks, 0)
         self._waiting: deque[list[_Picture]] = deque()
@@ -99,7 +99,7 @@ class OutputStream:
 
     @fps.setter
     def fps(self, value: float) -> None:
-        self._fps = _check_fps(value)
+        self._fps = check_fps(value)
         self._move_nap()
 
     @property
@@ -244,7 +244,9 @@ class OutputStream:
         finally:
             self._encoding -= 1
         height, width, _ = picture.pixels.shape
-        frame = MediaFrame(picture.track, picture.seq, picture.pts, "jpeg", payload, width=width, height=height)
+        frame = MediaFrame(
+            picture.track, picture.seq, picture.pts, "jpeg", payload, width=width, height=height
+        )
         self._outbox.put_frame(picture.track, encode_media(frame))
         self._encoded += 1
         self._progress.set()
@@ -263,7 +265,8 @@ def _unknown_track(track: TrackSpec) -> str:
     return f"track {track.name!r} is {track.kind}: so far only video can be emitted"
 
 
-def _check_fps(fps: float) -> float:
+def check_fps(fps: float) -> float:
+    """Return it if it is a rate; raises `ValueError`."""
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a finite number > 0, not {fps!r}")
     return fps

@@ -1,0 +1,59 @@
+"""What must pass before a commit lands: `nox` runs all of it, `nox -s tests` one session.
+
+The sessions run in the environment that nox itself is installed in (`pip install -e '.[dev]'`), so that
+PyTorch is installed once and not four times; `nox --force-venv-backend venv` gives each its own.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests", "examples"]
+
+CODE = ["reactor_trio", "tests", "examples", "benchmarks", "noxfile.py"]
+
+
+def install(session: nox.Session) -> None:
+    """Install the project, if the session has an environment of its own."""
+    if session.virtualenv.is_sandboxed:
+        session.install("--constraint", "constraints.txt", "--editable", ".[dev]")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff, its formatter, and flake8-async for the rules that ruff lacks."""
+    install(session)
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+    session.run("flake8-async", "--enable", "ASYNC1,ASYNC9", "reactor_trio", "examples")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """`mypy --strict` and pyright."""
+    install(session)
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests, all but those of the examples; arguments after `--` go to pytest."""
+    install(session)
+    session.run("pytest", "--ignore", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Each example, served by `python -m reactor_trio serve` and used by a client."""
+    install(session)
+    session.run("pytest", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session(default=False)
+def benchmarks(session: nox.Session) -> None:
+    """The benchmarks, one round each: that they run, not how fast."""
+    install(session)
+    session.run("python", "benchmarks/commands.py", "--rounds", "1", "--seconds", "1")
+    session.run("python", "benchmarks/demo_frames.py")

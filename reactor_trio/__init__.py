@@ -1,0 +1,41 @@
+"""A Trio runtime for real-time, interactive AI models: one connection, one nursery.
+
+How the house is laid out; imports point downwards:
+
+    cli, server, client, testing    around a session: the command line, the port, the peer, the test kit
+    session/connection.py           one connection = one nursery: receive, dispatch, run, send
+    session                         its channel, outbox, pacing, uploads, endings
+    compute, media                  worker threads and devices; arrays <-> payloads
+    contract                        signatures -> attrs classes -> structuring and schemas. Pure
+    authoring                       what a model's author writes with, exported below
+    protocol                        bytes <-> frozen messages. Pure
+"""
+
+from __future__ import annotations
+
+from reactor_trio.authoring.client_info import ClientInfo
+from reactor_trio.authoring.decorators import connected, disconnected, event, file_uploaded
+from reactor_trio.authoring.fields import InputField, MessageField
+from reactor_trio.authoring.messages import ModelMessage
+from reactor_trio.authoring.model import ReactorModel
+from reactor_trio.authoring.tracks import Audio, Output, Video
+from reactor_trio.authoring.uploads import UploadedFile
+from reactor_trio.errors import CommandError, ReactorError
+
+__all__ = [
+    "Audio",
+    "ClientInfo",
+    "CommandError",
+    "InputField",
+    "MessageField",
+    "ModelMessage",
+    "Output",
+    "ReactorError",
+    "ReactorModel",
+    "UploadedFile",
+    "Video",
+    "connected",
+    "disconnected",
+    "event",
+    "file_uploaded",
+]

@@ -1,0 +1,99 @@
+"""What an author writes to the right of a field: bounds and a description for the client."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+class Missing(enum.Enum):
+    """The type of `MISSING`, which stands where no default was given (`None` is a default)."""
+
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final[Literal[Missing.MISSING]] = Missing.MISSING
+
+
+# Compared by identity: a dataclass refuses a default whose class has no hash, and two fields that
+# happen to have the same bounds are not one.
+@attrs.frozen(kw_only=True, eq=False)
+class InputFieldInfo:
+    """What was said about one field of a payload. It is checked when the model's class is made."""
+
+    default: Any = MISSING
+    description: str | None = None
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+    choices: Any = None
+    max_size: int | None = None
+    mime_types: Any = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class MessageFieldInfo:
+    """What was said about one field of a message."""
+
+    default: Any = MISSING
+    description: str | None = None
+
+
+def InputField(  # noqa: N802  (it reads as a type beside a default, as in pydantic's `Field`)
+    default: Any = MISSING,
+    *,
+    description: str | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    min_length: int | None = None,
+    max_length: int | None = None,
+    pattern: str | None = None,
+    choices: Collection[Any] | None = None,
+    max_size: int | None = None,
+    mime_types: Collection[str] | None = None,
+) -> Any:
+    """Bounds, choices and a description for one parameter of an `@event` method.
+
+    `ge`, `gt`, `le` and `lt` bound a number; `min_length` and `max_length` count the characters of a
+    string or the items of a list, a `tuple[T, ...]` or a dict; `pattern` is searched for in a string
+    (`re.search`); `choices` lists the values allowed. For an `UploadedFile`, `max_size` is in bytes
+    and `mime_types` are patterns such as `image/*`. `null`, where the type allows it, skips them all.
+
+    A default that breaks the rules beside it, or a rule that does not apply to the type, is a
+    `TypeError` when the class is made.
+    """
+    return InputFieldInfo(
+        default=default,
+        description=description,
+        ge=ge,
+        gt=gt,
+        le=le,
+        lt=lt,
+        min_length=min_length,
+        max_length=max_length,
+        pattern=pattern,
+        choices=choices,
+        max_size=max_size,
+        mime_types=mime_types,
+    )
+
+
+def MessageField(  # noqa: N802
+    *, default: Any = MISSING, description: str | None = None
+) -> Any:
+    """A default and a description for one field of a `ModelMessage`."""
+    return MessageFieldInfo(default=default, description=description)

@@ -1,0 +1,63 @@
+"""What a model says to its client."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import re
+from typing import Any, ClassVar, dataclass_transform
+
+import attrs
+
+from reactor_trio.authoring.fields import MessageField
+from reactor_trio.authoring.records import RecordType, field_names, make_record
+from reactor_trio.contract.hints import Unresolved
+from reactor_trio.contract.serialise import check_message_type
+
+_ACRONYM_END = re.compile(r"([A-Z]+)([A-Z][a-z])")
+_WORD_END = re.compile(r"([a-z0-9])([A-Z])")
+
+
+@dataclass_transform(field_specifiers=(MessageField, attrs.field, dataclasses.field))
+class ModelMessage(metaclass=RecordType):
+    """A message that a model sends; a subclass with annotations is all there is to write.
+
+        class CurrentPrompt(ModelMessage):
+            prompt: str
+
+    On the wire its type is the class's name in snake_case, here `current_prompt`, and its fields are
+    those of its bases and its own. The class's docstring is its description for the client.
+
+    Raises `TypeError` naming class and field, when the subclass is made, for a field type that has no
+    JSON form, a mutable default, or a required field after one with a default.
+    """
+
+    __wire_name__: ClassVar[str] = ""
+    __message_fields__: ClassVar[tuple[str, ...]] = ()
+    __message_description__: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Read before a dataclass on top writes a docstring of its own.
+        description = cleaned_docstring(cls)
+        if not make_record(cls):
+            return
+        cls.__wire_name__ = wire_name(cls)
+        cls.__message_fields__ = field_names(cls)
+        cls.__message_description__ = description
+        # An annotation may name a class further down in the file; `read_contract` looks again.
+        with contextlib.suppress(Unresolved):
+            check_message_type(cls)
+
+
+def wire_name(cls: type) -> str:
+    """The class's name in snake_case: `SetHTTPUrl` -> `set_http_url`."""
+    words = _WORD_END.sub(r"\1_\2", _ACRONYM_END.sub(r"\1_\2", cls.__name__.strip("_")))
+    return words.lower()
+
+
+def cleaned_docstring(cls: type) -> str:
+    """The class's own docstring without its indentation, not its base's; empty if there is none."""
+    text = vars(cls).get("__doc__")
+    return inspect.cleandoc(text) if isinstance(text, str) else ""

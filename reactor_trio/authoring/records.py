@@ -1,0 +1,159 @@
+"""Classes that become attrs classes when they are written: the base of `ModelMessage` and `Output`.
+
+`@dataclass` and `@attrs.define` may stand on top of one and change nothing. That works because both keep
+the methods that a class already has, so `__init__`, `__eq__` and `__repr__` stay those made here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from reactor_trio.authoring.fields import MISSING, MessageFieldInfo
+from reactor_trio.contract.hints import is_class_var
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_FIELD_INFO = (MessageFieldInfo, dataclasses.Field, type(attrs.field()))
+
+
+class RecordType(type):
+    """Refuses `frozen=True` of the decorators on top.
+
+    They tell the class nothing, but that they set attributes on it.
+    """
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if name == "__dataclass_params__" and value.frozen:
+            raise TypeError(_no_frozen(cls))
+        if name == "__setattr__" and _is_frozen_setattr(value):
+            raise TypeError(_no_frozen(cls))
+        super().__setattr__(name, value)
+
+
+def make_record(cls: type) -> bool:
+    """Turn a class that was just made into an attrs class, with its bases' fields before its own.
+
+    Returns False, and does nothing, if it is the copy that a `slots=True` on top has made.
+
+    Raises `TypeError` naming class and field for a mutable default, a required field after one with a
+    default, or a field that has no annotation.
+    """
+    if _is_frozen_setattr(vars(cls).get("__setattr__")):
+        raise TypeError(_no_frozen(cls))
+    if "__attrs_attrs__" in vars(cls):
+        return False
+    annotated = [name for name, kind in inspect.get_annotations(cls).items() if not is_class_var(kind)]
+    for name, value in vars(cls).items():
+        if isinstance(value, _FIELD_INFO) and name not in annotated:
+            raise TypeError(f"{cls.__qualname__}.{name} has no annotation")
+    own = {name: _field(cls, name, vars(cls).get(name, MISSING)) for name in annotated}
+    _check_order(cls, own)
+    for name, field in own.items():
+        _show_default(cls, name, field)
+    if hasattr(cls, "__post_init__") and "__attrs_post_init__" not in vars(cls):
+        # What a dataclass on top would have called.
+        cls.__attrs_post_init__ = _call_post_init  # type: ignore[attr-defined]
+    attrs.define(cls, these=own, slots=False)
+    return True
+
+
+def field_names(cls: type) -> tuple[str, ...]:
+    """The fields of a class that `make_record` has seen, its bases' first."""
+    return tuple(field.name for field in attrs.fields(cls))  # type: ignore[arg-type]
+
+
+def _field(cls: type, name: str, value: Any) -> Any:
+    """The attrs field for what stands to the right of an annotation."""
+    field: Any
+    if isinstance(value, MessageFieldInfo):
+        default = attrs.NOTHING if value.default is MISSING else value.default
+        field = attrs.field(default=default, metadata={"description": value.description})
+    elif isinstance(value, dataclasses.Field):
+        field = _from_dataclass_field(value)
+    elif isinstance(value, type(attrs.field())):
+        field = value
+    else:
+        field = attrs.field(default=attrs.NOTHING if value is MISSING else value)
+    # A field's name is its name: attrs would take the underscore off, a dataclass on top would not.
+    field.alias = field.alias or name
+    if _is_mutable(_default_of(field)):
+        raise TypeError(
+            f"{cls.__qualname__}.{name}: the default {_default_of(field)!r} would be shared by all "
+            f"instances; use dataclasses.field(default_factory=...)"
+        )
+    return field
+
+
+def _from_dataclass_field(field: Any) -> Any:
+    default: Any = attrs.NOTHING
+    if field.default is not dataclasses.MISSING:
+        default = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        default = attrs.Factory(field.default_factory)
+    return attrs.field(
+        default=default,
+        init=field.init,
+        repr=field.repr,
+        eq=field.compare,
+        kw_only=field.kw_only is True,
+        metadata=dict(field.metadata),
+    )
+
+
+def _show_default(cls: type, name: str, field: Any) -> None:
+    """Leave in the class body what a decorator on top understands."""
+    default = _default_of(field)
+    if default is attrs.NOTHING:
+        if name in vars(cls):
+            delattr(cls, name)
+    elif isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        factory: Any = default
+        setattr(cls, name, dataclasses.field(default_factory=factory.factory))
+    else:
+        setattr(cls, name, default)
+
+
+def _check_order(cls: type, own: dict[str, Any]) -> None:
+    inherited: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[1:]):
+        inherited.update({field.name: field for field in vars(base).get("__attrs_attrs__", ())})
+    ordered = [(name, field) for name, field in inherited.items() if name not in own]
+    optional = None
+    for name, field in _positional([*ordered, *own.items()]):
+        if _default_of(field) is not attrs.NOTHING:
+            optional = name
+        elif optional is not None:
+            raise TypeError(
+                f"{cls.__qualname__}.{name} is required, but comes after {optional!r}, which has a default; "
+                f"give {name!r} a default too"
+            )
+
+
+def _positional(fields: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return [(name, field) for name, field in fields if field.init and not field.kw_only]
+
+
+def _default_of(field: Any) -> Any:
+    # Before the class is made attrs keeps it in `_default`, afterwards in `default`.
+    return field.default if isinstance(field, attrs.Attribute) else field._default
+
+
+def _is_mutable(value: Any) -> bool:
+    return not isinstance(value, attrs.Factory) and type(value).__hash__ is None  # type: ignore[arg-type]
+
+
+def _is_frozen_setattr(value: Any) -> bool:
+    return getattr(value, "__name__", "") == "_frozen_setattrs"
+
+
+def _no_frozen(cls: type) -> str:
+    return f"{cls.__qualname__} is a message or an output, and frozen=True does not fit on it; leave it out"
+
+
+def _call_post_init(self: Any) -> None:
+    self.__post_init__()

@@ -1,0 +1,228 @@
+"""From what the operator typed to a model class: `module:Class`, `path/to/file.py:Class`, `reactor.yaml`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import attrs
+import yaml
+
+from reactor_trio.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from reactor_trio.authoring.model import ReactorModel
+
+DEMO = "reactor_trio.demo:Painter"
+PROJECT_FILE = "reactor.yaml"
+
+
+@attrs.frozen
+class ModelChoice:
+    """What is to be served."""
+
+    target: str
+    """`module:Class` or `path/to/file.py:Class`."""
+    name: str | None = None
+    """What it is called; None: as its class."""
+    config: dict[str, Any] = attrs.field(factory=dict)
+
+
+class ModelImportError(Exception):
+    """The author's own file raised; `__cause__` is what it raised."""
+
+
+def choose(target: str | None, folder: Path) -> ModelChoice:
+    """What to serve: what was typed, or what `reactor.yaml` in `folder` says, or the demo.
+
+    Raises `ModelNotFound` if the file does not say it in the right way.
+    """
+    if target is not None:
+        return ModelChoice(target)
+    project = folder / PROJECT_FILE
+    return _read_project(project) if project.is_file() else ModelChoice(DEMO)
+
+
+def _read_project(path: Path) -> ModelChoice:
+    data = read_yaml(path)
+    runtime, model = _section(data, "runtime"), _section(data, "model")
+    target, name, config = runtime.get("import"), model.get("name"), runtime.get("config", {})
+    if not isinstance(target, str):
+        raise ModelNotFound(
+            f"{path.name}: runtime.import should say which model, such as my_model.py:MyModel"
+        )
+    if name is not None and not isinstance(name, str):
+        raise ModelNotFound(f"{path.name}: model.name should be a text")
+    if isinstance(config, str):  # a file of its own
+        config = read_yaml(path.parent / config)
+    if not isinstance(config, dict):
+        raise ModelNotFound(f"{path.name}: runtime.config should be a mapping, or the path of a YAML file")
+    place, colon, class_name = _split(target)
+    if _is_path(place):
+        target = f"{path.parent / place}{colon}{class_name}"
+    return ModelChoice(target, name, config)
+
+
+def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+    section = data.get(name) or {}
+    if not isinstance(section, dict):
+        raise ModelNotFound(f"{PROJECT_FILE}: {name} should be a mapping")
+    return section
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty one. Raises `ModelNotFound`."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ModelNotFound(f"cannot read {path}: {exc.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise ModelNotFound(f"{path} is no YAML: {_one_line(exc)}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ModelNotFound(f"{path} should hold a mapping of names to values")
+    return data
+
+
+def apply_overrides(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `config` with each `a.b=VALUE` set, `VALUE` being YAML. Raises `ModelNotFound`."""
+    config = dict(config)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = key.split(".")
+        if not equals or not all(parts):
+            raise ModelNotFound(f"--set {override}: should be key=value, or section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as exc:
+            raise ModelNotFound(f"--set {override}: no YAML value: {_one_line(exc)}") from None
+        _set(config, parts, value, override)
+    return config
+
+
+def _set(config: dict[str, Any], parts: list[str], value: object, override: str) -> None:
+    for part in parts[:-1]:
+        inner = config.get(part, {})
+        if not isinstance(inner, dict):
+            raise ModelNotFound(f"--set {override}: {part} is no section but {inner!r}")
+        inner = config[part] = dict(inner)  # the caller's own is left as it is
+        config = inner
+    config[parts[-1]] = value
+
+
+def find_model(target: str) -> type[ReactorModel]:
+    """Import what `target` names.
+
+    Raises `ModelNotFound` if there is no such file, module or model, `ModelImportError` if importing it
+    raised.
+    """
+    place, _, class_name = _split(target)
+    module = _import_file(Path(place)) if _is_path(place) else _import_module(place)
+    return _pick(module, place, class_name)
+
+
+def _split(target: str) -> tuple[str, str, str]:
+    place, colon, class_name = target.rpartition(":")
+    if colon and class_name.isidentifier():
+        return place, colon, class_name
+    return (target, "", "") if not colon or "." in class_name else (place, "", class_name)
+
+
+def _is_path(place: str) -> bool:
+    return place.endswith(".py") or "/" in place or "\\" in place
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ModelNotFound(f"there is no file {path}")
+    # A name that no other module has: a model's file may well be called like a library.
+    name = f"reactor_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ModelNotFound(f"{path} is no Python file")
+    _prefer(path.resolve().parent)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # annotations are resolved there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as exc:
+        raise ModelImportError(str(path)) from exc
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    _prefer(Path.cwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
+            raise ModelNotFound(f"there is no module {name}{_perhaps_a_file(name)}") from None
+        raise ModelImportError(name) from exc
+    except (TypeError, ValueError) as exc:
+        if not name or name.startswith("."):  # what import_module says of a name that cannot be one
+            raise ModelNotFound(f"{name!r} is no name of a module") from None
+        raise ModelImportError(name) from exc
+    except Exception as exc:
+        raise ModelImportError(name) from exc
+
+
+def _prefer(folder: Path) -> None:
+    """What a model's file imports from beside it is found, as for a script."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _perhaps_a_file(name: str) -> str:
+    path = Path(name.replace(".", "/") + ".py")
+    return f"; did you mean {path}?" if path.is_file() else ""
+
+
+def _pick(module: ModuleType, place: str, class_name: str) -> type[ReactorModel]:
+    from reactor_trio.authoring.model import ReactorModel
+
+    def is_model(value: object) -> TypeGuard[type[ReactorModel]]:
+        return inspect.isclass(value) and issubclass(value, ReactorModel) and value is not ReactorModel
+
+    own = [
+        name
+        for name, value in vars(module).items()
+        if is_model(value) and value.__module__ == module.__name__
+    ]
+    if not class_name:
+        if len(own) != 1:
+            raise ModelNotFound(f"{place} has {_listed(own)}{': say which one' if own else ''}")
+        class_name = own[0]
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise ModelNotFound(f"{place} has no {class_name}, it has {_listed(own)}{_perhaps(class_name, own)}")
+    if not is_model(found):
+        raise ModelNotFound(f"{place}:{class_name} is no ReactorModel; {place} has {_listed(own)}")
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return (
+        f"the models {', '.join(names)}"
+        if len(names) > 1
+        else f"the model {names[0]}"
+        if names
+        else "no model"
+    )
+
+
+def _perhaps(wanted: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(wanted, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())

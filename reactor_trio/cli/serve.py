@@ -1,0 +1,219 @@
+"""`reactor-trio serve`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+import outcome
+import trio
+
+from reactor_trio.cli.find_model import (
+    DEMO,
+    ModelImportError,
+    apply_overrides,
+    choose,
+    find_model,
+    read_yaml,
+)
+from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.errors import ModelNotFound
+from reactor_trio.server.drain import serve_process
+from reactor_trio.server.logs import LEVELS, LogFormat, configure_logging
+from reactor_trio.server.serve import ListenError, Server, ServerSettings
+from reactor_trio.session.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from reactor_trio.cli.find_model import ModelChoice
+    from reactor_trio.session.host import ModelHost
+
+LIMITS = {
+    "max_message_bytes": "One message from a client, in bytes.",
+    "max_upload_bytes": "One uploaded file, in bytes.",
+    "max_session_upload_bytes": "All files of a session, in bytes.",
+    "max_uploads": "Number of files of a session.",
+    "upload_chunk_bytes": "The largest chunk of an upload, in bytes.",
+    "spool_bytes": "Size in bytes from which a file waits on disk while it arrives.",
+    "upload_timeout": "How long a command waits for its upload, in seconds.",
+    "max_queued_events": "Commands of a session that may wait.",
+    "max_defer": "How long newer commands may push a deduplicated one back, in seconds.",
+    "max_queued_messages": "Messages that may wait for a client.",
+    "max_queued_bytes": "Bytes of messages that may wait for a client.",
+    "max_bad_messages": "Unreadable messages in a row that end a session.",
+    "send_timeout": "A client that accepts nothing for so many seconds is cut off.",
+    "heartbeat": "Seconds between pings, and that a client has to answer one.",
+    "close_timeout": "The closing handshake, in seconds.",
+    "hook_timeout": "What @disconnected may take, in seconds.",
+}
+"""Each field of `Limits`, and what its option's help says."""
+
+
+class Refusal(click.ClickException):
+    """A wrong model, option or config: a short message, exit status 2."""
+
+    exit_code = 2
+
+
+class Failure(click.ClickException):
+    """It was asked for in the right way, and did not work: a short message, exit status 1."""
+
+    exit_code = 1
+
+
+def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    for field in reversed(attrs.fields(Limits)):
+        option = click.option(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            show_default=True,
+            help=LIMITS[field.name],
+        )
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 picks one."
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file that load() is given.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value of the config; KEY may be a.b."
+)
+@click.option(
+    "--max-sessions",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Clients at a time; 0: no limit.",
+)
+@click.option(
+    "--token", envvar="REACTOR_TOKEN", show_envvar=True, help="What clients must show to be let in."
+)
+@click.option("--no-auth", is_flag=True, help="Let anyone in who can reach the address.")
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Other pages that may connect, such as https://example.com; * for any.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option(
+    "--drain-timeout",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds that sessions have to end on SIGTERM.",
+)
+@_limit_options
+def serve(
+    model: str | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    log_format: LogFormat,
+    log_level: str,
+    **options: Any,
+) -> None:
+    """Serve MODEL to WebSocket clients.
+
+    MODEL is module:Class or path/to/file.py:Class; the class may be left out where there is only one.
+    Without it, reactor.yaml in the current folder says what to serve; without that, it is the demo.
+    """
+    configure_logging(log_format, log_level)
+    limits, settings = _settings(options)
+    try:
+        choice = choose(model, Path.cwd())
+        config = apply_overrides(read_yaml(config_file) if config_file else choice.config, overrides)
+        if choice.target.startswith(DEMO.partition(":")[0]):
+            _require_torch()
+        model_class = find_model(choice.target)
+    except ModelNotFound as exc:
+        raise Refusal(str(exc)) from None
+    except ModelImportError as exc:
+        _print_traceback(exc.__cause__ or exc)
+        raise SystemExit(1) from None
+    name = choice.name or model_class.__name__
+    _run(name, settings, partial(_load, model_class, config, choice, limits))
+
+
+def _settings(options: dict[str, Any]) -> tuple[Limits, ServerSettings]:
+    try:
+        return Limits(**{name: options.pop(name) for name in LIMITS}), ServerSettings(**options)
+    except ValueError as exc:
+        raise Refusal(str(exc)) from None
+
+
+def _require_torch() -> None:
+    try:
+        importlib.import_module("torch")
+    except ImportError:
+        raise Refusal('the demo needs PyTorch: pip install "reactor-trio[torch]"') from None
+
+
+async def _load(
+    model_class: type[Any],
+    config: dict[str, Any],
+    choice: ModelChoice,
+    limits: Limits,
+    executor: ThreadExecutor,
+) -> ModelHost:
+    from reactor_trio.session.host import ModelHost
+
+    return await ModelHost.load(model_class, config, name=choice.name, limits=limits, executor=executor)
+
+
+def _run(name: str, settings: ServerSettings, load: Callable[[ThreadExecutor], Any]) -> None:
+    executor = ThreadExecutor()
+
+    async def main() -> None:
+        server = Server(settings, name=name)
+        await serve_process(server, partial(load, executor), executor=executor, announce=_announce)
+
+    try:
+        trio.run(main)
+    except ListenError as exc:
+        raise Failure(str(exc)) from None
+    except Exception as exc:
+        _print_traceback(exc)
+        raise SystemExit(1) from None
+
+
+def _announce(server: Server) -> None:
+    authority = server.authority
+    click.echo(f"{server.name} is served at http://{authority}/  (WebSocket ws://{authority}/ws)")
+    sys.stdout.flush()
+
+
+def _print_traceback(exc: BaseException) -> None:
+    """Print what the author's code raised, from the first line of theirs; all of it if none is theirs."""
+    theirs = _first_of_theirs(exc.__traceback__)
+    traceback.print_exception(type(exc), exc, theirs or exc.__traceback__)
+
+
+def _first_of_theirs(frames: TracebackType | None) -> TracebackType | None:
+    packages = (Path(__file__).parents[1], Path(trio.__file__).parent, Path(outcome.__file__).parent)
+    not_theirs = (*(f"{folder}{os.sep}" for folder in packages), "<frozen importlib", importlib.__file__)
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(not_theirs):
+        frames = frames.tb_next
+    return frames

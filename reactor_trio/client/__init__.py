@@ -1,0 +1,35 @@
+"""The Python client: async on Trio (`open_client`), and blocking (`connect`)."""
+
+from reactor_trio.client.blocking import BlockingClient, connect
+from reactor_trio.client.client import Client
+from reactor_trio.client.errors import HandshakeFailed, Superseded
+from reactor_trio.client.messages import (
+    EventInfo,
+    Frame,
+    MessageInfo,
+    ModelInfo,
+    ServerLimits,
+    ServerMessage,
+    TrackInfo,
+    UploadHandle,
+    Welcome,
+)
+from reactor_trio.client.websocket import open_client
+
+__all__ = [
+    "BlockingClient",
+    "Client",
+    "EventInfo",
+    "Frame",
+    "HandshakeFailed",
+    "MessageInfo",
+    "ModelInfo",
+    "ServerLimits",
+    "ServerMessage",
+    "Superseded",
+    "TrackInfo",
+    "UploadHandle",
+    "Welcome",
+    "connect",
+    "open_client",
+]

@@ -1,0 +1,73 @@
+"""Commands that wait for their answer: one `id`, one answer (DESIGN, section 3.1)."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from reactor_trio.client.errors import again
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reactor_trio.errors import TransportClosed
+    from reactor_trio.protocol.text import ServerText
+
+
+class Answer:
+    """The place where one answer will be put."""
+
+    def __init__(self, id_: int) -> None:
+        self.id = id_
+        # Cancelled when the answer is there: what is done only until then stops at once.
+        self.until = trio.CancelScope()
+        # Set with the answer or with the end of the connection; the caller waits for it.
+        self._done = trio.Event()
+        self._result: ServerText | TransportClosed | None = None
+
+    def put(self, result: ServerText | TransportClosed) -> None:
+        """Give the caller its answer, or the reason why there will be none."""
+        self._result = result
+        self._done.set()
+        self.until.cancel(reason="the answer is there")
+
+    async def wait(self) -> ServerText:
+        """Wait for the answer. Raises `TransportClosed` if the connection ends before it came."""
+        await self._done.wait()
+        if isinstance(self._result, Exception):
+            raise again(self._result)
+        assert self._result is not None  # since `_done` is set
+        return self._result
+
+
+class Answers:
+    """The answers that are waited for. A late one, to a call that was cancelled, is dropped in silence."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._waiting: dict[object, Answer] = {}
+
+    @contextmanager
+    def expect(self) -> Iterator[Answer]:
+        """An answer under a new id, waited for within the `with` block."""
+        answer = Answer(next(self._ids))
+        self._waiting[answer.id] = answer
+        try:
+            yield answer
+        finally:
+            self._waiting.pop(answer.id, None)
+
+    def put(self, text: ServerText) -> None:
+        """Hand an answer to whoever waits for it."""
+        answer = self._waiting.pop(text.reply_to, None)
+        if answer is not None:
+            answer.put(text)
+
+    def fail(self, closed: TransportClosed) -> None:
+        """The connection has ended: nobody will be answered any more."""
+        for answer in self._waiting.values():
+            answer.put(closed)
+        self._waiting.clear()

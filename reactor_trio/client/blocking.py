@@ -1,0 +1,146 @@
+"""The same client for code without an event loop: `with connect("ws://127.0.0.1:8080") as client`.
+
+Trio runs in a thread of its own, behind an anyio portal; each method hands its call over and waits.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.from_thread
+import trio
+
+from reactor_trio.client.websocket import open_client
+from reactor_trio.errors import TransportClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+    from anyio.from_thread import BlockingPortal
+
+    from reactor_trio.client.client import Client
+    from reactor_trio.client.messages import Frame, ServerMessage, UploadHandle, Welcome
+    from reactor_trio.client.uploads import Source
+
+T = TypeVar("T")
+
+
+@contextmanager
+def connect(url: str, token: str | None = None, **options: Any) -> Generator[BlockingClient]:
+    """Connect and, on leaving, close; arguments and errors are those of `open_client`.
+
+    An interrupt (Ctrl-C) ends a call that waits, and then closes the connection like any other error.
+    """
+    with anyio.from_thread.start_blocking_portal("trio") as portal:
+        opening = open_client(url, token=token, **options)
+        with portal.wrap_async_context_manager(opening) as client:
+            yield BlockingClient(portal, client)
+
+
+class BlockingClient:
+    """A session with a model, for blocking code; see `Client` for what each method does and raises.
+
+    Any number of threads may use it at once. A callback given to it runs in its own thread, and may not
+    call it.
+    """
+
+    def __init__(self, portal: BlockingPortal, client: Client) -> None:
+        self._portal = portal
+        self._client = client
+
+    @property
+    def welcome(self) -> Welcome:
+        """See `Client.welcome`."""
+        return self._client.welcome
+
+    @property
+    def closed(self) -> TransportClosed | None:
+        """See `Client.closed`."""
+        return self._client.closed
+
+    @property
+    def goodbye(self) -> str | None:
+        """See `Client.goodbye`."""
+        return self._client.goodbye
+
+    @property
+    def dropped_messages(self) -> int:
+        """See `Client.dropped_messages`."""
+        return self._client.dropped_messages
+
+    @property
+    def dropped_frames(self) -> int:
+        """See `Client.dropped_frames`."""
+        return self._client.dropped_frames
+
+    def send(self, event: str, data: object = None, /, **fields: Any) -> None:
+        """See `Client.send`."""
+        self._wait(partial(self._client.send, event, data, **fields))
+
+    def call(self, event: str, data: object = None, /, **fields: Any) -> ServerMessage | None:
+        """See `Client.call`."""
+        return self._wait(partial(self._client.call, event, data, **fields))
+
+    def ping(self) -> float:
+        """See `Client.ping`."""
+        return self._wait(self._client.ping)
+
+    def receive(self, type: str | None = None, seconds: float | None = None) -> ServerMessage:  # noqa: A002
+        """See `Client.receive`. Raises `TimeoutError` after `seconds`; blocking code has no other way."""
+        return self._wait(partial(self._client.receive, type), seconds)
+
+    def messages(self) -> Iterator[ServerMessage]:
+        """See `Client.messages`."""
+        return self._until_closed(self._client.receive)
+
+    def frame(self, track: str | None = None, seconds: float | None = None) -> Frame:
+        """See `Client.frame`. Raises `TimeoutError` after `seconds`."""
+        return self._wait(partial(self._client.frame, track), seconds)
+
+    def frames(self, track: str | None = None) -> Iterator[Frame]:
+        """See `Client.frames`."""
+        self._client.frames(track)  # a track that is not there is told now, not at the first frame
+        return self._until_closed(partial(self._client.frame, track))
+
+    def upload(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        mime_type: str | None = None,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> UploadHandle:
+        """See `Client.upload`."""
+        return self._wait(
+            partial(self._client.upload, source, name=name, mime_type=mime_type, on_progress=on_progress)
+        )
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """See `Client.aclose`."""
+        self._wait(partial(self._client.aclose, code, reason))
+
+    def _until_closed(self, take: Callable[[], Awaitable[T]]) -> Iterator[T]:
+        while True:
+            try:
+                item = self._wait(take)
+            except TransportClosed:
+                return
+            yield item
+
+    def _wait(self, call: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
+        future = self._portal.start_task_soon(_within, call, math.inf if seconds is None else seconds)
+        try:
+            return future.result()
+        except BaseException:
+            # An interrupt while waiting here: the call in the other thread must not go on alone.
+            future.cancel()
+            raise
+
+
+async def _within(call: Callable[[], Awaitable[T]], seconds: float) -> T:
+    with trio.move_on_after(seconds):
+        return await call()
+    raise TimeoutError(f"nothing within {seconds:g} s")

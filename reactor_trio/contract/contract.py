@@ -1,0 +1,151 @@
+"""All that a client can know of a model: its events, its messages, its tracks.
+
+Nothing is registered anywhere: the messages and outputs of a model are those in sight of its classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from reactor_trio.authoring.messages import ModelMessage, cleaned_docstring
+from reactor_trio.authoring.tracks import Output, TrackSpec
+from reactor_trio.contract.events import Declarations, read_declarations
+from reactor_trio.contract.hints import closure
+from reactor_trio.contract.schema import message_schema
+from reactor_trio.contract.serialise import resolve_message_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class MessageSpec:
+    """One message that a model may send."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any] = attrs.field(eq=False, repr=False)
+    message_class: type[ModelMessage]
+
+
+@attrs.frozen
+class Contract:
+    """What a model class takes and gives."""
+
+    model_class: type
+    name: str
+    description: str
+    declarations: Declarations
+    messages: Mapping[str, MessageSpec]
+    tracks: tuple[TrackSpec, ...]
+
+    def welcome(self) -> dict[str, Any]:
+        """The part of `reactor.welcome` that describes the model (DESIGN, section 3.1)."""
+        return {
+            "model": {"name": self.name, "description": self.description},
+            "events": [
+                _described(event, "name", "description", "dedupe", "schema")
+                for event in self.declarations.events.values()
+            ],
+            "messages": [
+                _described(message, "name", "description", "schema") for message in self.messages.values()
+            ],
+            "tracks": [_described(track, "name", "kind", "direction") for track in self.tracks],
+        }
+
+
+def read_contract(model_class: type, name: str | None = None) -> Contract:
+    """The contract of a model class; `name` is the class's own by default.
+
+    Raises `TypeError` for two messages of one name, two tracks of one name that differ, or a message with
+    an annotation that cannot be resolved.
+    """
+    declarations = read_declarations(model_class)
+    visible = list(_visible(model_class))
+    replies = [event.reply for event in declarations.events.values() if event.reply is not None]
+    return Contract(
+        model_class=model_class,
+        name=model_class.__name__ if name is None else name,
+        description=cleaned_docstring(model_class),
+        declarations=declarations,
+        messages=MappingProxyType(_messages([*replies, *_subclasses(visible, ModelMessage)])),
+        tracks=_tracks(_subclasses(visible, Output)),
+    )
+
+
+def _visible(model_class: type) -> Iterator[Any]:
+    """All values that the code of a model's classes can name: in modules, class bodies and closures."""
+    for owner in model_class.__mro__[:-1]:
+        yield from _values_of(sys.modules.get(owner.__module__))
+        yield from vars(owner).values()
+        for member in vars(owner).values():
+            function = _function(member)
+            if function is not None:
+                # A file that was run, not imported, is no module, but its functions know their globals.
+                yield from function.__globals__.values()
+                yield from closure(function).values()
+
+
+def _values_of(module: object) -> list[Any]:
+    return [] if module is None else list(vars(module).values())
+
+
+def _function(member: Any) -> Any:
+    inner = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+    inner = inspect.unwrap(inner) if callable(inner) else None
+    return inner if inspect.isfunction(inner) else None
+
+
+def _subclasses(values: Iterable[Any], base: type[T]) -> list[type[T]]:
+    """Those among the values, each once, in order."""
+    found = {
+        each: None
+        for each in values
+        if isinstance(each, type) and issubclass(each, base) and each is not base
+    }
+    return list(found)
+
+
+def _messages(classes: Iterable[type[ModelMessage]]) -> dict[str, MessageSpec]:
+    messages: dict[str, MessageSpec] = {}
+    for cls in classes:
+        name = cls.__wire_name__
+        known = messages.get(name)
+        if known is not None and known.message_class is not cls:
+            raise TypeError(f"two messages are named {name!r}: {_full(known.message_class)} and {_full(cls)}")
+        if known is None:
+            resolve_message_type(cls)
+            messages[name] = MessageSpec(name, cls.__message_description__, message_schema(cls), cls)
+    return messages
+
+
+def _tracks(outputs: Iterable[type[Output]]) -> tuple[TrackSpec, ...]:
+    tracks: dict[str, tuple[TrackSpec, type]] = {}
+    for output in outputs:
+        for track in output.__tracks__:
+            known, owner = tracks.setdefault(track.name, (track, output))
+            if known != track:
+                raise TypeError(
+                    f"two tracks are named {track.name!r} and differ: "
+                    f"{_full(owner)} ({_kind(known)}) and {_full(output)} ({_kind(track)})"
+                )
+    return tuple(track for track, _ in tracks.values())
+
+
+def _kind(track: TrackSpec) -> str:
+    return track.kind if track.rate is None else f"{track.kind}, {track.rate} Hz"
+
+
+def _full(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _described(spec: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in names}

@@ -1,0 +1,358 @@
+"""The `@event` methods and hooks of a model's class, as frozen values that the session uses."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from reactor_trio.authoring.decorators import MARKER, EventMarker, HookKind, HookMarker
+from reactor_trio.authoring.fields import MISSING, InputFieldInfo
+from reactor_trio.authoring.messages import ModelMessage
+from reactor_trio.authoring.uploads import UploadedFile
+from reactor_trio.contract.constraints import (
+    BadRule,
+    check_default,
+    check_inner_rules,
+    compile_checks,
+    ruled_type,
+)
+from reactor_trio.contract.faults import Misfit
+from reactor_trio.contract.hints import Unresolved, parameter_hint
+from reactor_trio.contract.schema import payload_schema
+from reactor_trio.contract.structure import PendingUpload, PendingUploads, Structurer
+from reactor_trio.contract.types import INPUT_FIELD, Unsupported, check_type, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from reactor_trio.authoring.client_info import ClientInfo
+
+__all__ = ["Declarations", "EventSpec", "HookSpec", "PendingUpload", "PendingUploads", "read_declarations"]
+
+_EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+CLIENT: Final = "client"
+"""The parameter that is given the `ClientInfo`."""
+
+
+@attrs.frozen
+class EventSpec:
+    """One command, and how it is called."""
+
+    name: str
+    description: str
+    dedupe: bool
+    in_thread: bool
+    is_async: bool
+    method: str
+    payload_class: type
+    reply: type[ModelMessage] | None
+    wants_client: bool
+    has_uploads: bool
+    schema: Mapping[str, Any] = attrs.field(eq=False, repr=False)
+    fields: tuple[str, ...] = attrs.field(repr=False)
+    structurer: Structurer = attrs.field(eq=False, repr=False)
+    result_types: tuple[type, ...] = attrs.field(repr=False)
+    """What the handler may return."""
+
+    def structure(self, data: Mapping[str, Any], files: Mapping[str, UploadedFile | PendingUpload]) -> Any:
+        """The payload as an instance of `payload_class`.
+
+        Raises `InvalidPayload` with every fault at its path, or `PendingUploads` if all that is missing
+        are the bytes of uploads under way: the caller puts the command aside and asks again.
+        """
+        return self.structurer.structure(data, files)
+
+    def call(self, model: Any, payload: Any, client: ClientInfo) -> Any:
+        """Call the handler and return its result, or its coroutine."""
+        arguments = {name: getattr(payload, name) for name in self.fields}
+        if self.wants_client:
+            arguments[CLIENT] = client
+        return getattr(model, self.method)(**arguments)
+
+    def check_result(self, result: object) -> ModelMessage | None:
+        """What the handler returned. Raises `TypeError` if its annotation does not allow that."""
+        if result is None and types.NoneType in self.result_types:
+            return None
+        if isinstance(result, ModelMessage) and isinstance(result, self.result_types):
+            return result
+        allowed = " or ".join("None" if tp is types.NoneType else tp.__qualname__ for tp in self.result_types)
+        raise TypeError(f"{self.method} returned {type(result).__qualname__}; it may return {allowed}")
+
+
+@attrs.frozen
+class HookSpec:
+    """One hook, and how it is called."""
+
+    kind: HookKind
+    method: str
+    is_async: bool
+    wants_client: bool
+
+    def call(self, model: Any, client: ClientInfo, uploaded_file: UploadedFile | None = None) -> Any:
+        """Call the hook and return its result, or its coroutine. Only `file_uploaded` takes a file."""
+        arguments: dict[str, Any] = {}
+        if self.kind == "file_uploaded":
+            arguments["uploaded_file"] = uploaded_file
+        if self.wants_client:
+            arguments[CLIENT] = client
+        return getattr(model, self.method)(**arguments)
+
+
+@attrs.frozen
+class Declarations:
+    """All that the decorators in a class and its bases say."""
+
+    events: Mapping[str, EventSpec]
+    connected: HookSpec | None = None
+    disconnected: HookSpec | None = None
+    file_uploaded: HookSpec | None = None
+
+
+@attrs.frozen
+class _Method:
+    """A marked method: the class that defines it, its name there, the function."""
+
+    owner: type
+    name: str
+    function: Callable[..., Any]
+    marker: EventMarker | HookMarker
+
+    @property
+    def where(self) -> str:
+        return f"{self.owner.__qualname__}.{self.name}"
+
+    def refuse(self, reason: str, parameter: str | None = None) -> TypeError:
+        """The error for the author; the caller raises it."""
+        subject = self.where if parameter is None else f"{self.where}, parameter {parameter!r}"
+        return TypeError(f"{subject}: {reason}")
+
+
+# A subclass reads its bases' events again. They are kept, since it would cost, and since what their
+# annotations name may be out of sight where the subclass is made.
+_SPECS: WeakKeyDictionary[Callable[..., Any], dict[tuple[type, str], EventSpec]] = WeakKeyDictionary()
+
+
+def read_declarations(cls: type) -> Declarations:
+    """What the decorators in a class and its bases say.
+
+    A method that is overridden without its decorator is no event and no hook any more; a class's own hook
+    replaces its base's, whatever its name.
+
+    Raises `TypeError`, with the class, the method and the parameter in its text, for all that DESIGN.md,
+    sections 2.2 and 2.3, does not allow.
+    """
+    methods = list(_marked_methods(cls))
+    reserved: frozenset[str] = getattr(cls, "__reserved__", frozenset())
+    for method in methods:
+        if method.name in reserved:
+            raise method.refuse(f"{method.name!r} is a name of the runtime's own; choose another")
+    return Declarations(types.MappingProxyType(_events(methods)), **_hooks(methods))
+
+
+def _marked_methods(cls: type) -> Iterator[_Method]:
+    """In the order of definition, bases first; without those that are overridden."""
+    for owner in reversed(cls.__mro__):
+        for name, value in list(vars(owner).items()):
+            if _defining_class(cls, name) is owner:
+                method = _marked(owner, name, value)
+                if method is not None:
+                    yield method
+
+
+def _defining_class(cls: type, name: str) -> type:
+    return next(base for base in cls.__mro__ if name in vars(base))
+
+
+def _marked(owner: type, name: str, value: Any) -> _Method | None:
+    inner = value
+    if isinstance(value, property):
+        inner = value.fget
+    elif isinstance(value, staticmethod | classmethod):
+        inner = value.__func__
+    marker = getattr(value, MARKER, None) or getattr(inner, MARKER, None)
+    if not isinstance(marker, EventMarker | HookMarker):
+        return None
+    method = _Method(owner, name, inner, marker)
+    if inner is not value:
+        raise method.refuse(f"{_decorator(marker)} marks a method, not a {type(value).__name__}")
+    if not inspect.isfunction(value):
+        raise method.refuse(f"{_decorator(marker)} marks a method, not {value!r}")
+    if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
+        raise method.refuse("a handler cannot be a generator: it is called, not iterated over")
+    return method
+
+
+def _decorator(marker: EventMarker | HookMarker) -> str:
+    return "@event" if isinstance(marker, EventMarker) else f"@{marker.kind}"
+
+
+def _events(methods: list[_Method]) -> dict[str, EventSpec]:
+    events: dict[str, EventSpec] = {}
+    found: dict[str, _Method] = {}
+    for method in methods:
+        if not isinstance(method.marker, EventMarker):
+            continue
+        spec = _event(method, method.marker)
+        if spec.name in found:
+            raise method.refuse(f"there is another event named {spec.name!r}: {found[spec.name].where}")
+        events[spec.name], found[spec.name] = spec, method
+    return events
+
+
+def _event(method: _Method, marker: EventMarker) -> EventSpec:
+    known = _SPECS.setdefault(method.function, {})
+    key = (method.owner, method.name)
+    if key not in known:
+        known[key] = _make_event(method, marker)
+    return known[key]
+
+
+def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
+    name = method.name if marker.name is None else marker.name
+    if not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
+        raise method.refuse(f"an event's name is [a-z][a-z0-9_]*, not {name!r}; say @event(name=...)")
+    is_async = _is_async(method.function)
+    if marker.in_thread and is_async:
+        raise method.refuse("in_thread=True is for a def handler; an async def one runs on the loop")
+    parameters = _parameters(method)
+    wants_client = parameters.pop(CLIENT, None) is not None
+    payload_class = _payload_class(method, name, parameters)
+    structurer = Structurer(name, payload_class)
+    result_types = _result_types(method)
+    return EventSpec(
+        name=name,
+        description=marker.description,
+        dedupe=marker.dedupe,
+        in_thread=marker.in_thread,
+        is_async=is_async,
+        method=method.name,
+        payload_class=payload_class,
+        reply=_declared_reply(result_types),
+        wants_client=wants_client,
+        has_uploads=structurer.has_uploads,
+        schema=payload_schema(payload_class, title=name),
+        fields=tuple(parameters),
+        structurer=structurer,
+        result_types=result_types,
+    )
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    # A wrapper that is a plain def may wrap an async def and hand on its coroutine.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+def _parameters(method: _Method) -> dict[str, inspect.Parameter]:
+    """Those after `self`."""
+    parameters = list(inspect.signature(method.function).parameters.values())
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise method.refuse("a method's first parameter is self")
+    for parameter in parameters[1:]:
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
+            raise method.refuse(f"{stars}{parameter.name} cannot be described to a client; name each field")
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise method.refuse("a field cannot be positional-only", parameter.name)
+    return {parameter.name: parameter for parameter in parameters[1:]}
+
+
+def _payload_class(method: _Method, name: str, parameters: Mapping[str, inspect.Parameter]) -> type:
+    fields = {each.name: _field(method, each) for each in parameters.values()}
+    payload_class = attrs.make_class(
+        "".join(word.capitalize() for word in name.split("_")), fields, frozen=True, slots=True, kw_only=True
+    )
+    payload_class.__module__ = method.owner.__module__
+    return payload_class
+
+
+def _field(method: _Method, parameter: inspect.Parameter) -> Any:
+    name = parameter.name
+    if parameter.annotation is inspect.Parameter.empty:
+        raise method.refuse("a field needs an annotation", name)
+    info = parameter.default
+    if not isinstance(info, InputFieldInfo):
+        info = InputFieldInfo(default=MISSING if info is inspect.Parameter.empty else info)
+    try:
+        tp = parameter_hint(name, parameter.annotation, method.function, method.owner)
+        check_type(tp, "input")
+        checks = compile_checks(info, tp)
+        ruled_type(tp, info)
+        check_inner_rules(tp)
+        default = attrs.NOTHING if info.default is MISSING else check_default(info.default, tp, checks)
+    except Unresolved as exc:
+        inside = "" if exc.field == name else f"{exc.field}: "
+        raise method.refuse(f"{inside}{exc.reason}", name) from exc
+    except (Unsupported, BadRule) as exc:
+        raise method.refuse(str(exc), name) from exc
+    except Misfit as exc:
+        raise method.refuse(f"the default does not fit: {exc}", name) from exc
+    return attrs.field(default=default, type=tp, alias=name, metadata={INPUT_FIELD: info})
+
+
+def _result_types(method: _Method) -> tuple[type, ...]:
+    annotation = inspect.signature(method.function).return_annotation
+    if annotation is inspect.Signature.empty:
+        return (ModelMessage, types.NoneType)
+    try:
+        hint = parameter_hint("return", annotation, method.function, method.owner)
+    except Unresolved as exc:
+        raise method.refuse(f"the result: {exc.reason}") from exc
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    members = typing.get_args(hint) if union else (types.NoneType if hint is None else hint,)
+    messages = [member for member in members if member is not types.NoneType]
+    if len(messages) > 1 or not all(map(_is_message, messages)):
+        allowed = "None, one ModelMessage subclass, or that | None"
+        raise method.refuse(f"a handler returns {allowed}, not {name_of(hint)}")
+    return tuple(members)
+
+
+def _is_message(tp: Any) -> bool:
+    return isinstance(tp, type) and issubclass(tp, ModelMessage) and tp is not ModelMessage
+
+
+def _declared_reply(result_types: tuple[type, ...]) -> type[ModelMessage] | None:
+    return next((tp for tp in result_types if _is_message(tp)), None)
+
+
+def _hooks(methods: list[_Method]) -> dict[str, HookSpec]:
+    chosen: dict[HookKind, _Method] = {}
+    for method in methods:
+        if isinstance(method.marker, EventMarker):
+            continue
+        kind = method.marker.kind
+        other = chosen.get(kind)
+        if other is not None and other.owner is method.owner:
+            raise method.refuse(f"a class has at most one @{kind} hook, and {other.where} is one already")
+        chosen[kind] = method  # Bases come first, so a class's own replaces its base's.
+    return {kind: _hook(kind, method) for kind, method in chosen.items()}
+
+
+def _hook(kind: HookKind, method: _Method) -> HookSpec:
+    parameters = _parameters(method)
+    wants_client = parameters.pop(CLIENT, None) is not None
+    if kind == "file_uploaded":
+        _check_file_parameter(method, parameters.pop("uploaded_file", None))
+    for name in parameters:
+        allowed = "uploaded_file and client" if kind == "file_uploaded" else "client"
+        raise method.refuse(f"@{kind} takes no parameter but {allowed}", name)
+    return HookSpec(kind, method.name, _is_async(method.function), wants_client)
+
+
+def _check_file_parameter(method: _Method, parameter: inspect.Parameter | None) -> None:
+    if parameter is None:
+        raise method.refuse("@file_uploaded needs the parameter uploaded_file: UploadedFile")
+    try:
+        hint = parameter_hint(parameter.name, parameter.annotation, method.function, method.owner)
+    except Unresolved as exc:
+        raise method.refuse(exc.reason, parameter.name) from exc
+    if hint is not UploadedFile:
+        raise method.refuse("is to be annotated UploadedFile", parameter.name)

@@ -1,0 +1,116 @@
+"""Annotations -> types, also where `from __future__ import annotations` made them strings.
+
+A model made inside a function, as in a test, names classes that no module knows. They are looked for,
+in this order: in the class body, in the closure of the method, in the module, and last in the running
+functions that the class is being made in.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections import ChainMap
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping
+
+_CLASS_HINTS: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+
+
+class Unresolved(Exception):  # noqa: N818  (never seen outside: it becomes a TypeError)
+    """An annotation names something that is not there, or not there yet. `field` says whose it is."""
+
+    def __init__(self, field: str, annotation: object, reason: str) -> None:
+        super().__init__(field, annotation, reason)
+        self.field = field
+        self.annotation = annotation
+        self.cause = reason
+
+    @property
+    def reason(self) -> str:
+        """A sentence for the author."""
+        return f"the annotation {self.annotation!r} cannot be resolved: {self.cause}"
+
+
+def class_hints(cls: type) -> dict[str, Any]:
+    """Field name -> type, for the annotations of a class and its bases. Raises `Unresolved`.
+
+    The answer is kept: what could be resolved while the class was made may be out of sight later.
+    """
+    known = _CLASS_HINTS.get(cls)
+    if known is not None:
+        return known
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        module = sys.modules.get(base.__module__)
+        for field, annotation in inspect.get_annotations(base).items():
+            hints[field] = _resolve(field, annotation, vars(module) if module else {}, base, {})
+    _CLASS_HINTS[cls] = hints
+    return hints
+
+
+def parameter_hint(field: str, annotation: object, function: Callable[..., Any], owner: type) -> Any:
+    """The type of one parameter (or of `return`) of a method that `owner` defines. Raises `Unresolved`."""
+    inner = inspect.unwrap(function)
+    return _resolve(field, annotation, getattr(inner, "__globals__", {}), owner, closure(inner))
+
+
+def closure(function: Callable[..., Any]) -> dict[str, Any]:
+    """The names that a function took from the functions around it, as far as they have a value."""
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    cells = getattr(function, "__closure__", None) or ()
+    found = {}
+    for name, cell in zip(names, cells, strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # Not assigned yet.
+            continue
+    return found
+
+
+def is_class_var(annotation: object) -> bool:
+    """Whether it is a `ClassVar`, resolved or still a string."""
+    if isinstance(annotation, str):
+        head = annotation.strip("'\" ").partition("[")[0]
+        return head.rpartition(".")[2] == "ClassVar"
+    return annotation is typing.ClassVar or typing.get_origin(annotation) is typing.ClassVar
+
+
+def _resolve(
+    field: str, annotation: object, module: Mapping[str, Any], owner: type, local: Mapping[str, Any]
+) -> Any:
+    if isinstance(annotation, type) or annotation is Any or is_class_var(annotation):
+        return annotation
+    bearer = SimpleNamespace(__annotations__={field: annotation})
+    names: MutableMapping[str, Any] = ChainMap(
+        _class_body(owner), dict(local), {owner.__name__: owner}, dict(module)
+    )
+    for scope in (names, ChainMap(*names.maps, *_enclosing_locals(owner))):  # type: ignore[attr-defined]
+        try:
+            hints = typing.get_type_hints(bearer, dict(module), scope, include_extras=True)
+        except NameError as exc:
+            reason = str(exc)
+        except Exception as exc:  # Any expression may stand there, and fail in any way.
+            raise Unresolved(field, annotation, f"{type(exc).__name__}: {exc}") from exc
+        else:
+            return hints[field]
+    raise Unresolved(field, annotation, reason)
+
+
+def _class_body(owner: type) -> dict[str, Any]:
+    # Without its methods: an event called `list` is not what `list[int]` means.
+    return {name: value for name, value in vars(owner).items() if not inspect.isroutine(value)}
+
+
+def _enclosing_locals(owner: type) -> Iterator[dict[str, Any]]:
+    parts = owner.__qualname__.split(".")
+    around = {".".join(parts[:count]) for count in range(1, len(parts))}
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_qualname in around and frame.f_globals.get("__name__") == owner.__module__:
+            yield dict(frame.f_locals)
+        frame = frame.f_back

@@ -1,0 +1,89 @@
+"""Messages -> JSON. The hot path is one call of orjson."""
+
+from __future__ import annotations
+
+import enum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+
+from reactor_trio.contract.hints import Unresolved
+from reactor_trio.contract.types import Unsupported, all_fields, check_type, is_record, stored_names
+
+if TYPE_CHECKING:
+    from reactor_trio.authoring.messages import ModelMessage
+
+# Of its own accord orjson would write a dataclass without the base fields of a slotted one and without
+# those whose name begins with an underscore; both come back through `_plain`.
+_OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SERIALIZE_NUMPY
+
+
+def dump(message: ModelMessage) -> bytes:
+    """The JSON object of a message's fields; NaN and infinities become `null`.
+
+    Raises `TypeError`, naming the message and the field, for a value that has no JSON form.
+    """
+    try:
+        return orjson.dumps(_fields(message), _plain, _OPTIONS)
+    except (TypeError, AttributeError) as exc:
+        raise TypeError(f"{type(message).__qualname__}{_culprit(message)}") from exc
+
+
+def to_json(value: Any) -> Any:
+    """The JSON form of one value, as Python's own types. Raises `TypeError` if it has none."""
+    return orjson.loads(orjson.dumps(value, _plain, _OPTIONS))
+
+
+def check_message_type(cls: type[ModelMessage]) -> None:
+    """Raises `TypeError`, naming class and field, for a field type that has no JSON form.
+
+    Raises `Unresolved` if an annotation names a class that is not there yet.
+    """
+    try:
+        for field in all_fields(cls):
+            try:
+                check_type(field.type, "message")
+            except Unsupported as exc:
+                raise Unsupported(f"{cls.__qualname__}.{field.name}: {exc}") from exc
+    except Unsupported as exc:
+        raise TypeError(f"{exc}; a message holds what JSON can say") from None
+
+
+def resolve_message_type(cls: type[ModelMessage]) -> None:
+    """As `check_message_type`, but a class that is not there is a `TypeError` too."""
+    try:
+        check_message_type(cls)
+    except Unresolved as exc:
+        raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from exc
+
+
+def _fields(message: ModelMessage) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in message.__message_fields__}
+
+
+def _plain(value: Any) -> Any:
+    """What orjson asks about values that it does not know."""
+    cls = type(value)
+    if is_record(cls):
+        return {name: getattr(value, name) for name in _names(cls)}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"{cls.__qualname__} has no JSON form")
+
+
+@lru_cache(maxsize=1024)
+def _names(cls: type) -> tuple[str, ...]:
+    return getattr(cls, "__message_fields__", None) or stored_names(cls)
+
+
+def _culprit(message: ModelMessage) -> str:
+    for name in message.__message_fields__:
+        try:
+            orjson.dumps(getattr(message, name), _plain, _OPTIONS)
+        except (TypeError, AttributeError) as exc:
+            return f".{name}: {exc.__cause__ or exc}"
+    return ": cannot be serialised"

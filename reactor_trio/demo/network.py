@@ -1,0 +1,172 @@
+"""The demo's network: a point of the picture and a latent in, the colour of that point out.
+
+A compositional pattern-producing network (CPPN; Stanley, 2007): small dense layers that are applied to every
+pixel alone. Its weights are random and shared by all sessions; what a prompt chooses is the latent, which
+says how the plane enters the first layer and where each layer's waves begin. It has learned nothing, so a
+prompt is a seed and not a description, but everything round it is as it would be for a large model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch import nn
+from torch.nn import functional
+
+from reactor_trio.demo.palette import draw_palette
+from reactor_trio.demo.styles import STYLES, StyleName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HIDDEN = 16
+"""Units in a layer."""
+BLOCK = 32768
+"""Pixels computed at a time: what is between the layers then stays in the processor's cache."""
+MORPH_SECONDS = 1.2
+"""How long one scene takes to become another."""
+MAX_SIDE = 4096
+"""The largest picture, pixels a side."""
+
+
+@attrs.frozen(eq=False)
+class Scene:
+    """All that decides a picture but the time. Scenes can be mixed, which is how they morph."""
+
+    latent: Tensor
+    """(HIDDEN, 6): per unit the weights of x, y and the radius, then a phase for each layer."""
+    colours: Tensor
+    """(5, 3): linear RGB, from dark to light."""
+    style: Tensor
+    """(styles,): how much there is of each style; the sum is 1."""
+
+    def mix(self, other: Scene, amount: float) -> Scene:
+        """Go the way to another scene, from 0 (this one) to 1 (the other)."""
+        return Scene(
+            latent=_slerp(self.latent, other.latent, amount),
+            colours=torch.lerp(self.colours, other.colours, amount),
+            style=torch.lerp(self.style, other.style, amount),
+        )
+
+
+@attrs.frozen
+class Morph:
+    """The way from one scene to the next."""
+
+    start: Scene
+    goal: Scene
+    since: float
+    """When it began, in seconds of the picture's time."""
+
+    def at(self, now: float) -> Scene:
+        """Return the scene at a time: it sets off gently and arrives gently."""
+        way = (now - self.since) / MORPH_SECONDS
+        if way >= 1:
+            return self.goal
+        way = max(way, 0.0)
+        return self.start.mix(self.goal, way * way * (3 - 2 * way))
+
+
+def scene_of(prompt: str, style: StyleName) -> Scene:
+    """Draw the scene of a prompt. The same prompt gives the same scene, in every process."""
+    digest = hashlib.blake2b(prompt.encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+    plane = torch.randn(HIDDEN, 3, generator=generator) * torch.tensor([0.9, 0.9, 0.4])
+    # All units lean the same way, so that the picture flows in one direction.
+    angle = math.tau * torch.rand((), generator=generator)
+    lean = torch.stack([angle.cos(), angle.sin(), torch.zeros(())])
+    plane += 1.1 * torch.randn(HIDDEN, 1, generator=generator) * lean
+    phases = 1.8 * torch.randn(HIDDEN, 3, generator=generator)
+    return Scene(
+        latent=torch.cat([plane, phases], 1),
+        colours=draw_palette(generator),
+        style=torch.tensor([float(name == style) for name in STYLES]),
+    )
+
+
+class Network(nn.Module):
+    """The shared part: random weights, and the coordinates of a picture's pixels.
+
+    `width` and `height` are in pixels. Raises `ValueError` if one is not between 16 and `MAX_SIDE`.
+    """
+
+    def __init__(self, width: int = 512, height: int = 512, seed: int = 7) -> None:
+        super().__init__()
+        if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
+            raise ValueError(f"a picture of {width} x {height} pixels; a side has 16 to {MAX_SIDE}")
+        self.width, self.height = width, height
+        generator = torch.Generator().manual_seed(seed)
+        self.second = _dense(HIDDEN, HIDDEN, generator)
+        self.third = _dense(HIDDEN, HIDDEN, generator)
+        self.broad = _dense(3, HIDDEN, generator)
+        self.ripple = _dense(HIDDEN, HIDDEN, generator)
+        self.fine = _dense(2, HIDDEN, generator)
+        self.register_buffer("points", _points(width, height))
+        self.points: Tensor
+
+    def forward(self, latent: Tensor, seconds: float) -> Tensor:
+        """Compute the five fields of a picture, (5, H, W), each with mean 0 and deviation 1."""
+        drift = _drift(seconds).to(latent.device)
+        blocks = [self._layers(latent, drift, points) for points in self.points.split(BLOCK, dim=1)]
+        fields = functional.layer_norm(torch.cat(blocks, 1), [self.points.shape[1]])
+        return fields.view(-1, self.height, self.width)
+
+    def _layers(self, latent: Tensor, drift: Tensor, points: Tensor) -> Tensor:
+        # Channels first: every layer is the product of a small matrix with (HIDDEN, pixels).
+        plane, (one, two, three) = latent[:, :3], latent[:, 3:, None].unbind(1)
+        waves = torch.addmm(one + drift, plane, points).sin_()
+        shapes = torch.addmm(0.4 * two.sin() + 0.4 * drift.flip(0), self.second, waves, alpha=1.3).tanh_()
+        folds = torch.addmm(0.4 * three.sin(), self.third, shapes, alpha=1.5).tanh_()
+        ripples = torch.addmm(two, self.ripple, shapes, alpha=4.5).sin_()
+        return torch.cat([self.broad @ folds, self.fine @ ripples])
+
+    def paint(self, scene: Scene, seconds: float) -> Tensor:
+        """Paint a scene at a time (seconds): (3, H, W), float, sRGB in [0, 1].
+
+        To be called in a worker thread. PyTorch keeps inference mode per thread, hence it is set here.
+        """
+        with torch.inference_mode():
+            device = self.points.device
+            fields = self(scene.latent.to(device), seconds)
+            colours = scene.colours.to(device)
+            shares = zip(STYLES.values(), scene.style.tolist(), strict=True)
+            linear = sum(share * style(fields, colours) for style, share in shares if share > 0)
+            vignette = 1 - 0.12 * self.points[2].view(self.height, self.width)
+            # 1 / 2.2 is close to the curve of sRGB, and one operation.
+            return (linear * vignette).clamp_(0, 1).pow_(1 / 2.2)
+
+
+def _dense(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
+    weights = torch.randn(rows, columns, generator=generator) / math.sqrt(columns)
+    return nn.Parameter(weights, requires_grad=False)
+
+
+def _points(width: int, height: int) -> Tensor:
+    """Every pixel's x, y and squared radius, (3, H * W); the shorter side goes from -1 to 1."""
+    short = min(width, height)
+    down, across = torch.meshgrid(
+        torch.linspace(-1, 1, height) * (height / short),
+        torch.linspace(-1, 1, width) * (width / short),
+        indexing="ij",
+    )
+    return torch.stack([across, down, across.square() + down.square()]).view(3, -1)
+
+
+def _drift(seconds: float) -> Tensor:
+    """How far each unit has moved, (HIDDEN, 1). Each has its own pace, so the picture never repeats."""
+    unit = torch.arange(HIDDEN, dtype=torch.float64)[:, None]
+    pace = 0.25 + 0.35 * (unit * 0.618).frac()
+    return (0.7 * torch.sin(seconds * pace + unit)).float()
+
+
+def _slerp(start: Tensor, goal: Tensor, amount: float) -> Tensor:
+    """Go from one latent to another along the sphere: straight lines pass through duller ones."""
+    cosine = torch.cosine_similarity(start.flatten(), goal.flatten(), dim=0).clamp(-0.999, 0.999)
+    angle = cosine.acos()
+    if angle < 0.05:
+        return torch.lerp(start, goal, amount)
+    return (start * ((1 - amount) * angle).sin() + goal * (amount * angle).sin()) / angle.sin()

@@ -1,0 +1,155 @@
+"""What a model emits as video -> frames of the wire: arrays (H, W, 3), uint8, RGB.
+
+Pure functions. `inspect_video` decides, from shape and dtype alone, whether a value is video and how much
+work it will be; `rgb_frames` does the work. Shapes are read as follows:
+
+    (H, W, 3), (N, H, W, 3)     a frame, a batch of frames: numpy arrays and torch tensors
+    (3, H, W), (N, 3, H, W)     the same, channels first: torch tensors only
+
+A tensor whose last axis is 3 long is always read as channels last, so `(3, 480, 3)` is three rows of 480
+pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeGuard
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+MAX_SIDE = 16384
+"""The largest height and width, in pixels. JPEG ends at 65500; a frame larger than this is a mistake."""
+
+IMMEDIATE_BYTES = 8 * 1024 * 1024
+"""What may be copied on the loop: about half a millisecond."""
+
+_EXPECTED = (
+    "expected a numpy array or a torch tensor of shape (H, W, 3) or (N, H, W, 3) "
+    "(a tensor also (3, H, W) or (N, 3, H, W)), of dtype uint8, or float in [0, 1]"
+)
+
+
+@attrs.frozen
+class VideoLayout:
+    """How a value is to be read as frames."""
+
+    count: int
+    """Number of frames: 1 unless the value is a batch."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    immediate: bool
+    """Converting it is one short copy, so it may be done on the loop; otherwise it belongs in a thread."""
+
+
+def inspect_video(value: object, *, track: str) -> VideoLayout:
+    """Say how `value` is read as frames of `track`, without looking at a pixel.
+
+    Raises `ValueError` with the track, the shape and the dtype if it is no video: another type, number of
+    dimensions, number of channels or dtype, a side of 0 or of more than `MAX_SIDE` pixels, an empty batch.
+    """
+    if _is_tensor(value):
+        return _inspect_tensor(value, track)
+    if isinstance(value, np.ndarray):
+        return _inspect_array(value, track)
+    raise _refusal(track, f"a {type(value).__qualname__}")
+
+
+def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
+    """Convert a value that `inspect_video` has accepted, to `layout.count` frames.
+
+    Each is (H, W, 3), uint8, C-contiguous, and shares no memory with `value`; frames of one batch may be
+    parts of one allocation. Floats are clipped to [0, 1]; NaN becomes 0. A tensor is converted on its own
+    device, so that only bytes are copied from there.
+    """
+    if _is_tensor(value):
+        return list(_tensor_pixels(value).reshape(layout.count, layout.height, layout.width, 3))
+    frames = np.asarray(value).reshape(layout.count, layout.height, layout.width, 3)
+    return [_own_bytes(frame) for frame in frames]
+
+
+def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    # By name, so that a model of numpy alone never imports torch.
+    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(value).__mro__)
+
+
+def _inspect_array(array: np.ndarray, track: str) -> VideoLayout:
+    what = f"an array of shape {array.shape} and dtype {array.dtype}"
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise _refusal(track, what)
+    count, height, width = _sizes(array.shape, track, what)
+    short = array.nbytes <= IMMEDIATE_BYTES and array.flags.c_contiguous
+    return VideoLayout(count, height, width, immediate=array.dtype == np.uint8 and short)
+
+
+def _inspect_tensor(tensor: torch.Tensor, track: str) -> VideoLayout:
+    import torch
+
+    shape = tuple(tensor.shape)
+    what = f"a tensor of shape {shape} and dtype {tensor.dtype}"
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise _refusal(track, f"{what}, {tensor.layout}, on the device {tensor.device}")
+    if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
+        raise _refusal(track, what)
+    if _is_channels_first(shape):
+        shape = (*shape[:-3], *shape[-2:], 3)
+    count, height, width = _sizes(shape, track, what)
+    copy = tensor.dtype == torch.uint8 and tensor.device.type == "cpu"
+    short = tensor.nbytes <= IMMEDIATE_BYTES and tensor.is_contiguous() and tuple(tensor.shape) == shape
+    return VideoLayout(count, height, width, immediate=copy and short)
+
+
+def _is_channels_first(shape: Sequence[int]) -> bool:
+    return len(shape) in (3, 4) and shape[-1] != 3 and shape[-3] == 3
+
+
+def _sizes(shape: tuple[int, ...], track: str, what: str) -> tuple[int, int, int]:
+    """Count, height and width of a shape that is channels last."""
+    if len(shape) not in (3, 4) or shape[-1] != 3:
+        raise _refusal(track, what)
+    count = shape[0] if len(shape) == 4 else 1
+    height, width = shape[-3:-1]
+    if count == 0:
+        raise _refusal(track, f"{what}: a batch of no frames")
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise _refusal(track, f"{what}: a side has 1 to {MAX_SIDE} pixels")
+    return count, height, width
+
+
+def _refusal(track: str, what: str) -> ValueError:
+    return ValueError(f"track {track!r} was given {what}; {_EXPECTED}")
+
+
+def _own_bytes(frame: np.ndarray) -> np.ndarray:
+    if frame.dtype == np.uint8:
+        return np.array(frame, order="C")
+    # `fmax` is the bound that takes 0 for NaN. Clipped before it becomes float32, so nothing overflows.
+    unit = np.fmax(frame, 0, order="C")
+    np.minimum(unit, 1, out=unit)
+    levels = unit.astype(np.float32, copy=False)
+    levels *= 255
+    pixels: np.ndarray = np.rint(levels, out=levels).astype(np.uint8)
+    return pixels
+
+
+def _tensor_pixels(tensor: torch.Tensor) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        pixels = tensor.detach()
+        if pixels.dtype != torch.uint8:
+            # In float32, for half precision would round a second time. `mul` makes the copy to work in.
+            levels = pixels.to(torch.float32).mul(255)
+            pixels = levels.nan_to_num_(nan=0.0).round_().clamp_(0, 255)
+        pixels = pixels.to(torch.uint8, copy=True, memory_format=torch.contiguous_format)
+        if _is_channels_first(pixels.shape):
+            # Three planes interleaved take half the time of a permuted copy.
+            pixels = torch.stack(pixels.unbind(-3), dim=-1)
+        array: np.ndarray = pixels.cpu().numpy()
+    return array

@@ -1,0 +1,69 @@
+"""JPEG, the default codec of video: simplejpeg (libjpeg-turbo), which works with the GIL released.
+
+Imported when it is first used. Its errors become `ValueError` here, each with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_PIXELS = 64_000_000
+"""The largest picture that is decoded: 192 MB of RGB. A file of some KB may announce 65500 x 65500."""
+
+
+def encode_jpeg(frame: np.ndarray, quality: int = 85) -> bytes:
+    """Encode a frame (H, W, 3), uint8, RGB, with 4:2:0 colour.
+
+    `quality` is 1 to 100. Raises `ValueError` for anything else, such as a side of more than 65500 pixels.
+    """
+    import simplejpeg
+
+    if not 1 <= quality <= 100:
+        raise ValueError(f"the quality of a JPEG is 1 to 100, not {quality!r}")
+    try:
+        data: bytes = simplejpeg.encode_jpeg(
+            frame, quality, colorspace="RGB", colorsubsampling="420", fastdct=True
+        )
+    except ValueError as error:
+        raise ValueError(f"no JPEG of shape {frame.shape} and dtype {frame.dtype}: {error}") from error
+    return data
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Read height and width, in pixels, from the header alone.
+
+    Raises `ValueError` if it is no JPEG.
+    """
+    import simplejpeg
+
+    try:
+        height, width, _colour, _sampling = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise ValueError(f"not a JPEG: {error}") from error
+    return int(height), int(width)
+
+
+def decode_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> np.ndarray:
+    """Decode a picture to (H, W, 3), uint8, RGB. A grey one gets three equal channels.
+
+    With `min_side` (pixels) it may come back smaller, by up to 8, but with no side below that: much less
+    work, where a small version is enough.
+
+    Raises `ValueError` if it is no whole JPEG, or if its header announces more than `max_pixels`; that is
+    known before any memory is taken.
+    """
+    import simplejpeg
+
+    height, width = jpeg_size(data)
+    if height * width > max_pixels:
+        raise ValueError(f"a JPEG of {width} x {height} pixels; {max_pixels} pixels are allowed")
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data, colorspace="RGB", min_height=min_side or height, min_width=min_side or width
+        )
+    except ValueError as error:
+        raise ValueError(f"a broken JPEG: {error}") from error
+    return pixels

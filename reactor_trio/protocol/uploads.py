@@ -1,0 +1,213 @@
+"""The books of a session's uploads (DESIGN, section 3.4): what was announced, what has come, what is left.
+
+A state machine of plain values. It keeps no bytes: whoever holds it stores a chunk once `chunk` has
+found it right, and throws away what it stored when an upload fails.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+from reactor_trio.errors import ProtocolError
+from reactor_trio.protocol.names import UPLOAD_QUOTA, UPLOAD_REJECTED, UPLOAD_TOO_LARGE
+
+if TYPE_CHECKING:
+    from reactor_trio.protocol.binary import UploadChunk
+    from reactor_trio.protocol.control import UploadStart
+    from reactor_trio.protocol.text import Id
+
+MAX_SPENT_IDS = 1000
+"""How many failed ids are remembered, the newest ones, so that a session's memory stays bounded."""
+
+
+class UploadState(enum.Enum):
+    """Where an upload stands. COMPLETE and FAILED are final."""
+
+    RECEIVING = "receiving"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@attrs.define(eq=False)
+class Upload:
+    """One upload. `size` and `received` are in bytes; `id` is the `upload_start`'s own, or None.
+
+    `name` is a label that the client chose, with any characters in it: never a path.
+    """
+
+    upload_id: str
+    name: str
+    mime_type: str
+    size: int
+    id: Id | None = None
+    received: int = 0
+    state: UploadState = UploadState.RECEIVING
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every byte has arrived."""
+        return self.state is UploadState.COMPLETE
+
+
+class UploadLedger:
+    """Decides about every `upload_start`, chunk and abort of one session. All sizes are in bytes.
+
+    An upload counts towards the session's quota, with its whole size, from its start for as long as
+    it is under way or complete. What failed or was given up is given back.
+
+    An id is good for one upload of the session, whatever became of it: chunks of a refused or failed
+    upload may still be on their way, and must not land in another one. (Only the newest 1000 failed
+    ids are remembered; beyond them an id would be taken for a new one.)
+    """
+
+    def __init__(
+        self, *, max_upload_bytes: int, max_session_upload_bytes: int, max_uploads: int, chunk_bytes: int
+    ) -> None:
+        self._max_upload_bytes = max_upload_bytes
+        self._max_session_upload_bytes = max_session_upload_bytes
+        self._max_uploads = max_uploads
+        self._chunk_bytes = chunk_bytes
+        # Under way or complete; no more than `max_uploads`.
+        self._uploads: dict[str, Upload] = {}
+        # Refused, failed, or aborted, oldest first. The values say nothing: a dict that keeps its order.
+        self._spent: dict[str, None] = {}
+        # Complete uploads whose surplus chunks were complained about: a part of `_uploads`.
+        self._surplus: set[str] = set()
+        self._used_bytes = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """What the uploads under way or complete take of `max_session_upload_bytes`."""
+        return self._used_bytes
+
+    @property
+    def files(self) -> int:
+        """How many uploads are under way or complete, out of `max_uploads`."""
+        return len(self._uploads)
+
+    def get(self, upload_id: str) -> Upload | None:
+        """The upload under way or complete; None for one that was never announced, or has failed."""
+        return self._uploads.get(upload_id)
+
+    def start(self, message: UploadStart, id: Id | None = None) -> Upload:  # noqa: A002  the wire's word
+        """Enter an upload that the client announces; an empty one is complete at once.
+
+        Raises `ProtocolError`: `upload_rejected` for an id that was used before (the earlier upload is
+        left as it is), `upload_too_large`, or `upload_quota`.
+        """
+        upload_id = message.upload_id
+        # DESIGN 3.4, step 2: "an id used twice" fails.
+        if upload_id in self._uploads or upload_id in self._spent:
+            raise _refusal(UPLOAD_REJECTED, "this upload id was used before", upload_id, id)
+        # DESIGN 3.4, step 1: limits are checked here, before any byte.
+        refusal = self._over_limit(message, id)
+        if refusal is not None:
+            # Its chunks may be on their way already, since a client need not wait for the answer.
+            self._spend(upload_id)
+            raise refusal
+        upload = Upload(upload_id, message.name, message.mime_type, message.size, id)
+        self._uploads[upload_id] = upload
+        self._used_bytes += upload.size
+        self._complete_if_whole(upload)
+        return upload
+
+    def chunk(self, chunk: UploadChunk) -> Upload | None:
+        """Check the next chunk and advance its upload, which is returned, complete with its last byte.
+
+        None: drop the chunk in silence (the upload has failed, or is complete and the chunk is empty).
+
+        Raises `ProtocolError` (`upload_rejected`, with the `id` of the upload's start if that is not
+        answered yet) for a gap, an overlap, a surplus, a chunk that is too large, and an id never
+        announced. The upload has then failed and is given back to the quota; but one that is complete
+        stays so, for the model has it.
+        """
+        upload_id = chunk.upload_id
+        upload = self._uploads.get(upload_id)
+        if upload is None:
+            self._refuse_unknown(upload_id)
+            return None
+        if upload.is_complete:
+            self._refuse_surplus(upload, chunk)
+            return None
+        fault = self._fault(upload, chunk)
+        if fault is not None:
+            self._fail(upload)
+            raise _refusal(UPLOAD_REJECTED, fault, upload_id, upload.id)
+        upload.received += len(chunk.payload)
+        self._complete_if_whole(upload)
+        return upload
+
+    def abort(self, upload_id: str, id: Id | None = None) -> Upload:  # noqa: A002  the wire's word
+        """Give up an upload under way, at the client's wish or the session's; it comes back as FAILED.
+
+        Raises `ProtocolError` (`upload_rejected`, `id` as its `reply_to`) if none of this id is under way.
+        """
+        upload = self._uploads.get(upload_id)
+        if upload is None or upload.is_complete:
+            raise _refusal(UPLOAD_REJECTED, "no upload with this id is under way", upload_id, id)
+        self._fail(upload)
+        return upload
+
+    def _over_limit(self, message: UploadStart, id_: Id | None) -> ProtocolError | None:
+        size = message.size
+        if size > self._max_upload_bytes:
+            text = f"{size} bytes, and one file may have {self._max_upload_bytes}"
+            return _refusal(UPLOAD_TOO_LARGE, text, message.upload_id, id_)
+        if size > self._max_session_upload_bytes - self._used_bytes:
+            left = self._max_session_upload_bytes - self._used_bytes
+            text = f"{size} bytes, and {left} of the session's {self._max_session_upload_bytes} are left"
+            return _refusal(UPLOAD_QUOTA, text, message.upload_id, id_)
+        if len(self._uploads) >= self._max_uploads:
+            text = f"a session may upload {self._max_uploads} files"
+            return _refusal(UPLOAD_QUOTA, text, message.upload_id, id_)
+        return None
+
+    def _refuse_unknown(self, upload_id: str) -> None:
+        # DESIGN 3.4, step 2: the first chunk of an id never announced fails, the rest goes in silence.
+        if upload_id not in self._spent:
+            self._spend(upload_id)
+            raise _refusal(UPLOAD_REJECTED, "no upload with this id was announced", upload_id, None)
+
+    def _refuse_surplus(self, upload: Upload, chunk: UploadChunk) -> None:
+        # A client that sends an empty file as one empty chunk, or ends with one, has done nothing wrong.
+        harmless = not chunk.payload and chunk.offset == upload.size
+        if not harmless and upload.upload_id not in self._surplus:
+            self._surplus.add(upload.upload_id)
+            text = f"the upload is complete with its {upload.size} bytes"
+            # No `reply_to`: the start was answered when the upload was complete, and is answered once.
+            raise _refusal(UPLOAD_REJECTED, text, upload.upload_id, None)
+
+    def _fault(self, upload: Upload, chunk: UploadChunk) -> str | None:
+        # DESIGN 3.4, step 2: in order, at most `upload_chunk_bytes` each, until `size` is reached.
+        length = len(chunk.payload)
+        if length > self._chunk_bytes:
+            return f"a chunk of {length} bytes, and one may have {self._chunk_bytes}"
+        if chunk.offset != upload.received:
+            kind = "a gap" if chunk.offset > upload.received else "an overlap"
+            return f"{kind}: a chunk at offset {chunk.offset}, where {upload.received} comes next"
+        if upload.received + length > upload.size:
+            return f"a surplus: {upload.received + length} bytes, where {upload.size} were announced"
+        return None
+
+    def _complete_if_whole(self, upload: Upload) -> None:
+        if upload.received == upload.size:
+            upload.state = UploadState.COMPLETE
+
+    def _fail(self, upload: Upload) -> None:
+        upload.state = UploadState.FAILED
+        # DESIGN 3.4, step 2: what failed or was given up is given back to the quota.
+        del self._uploads[upload.upload_id]
+        self._used_bytes -= upload.size
+        self._spend(upload.upload_id)
+
+    def _spend(self, upload_id: str) -> None:
+        self._spent[upload_id] = None
+        if len(self._spent) > MAX_SPENT_IDS:
+            del self._spent[next(iter(self._spent))]
+
+
+def _refusal(code: str, message: str, upload_id: str, reply_to: Id | None) -> ProtocolError:
+    return ProtocolError(code, message, reply_to=reply_to, upload_id=upload_id)

@@ -1,0 +1,346 @@
+"""The HTTP that shares the port with the WebSocket: a request head in, an answer out. No I/O.
+
+One request a connection: every answer says `Connection: close`. DESIGN, sections 5.2 and 5.4.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import http
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+import h11
+import orjson
+
+from reactor_trio.protocol.names import SUBPROTOCOL, TOKEN_SUBPROTOCOL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Headers = tuple[tuple[str, str], ...]
+
+MAX_HEAD_BYTES = 16 * 1024
+"""The request line and all header lines."""
+WEBSOCKET_VERSION = "13"
+RETRY_SECONDS = 5
+"""`Retry-After` of every 503."""
+
+_AUTHORITY = re.compile(r"[A-Za-z0-9._~\[\]:-]+")
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/@?#\s]+)")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+class HeadError(Exception):
+    """What arrived is no request head; `response` says so to the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.response = plain(status, message)
+
+
+@attrs.frozen
+class Request:
+    """The head of a request; header names in lower case."""
+
+    method: str
+    target: str
+    headers: Headers = ()
+    http_version: str = "1.1"
+
+    @property
+    def path(self) -> str:
+        """The target without scheme, host and query; not percent-decoded, as no path here needs it."""
+        target = self.target
+        if not target.startswith("/"):  # RFC 9112, 3.2.2: a server must take the absolute form too
+            _, _, rest = target.partition("://")
+            target = f"/{rest.partition('/')[2]}" if rest else target
+        return target.partition("?")[0]
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """The header's values, one for each of its lines."""
+        return tuple(value for key, value in self.headers if key == name)
+
+    def items(self, name: str) -> tuple[str, ...]:
+        """The header's comma-separated items, those of all its lines."""
+        return tuple(item.strip() for value in self.all(name) for item in value.split(",") if item.strip())
+
+
+@attrs.frozen
+class Response:
+    """An answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Headers = ()
+
+    def encode(self, *, with_body: bool = True) -> bytes:
+        """The bytes on the wire; `with_body=False` for HEAD."""
+        lines = [
+            f"HTTP/1.1 {self.status} {http.HTTPStatus(self.status).phrase}",
+            f"Content-Type: {self.content_type}",
+            f"Content-Length: {len(self.body)}",
+            "Connection: close, Upgrade" if self.status == 426 else "Connection: close",
+            "Cache-Control: no-store",
+            "X-Content-Type-Options: nosniff",
+            *(f"{name}: {value}" for name, value in self.headers),
+        ]
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        return head + self.body if with_body else head
+
+
+@attrs.frozen
+class Upgrade:
+    """A request for a WebSocket that is to be granted."""
+
+    key: bytes
+    subprotocol: str | None
+
+
+class HeadParser:
+    """Reads one request head, however the network cuts it."""
+
+    def __init__(self, *, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._max = max_head_bytes
+        self._fed = 0
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+
+    def feed(self, data: bytes | bytearray) -> Request | None:
+        """Take what was read; returns the request once its head is complete. `data` is not empty.
+
+        Raises `HeadError` (400, 431 or 505).
+        """
+        self._fed += len(data)
+        self._h11.receive_data(bytes(data))
+        try:
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as exc:
+            if exc.error_status_hint == 431 or self._fed > self._max:
+                raise HeadError(431, f"a request head may have {self._max} bytes") from None
+            raise HeadError(400, "this is no HTTP request") from None
+        # h11 applies its limit to incomplete heads only; one that arrived in one read slips through.
+        if self._fed - len(self.rest) > self._max:
+            raise HeadError(431, f"a request head may have {self._max} bytes")
+        if not isinstance(event, h11.Request):
+            return None
+        if not event.http_version.startswith(b"1."):
+            raise HeadError(505, "this server speaks HTTP/1.1")
+        return _request(event)
+
+    @property
+    def rest(self) -> bytes:
+        """What followed the head."""
+        return self._h11.trailing_data[0]
+
+
+def _request(event: h11.Request) -> Request:
+    headers = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
+    method, target = event.method.decode("ascii"), event.target.decode("latin-1")
+    return Request(method, target, headers, event.http_version.decode("ascii"))
+
+
+@attrs.frozen
+class Policy:
+    """Who may come in."""
+
+    token: str | None = attrs.field(default=None, repr=False)
+    allow_origins: frozenset[str] = frozenset()
+    """Origins besides the server's own, such as `https://example.com`; `*` allows any."""
+    own_names: frozenset[str] | None = None
+    """Host names under which the server is its own origin, besides IP addresses and `localhost`.
+
+    None: whatever the Host header says. A server that only trusts its loopback address must not: a
+    hostile page whose name is made to resolve to 127.0.0.1 is of the "same origin" then (DNS rebinding).
+    """
+
+
+@attrs.frozen
+class Site:
+    """What there is to see once the model is loaded."""
+
+    schema: bytes
+    page: Callable[[str], Response]
+    """The page at `/`, given the authority (host and port) by which the client came."""
+
+
+@attrs.frozen
+class State:
+    """The server at the moment of a request."""
+
+    status: Literal["loading", "ready", "draining"]
+    model: str
+    sessions: int
+    max_sessions: int = 0
+    site: Site | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `max_sessions` are running; 0 is no limit."""
+        return 0 < self.max_sessions <= self.sessions
+
+
+def plain(status: int, message: str, *headers: tuple[str, str]) -> Response:
+    """An answer of one line of text."""
+    return Response(status, f"{message}\n".encode(), headers=headers)
+
+
+def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade:
+    """Decide what a request gets."""
+    routes = {"/": _page, "/ws": _websocket, "/schema": _schema, "/health": _health}
+    route = routes.get(request.path)
+    if route is None:
+        return plain(404, "not found")
+    if request.method not in ("GET", "HEAD"):
+        return plain(405, "only GET and HEAD", ("Allow", "GET, HEAD"))
+    return route(request, policy, state)
+
+
+def _page(request: Request, policy: Policy, state: State) -> Response:
+    if state.site is None:
+        return _unavailable(f"{state.model} is {state.status}")
+    authority = next(iter(request.all("host")), "")
+    return state.site.page(authority if _AUTHORITY.fullmatch(authority) else "localhost")
+
+
+def _schema(request: Request, policy: Policy, state: State) -> Response:
+    if not _is_authorised(request, policy):
+        return _unauthorised()
+    if state.site is None:
+        return _unavailable(f"{state.model} is {state.status}")
+    return Response(200, state.site.schema, "application/json")
+
+
+def _health(request: Request, policy: Policy, state: State) -> Response:
+    body = orjson.dumps({"status": state.status, "model": state.model, "sessions": state.sessions})
+    if state.status == "ready":
+        return Response(200, body, "application/json")
+    return Response(503, body, "application/json", (("Retry-After", str(RETRY_SECONDS)),))
+
+
+def _websocket(request: Request, policy: Policy, state: State) -> Response | Upgrade:
+    if not _is_authorised(request, policy):
+        return _unauthorised()
+    if not _is_origin_allowed(request, policy):
+        return plain(403, "this origin is not allowed; the server's --allow-origin would")
+    if not _asks_for_websocket(request):
+        return plain(
+            426,
+            "this is a WebSocket",
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", WEBSOCKET_VERSION),
+        )
+    upgrade = _upgrade(request)
+    if isinstance(upgrade, Response):
+        return upgrade
+    if state.status != "ready":
+        return _unavailable(f"{state.model} is {state.status}")
+    if state.is_full:
+        return _unavailable(f"all {state.max_sessions} sessions are taken")
+    return upgrade
+
+
+def _asks_for_websocket(request: Request) -> bool:
+    # RFC 6455, 4.2.1; RFC 9110, 7.8: an Upgrade in HTTP/1.0 is to be ignored.
+    return (
+        request.method == "GET"
+        and request.http_version == "1.1"
+        and "websocket" in map(str.lower, request.items("upgrade"))
+        and "upgrade" in map(str.lower, request.items("connection"))
+        and request.all("sec-websocket-version") == (WEBSOCKET_VERSION,)
+    )
+
+
+def _upgrade(request: Request) -> Upgrade | Response:
+    keys = request.all("sec-websocket-key")
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return plain(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    if request.all("transfer-encoding") or set(request.all("content-length")) - {"0"}:
+        return plain(400, "an upgrade request has no body")
+    offered = [
+        name for name in request.items("sec-websocket-protocol") if not name.startswith(TOKEN_SUBPROTOCOL)
+    ]
+    if SUBPROTOCOL in offered:
+        return Upgrade(keys[0].encode("ascii"), SUBPROTOCOL)
+    if offered:
+        return plain(400, f"the subprotocol is {SUBPROTOCOL}")
+    # Nothing, or nothing but a token, which is not a protocol and must not be echoed. RFC 6455, 4.2.2 lets
+    # the server choose none. Browsers then refuse if they offered any: they offer both.
+    return Upgrade(keys[0].encode("ascii"), None)
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _unavailable(message: str) -> Response:
+    return plain(503, message, ("Retry-After", str(RETRY_SECONDS)))
+
+
+def _unauthorised() -> Response:
+    return plain(401, "a token is needed", ("WWW-Authenticate", "Bearer"))
+
+
+def _is_authorised(request: Request, policy: Policy) -> bool:
+    if policy.token is None:
+        return True
+    return any(
+        hmac.compare_digest(offered, wanted) for offered, wanted in _credentials(request, policy.token)
+    )
+
+
+def _credentials(request: Request, token: str) -> Iterator[tuple[bytes, bytes]]:
+    """What the request offers, each with what it should be."""
+    wanted = token.encode()
+    for value in request.all("authorization"):
+        scheme, _, offered = value.partition(" ")
+        if scheme.lower() == "bearer":
+            yield offered.strip().encode("latin-1"), wanted
+    encoded = base64.urlsafe_b64encode(wanted).rstrip(b"=")
+    for name in request.items("sec-websocket-protocol"):
+        if name.startswith(TOKEN_SUBPROTOCOL):
+            yield name.removeprefix(TOKEN_SUBPROTOCOL).rstrip("=").encode("latin-1"), encoded
+
+
+def _is_origin_allowed(request: Request, policy: Policy) -> bool:
+    """Only browsers send an Origin; they alone can be made to connect against their user's will."""
+    origins = request.all("origin")
+    if not origins or "*" in policy.allow_origins:
+        return True
+    if len(origins) > 1:
+        return False
+    origin = origins[0].lower()
+    if origin in {allowed.lower().rstrip("/") for allowed in policy.allow_origins}:
+        return True
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return False
+    hosts = request.all("host")
+    own = bool(hosts) and _with_port(hosts[0].lower(), match["scheme"]) == _with_port(
+        match["authority"], match["scheme"]
+    )
+    return own and _is_own_name(match["authority"], policy)
+
+
+def _with_port(authority: str, scheme: str) -> str:
+    return authority if re.search(r":\d+$", authority) else f"{authority}:{_DEFAULT_PORTS[scheme]}"
+
+
+def _is_own_name(authority: str, policy: Policy) -> bool:
+    if policy.own_names is None:
+        return True
+    name = re.sub(r":\d+$", "", authority)
+    if name == "localhost" or name.endswith(".localhost") or name in policy.own_names:
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""A stream that tells a slow peer from a dead one, and remembers when it last heard from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    Buffer = bytes | bytearray | memoryview
+
+SLICE_BYTES = 64 * 1024
+"""The most that one write may hold, so that progress is seen at least this often."""
+
+
+def slices(buffers: Iterable[Buffer], size: int = SLICE_BYTES) -> Iterator[Buffer]:
+    """Cut the concatenation of the buffers into slices of `size` bytes; only the last may be shorter.
+
+    Small buffers are joined; what lies whole inside a large one is not copied.
+    """
+    parts: list[Buffer] = []
+    room = size
+    for buffer in buffers:
+        view = memoryview(buffer)
+        while len(view) >= room:
+            parts.append(view[:room])
+            view = view[room:]
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            parts, room = [], size
+        if view:
+            parts.append(view)
+            room -= len(view)
+    if parts:
+        yield parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class PatientStream(trio.abc.HalfCloseableStream):
+    """Wraps a stream: writes in slices, each of which the peer must accept within `send_timeout` seconds.
+
+    So a peer that takes 64 KiB in that time keeps its connection however long the whole write takes. One
+    that does not is cut off: the stream is closed by force and `stalled` is set.
+
+    A write that was cut short (cancelled, or stalled) leaves the stream torn: whatever would be written
+    next would be read as the rest of it. So every later write raises `trio.BrokenResourceError`.
+
+    `prefix` holds bytes that were read already; they are received again first.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, *, send_timeout: float, prefix: bytes = b"") -> None:
+        self._stream = stream
+        self._send_timeout = send_timeout
+        self._prefix = prefix
+        self._torn = False
+        self.stalled = False
+        """Whether the peer was cut off for accepting nothing."""
+        self.last_received = trio.current_time()
+        """When the last byte arrived (or the stream was made), in seconds of Trio's clock."""
+
+    async def send_all(self, data: Buffer) -> None:
+        """Write `data`.
+
+        Raises `trio.BrokenResourceError` if the peer is gone, accepted too little for `send_timeout`
+        seconds (`stalled`), or an earlier write was cut short. If cancelled, the stream may be torn.
+        """
+        await self.send_buffers((data,))
+
+    async def send_buffers(self, buffers: Iterable[Buffer]) -> None:
+        """Write the buffers one after the other in as few writes as they need; otherwise as `send_all`."""
+        if self._torn:
+            raise trio.BrokenResourceError("an earlier write was cut short")
+        wrote = False
+        for data in slices(buffers):
+            await self._send_slice(data)
+            wrote = True
+        if not wrote:
+            await trio.lowlevel.checkpoint()
+
+    async def _send_slice(self, data: Buffer) -> None:
+        self._torn = True
+        with trio.move_on_after(self._send_timeout) as deadline:
+            await self._stream.send_all(data)
+        # After a deadline that passed while the last byte went out, the slice is whole all the same.
+        if deadline.cancelled_caught:
+            self.stalled = True
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError(f"the peer accepted nothing for {self._send_timeout:g} s")
+        self._torn = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Half-close, where the stream below can; otherwise do nothing."""
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See `trio.abc.ReceiveStream`. If cancelled, no byte is lost."""
+        if self._prefix:
+            await trio.lowlevel.checkpoint()
+            count = len(self._prefix) if max_bytes is None else max_bytes
+            replayed, self._prefix = self._prefix[:count], self._prefix[count:]
+            return replayed
+        data = await self._stream.receive_some(max_bytes)
+        if data:
+            self.last_received = trio.current_time()
+        return data
+
+    async def drain(self) -> None:
+        """Half-close, then read and discard until the peer closes.
+
+        Without it, bytes of the peer that nobody read turn the close into a reset, which can overtake
+        what was written last. Unbounded: put a deadline around it. Never raises that the peer is gone.
+        """
+        try:
+            await self.send_eof()
+            while await self.receive_some(SLICE_BYTES):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def aclose(self) -> None:
+        """Close the stream below."""
+        await self._stream.aclose()

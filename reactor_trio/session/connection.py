@@ -1,0 +1,275 @@
+"""One connection, one nursery.
+
+    receive   waits for the transport; decodes, validates, queues; never waits for a handler
+    dispatch  waits for the inbox; runs hooks and handlers one at a time
+    run       the model's own task
+    send      waits for the outbox; writes in batches, and pings
+
+Beside the four there are only their helpers in time: the pacer and one encoder for each video track, and
+commands that wait for an upload. Services outlive what they serve: receive and send end last, after run
+and dispatch have ended and the client has been told why. Then comes `@disconnected`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from reactor_trio.authoring.client_info import ClientInfo
+from reactor_trio.authoring.connected import Connected
+from reactor_trio.errors import TransportClosed
+from reactor_trio.protocol import control, names
+from reactor_trio.session import endings
+from reactor_trio.session.coalescing import open_coalescing_channel
+from reactor_trio.session.dispatch import Dispatcher, encode_message
+from reactor_trio.session.failures import contained
+from reactor_trio.session.intake import Intake
+from reactor_trio.session.outbox import Outbox
+from reactor_trio.session.pacing import OutputStream
+from reactor_trio.session.uploads import Uploads
+
+if TYPE_CHECKING:
+    from reactor_trio.authoring.messages import ModelMessage
+    from reactor_trio.authoring.tracks import Output
+    from reactor_trio.session.coalescing import CoalescingReceiveChannel, CoalescingSendChannel
+    from reactor_trio.session.endings import Ending
+    from reactor_trio.session.host import ModelHost
+    from reactor_trio.session.transport import Transport
+    from reactor_trio.session.work import Work
+
+
+class Session:
+    """One client's session with its own copy of the model, from welcome to `@disconnected`."""
+
+    def __init__(self, host: ModelHost, transport: Transport, session_id: str, address: str) -> None:
+        limits = host.limits
+        self.id = session_id
+        self.ending: Ending | None = None
+        """Why the session ended; None while it goes on. The first reason counts."""
+        self.connected = Connected()
+        self.client = ClientInfo(id=session_id, joined_at=trio.current_time(), address=address)
+        self._host = host
+        self._limits = limits
+        self._transport = transport
+        self._log = structlog.stdlib.get_logger("reactor_trio").bind(session_id=session_id)
+        self._outbox = Outbox(max_messages=limits.max_queued_messages, max_bytes=limits.max_queued_bytes)
+        inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
+            limits.max_queued_events + limits.max_uploads, max_defer=limits.max_defer
+        )
+        self._inbox, inbox_receive = inbox
+        self._uploads = Uploads(limits, host.executor)
+        self.model = copy.copy(host.prototype)
+        self.model._reactor_port = self
+        self._tracks = [
+            track.name for track in host.contract.tracks if track.direction == "out" and track.kind == "video"
+        ]
+        self.output = OutputStream(
+            self._tracks, self._outbox, host.executor, fps=self.model.fps, buffer_size=self.model.buffer_size
+        )
+        self._dispatcher = Dispatcher(
+            self.model,
+            self.client,
+            self.connected,
+            inbox_receive,
+            self._outbox,
+            host.executor,
+            self._log,
+            self._end,
+        )
+        # Cancelled by `_end`: the model's work is over.
+        self._work_scope = trio.CancelScope()
+        self._closing = False
+        # Cancelled when the transport is lost or the client is slow: there is no one left to say goodbye to.
+        self._farewell_scope = trio.CancelScope()
+        # Cancelled by `drain`: the client sees no more of the frames that wait.
+        self._playing_scope = trio.CancelScope()
+
+    # ---- life
+
+    async def run(self) -> Ending:
+        """Serve the client until the session ends; returns why.
+
+        A failure of the model, or of the runtime, ends this session alone: it is logged, never raised. If
+        cancelled, the connection is closed by force, `@disconnected` runs, and `Cancelled` goes on.
+        """
+        self._log.info("session started", address=self.client.address)
+        try:
+            with contained(self._broke):
+                await self._serve()
+        finally:
+            self._end(endings.CANCELLED)
+            await self._close_down()
+        assert self.ending is not None
+        return self.ending
+
+    async def _serve(self) -> None:
+        self._outbox.put_nowait(control.welcome(self._welcome()))
+        async with trio.open_nursery() as services:
+            with self._work_scope:
+                async with trio.open_nursery() as work:
+                    services.start_soon(self._receive, work, name=f"{self.id}/receive")
+                    services.start_soon(self._send, name=f"{self.id}/send")
+                    if self._tracks:
+                        services.start_soon(self.output.pace, name=f"{self.id}/pacer")
+                    for track in self._tracks:
+                        services.start_soon(self.output.encode, track, name=f"{self.id}/encode {track}")
+                    work.start_soon(self._run_model, name=f"{self.id}/run")
+                    # A task started before this checkpoint has its first step before one started after it: what
+                    # `run` does before its first await is done before `@connected` (DESIGN, section 2.1).
+                    await trio.lowlevel.checkpoint()
+                    work.start_soon(self._dispatcher.run, name=f"{self.id}/dispatch")
+            with self._farewell_scope:
+                await self._farewell()
+            services.cancel_scope.cancel(reason="the session has ended")
+
+    def _broke(self, failure: BaseException) -> None:
+        self._log.error("the runtime failed", exc_info=failure)
+        self._end(endings.INTERNAL_ERROR)
+
+    def drain(self) -> None:
+        """Ask the session to say goodbye and end, because the server shuts down."""
+        self._playing_scope.cancel(reason="shutting down")
+        self._end(endings.SHUTTING_DOWN)
+
+    def _end(self, ending: Ending) -> None:
+        """Every way out comes through here; the first one counts."""
+        if ending.close_code is None:
+            self._farewell_scope.cancel(reason=ending.reason)
+        if self.ending is None:
+            self.ending = ending
+            self.connected.clear()
+            self._work_scope.cancel(reason=ending.reason)
+
+    # ---- the tasks
+
+    async def _receive(self, nursery: trio.Nursery) -> None:
+        with self._inbox:
+            intake = Intake(
+                self.model.__declarations__,
+                self._limits,
+                self._inbox,
+                self._outbox,
+                self._uploads,
+                nursery,
+                self._end,
+            )
+            try:
+                while True:
+                    for message in await self._transport.receive():
+                        if self.ending is None:  # afterwards it reads on, for the peer's pings and its close
+                            await intake.take(message)
+            except TransportClosed as closed:
+                self._lost(closed)
+
+    async def _run_model(self) -> None:
+        with contained(self._run_failed):
+            await self.model.run()
+            self._end(endings.FINISHED)
+
+    def _run_failed(self, failure: BaseException) -> None:
+        self._log.error("run() failed", exc_info=failure)
+        self._end(endings.RUN_FAILED)
+
+    async def _send(self) -> None:
+        heartbeat = self._limits.heartbeat
+        next_ping, pinged = trio.current_time() + heartbeat, None
+        try:
+            while True:
+                with trio.move_on_at(next_ping) as until_ping:
+                    batch = await self._outbox.take()
+                if not until_ping.cancelled_caught:
+                    await self._transport.send(batch)
+                    continue
+                if pinged is not None and self._transport.last_received < pinged:
+                    self._end(endings.HEARTBEAT_LOST)
+                    break
+                await self._transport.ping()
+                pinged = trio.current_time()
+                next_ping = pinged + heartbeat
+        except TransportClosed as closed:
+            self._lost(closed)
+        self._outbox.close()
+
+    def _lost(self, closed: TransportClosed) -> None:
+        if not self._closing:  # else it is we who closed, and wait for the peer's answer
+            self._end(endings.of_transport(closed))
+
+    # ---- the end
+
+    async def _farewell(self) -> None:
+        """Tell the client why, and close; receive and send still run."""
+        ending = self.ending
+        if ending is None or ending.close_code is None:
+            return
+        if ending.play_out:
+            with self._playing_scope:
+                await self.output.played()
+                await self._outbox.flushed()
+        with trio.move_on_after(self._limits.send_timeout):
+            self.output.flush()
+            if ending.error is not None:
+                await self._outbox.put(control.error(names.MODEL_ERROR, ending.error))
+            if ending.goodbye:
+                await self._outbox.put(control.goodbye(ending.reason))
+            await self._outbox.flushed()
+        await self._close(ending.close_code, ending.reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        self._closing = True
+        with trio.move_on_after(self._limits.close_timeout):
+            await self._transport.aclose(code, reason)
+
+    async def _close_down(self) -> None:
+        """What must happen however the session ended, and with whatever the tasks were cancelled."""
+        assert self.ending is not None
+        self._outbox.close()
+        self._inbox.close()
+        self._dispatcher.close()
+        # Nothing in here waits for a peer for longer than `close_timeout`.
+        with trio.CancelScope(shield=True):
+            if self.ending is endings.INTERNAL_ERROR:  # no farewell was said
+                await self._close(1011, self.ending.reason)
+            await self._transport.abort()
+        self._uploads.close()
+        await self._run_disconnected()
+        self._log.info("session ended", reason=self.ending.reason)
+
+    async def _run_disconnected(self) -> None:
+        hook = self.model.__declarations__.disconnected
+        if hook is None or not self._dispatcher.entered:
+            return
+        with trio.move_on_after(self._limits.hook_timeout, shield=True) as scope:
+            with contained(lambda failure: self._log.error("@disconnected failed", exc_info=failure)):
+                await self._dispatcher.hook(hook)
+        if scope.cancelled_caught:
+            self._log.error("@disconnected was cut off", after_seconds=self._limits.hook_timeout)
+
+    # ---- what the model sees (authoring/model.py)
+
+    async def send(self, message: ModelMessage) -> None:
+        """See `ReactorModel.send`."""
+        await self._outbox.put(encode_message(message))
+
+    async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
+        """See `ReactorModel.emit`."""
+        if self.ending is not None:
+            await trio.lowlevel.checkpoint()
+            return False
+        return await self.output.emit(output, drop=drop, compute_time=compute_time)
+
+    def _welcome(self) -> dict[str, object]:
+        limits = self._limits
+        return {
+            "protocol": names.PROTOCOL_VERSION,
+            "session_id": self.id,
+            **self._host.contract.welcome(),
+            "limits": {
+                "max_message_bytes": limits.max_message_bytes,
+                "max_upload_bytes": limits.max_upload_bytes,
+                "upload_chunk_bytes": limits.upload_chunk_bytes,
+                "max_queued_events": limits.max_queued_events,
+            },
+        }

@@ -1,0 +1,77 @@
+"""The loaded model, and what all of its sessions share."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from reactor_trio.compute.executor import FILES, Executor, ThreadExecutor
+from reactor_trio.contract.contract import Contract, read_contract
+from reactor_trio.session.connection import Session
+from reactor_trio.session.limits import Limits
+from reactor_trio.session.pacing import check_fps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.authoring.model import ReactorModel
+    from reactor_trio.session.transport import Transport
+
+
+def random_session_id() -> str:
+    """16 hexadecimal digits that cannot be guessed."""
+    return secrets.token_hex(8)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ModelHost:
+    """One prototype, whose `load` has run, and the sessions that copy it."""
+
+    prototype: ReactorModel
+    contract: Contract
+    limits: Limits
+    executor: Executor
+    session_id: Callable[[], str]
+
+    @classmethod
+    async def load(
+        cls,
+        model_class: type[ReactorModel],
+        config: dict[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        limits: Limits | None = None,
+        executor: Executor | None = None,
+        session_id: Callable[[], str] = random_session_id,
+    ) -> ModelHost:
+        """Make the prototype and `load` it: in a worker thread if it is a plain `def`.
+
+        Raises `TypeError` for a mistake in the model's declarations, and whatever `load` raises. If
+        cancelled, it waits for a `load` that runs in a thread.
+        """
+        contract = read_contract(model_class, name)
+        executor = executor or ThreadExecutor()
+        prototype = model_class()
+        prototype._reactor_executor = executor
+        config = {} if config is None else config
+        if inspect.iscoroutinefunction(prototype.load):
+            await prototype.load(config)
+        else:
+            result = await executor.run(FILES, prototype.load, config)
+            if inspect.isawaitable(result):
+                await result
+        check_fps(prototype.fps)
+        return cls(
+            prototype=prototype,
+            contract=contract,
+            limits=limits or Limits(),
+            executor=executor,
+            session_id=session_id,
+        )
+
+    def session(self, transport: Transport, *, address: str = "") -> Session:
+        """A session for one client; nothing happens before its `run`."""
+        return Session(self, transport, self.session_id(), address)

@@ -1,0 +1,266 @@
+"""What the receive task does with each message: decode, validate, assemble, queue, and answer at once.
+
+Nothing here waits for a handler. A command that cannot be taken is answered and forgotten; one that refers
+to an upload under way is put aside, in a task of its own, until the bytes are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from reactor_trio.contract.events import PendingUploads
+from reactor_trio.errors import InvalidPayload, ProtocolError
+from reactor_trio.protocol import control, names
+from reactor_trio.protocol.binary import MediaFrame, decode_binary
+from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
+from reactor_trio.session.work import Command, FileArrived, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.authoring.uploads import UploadedFile
+    from reactor_trio.contract.events import Declarations, EventSpec
+    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.protocol.uploads import Upload
+    from reactor_trio.session.coalescing import CoalescingSendChannel
+    from reactor_trio.session.limits import Limits
+    from reactor_trio.session.outbox import Outbox
+    from reactor_trio.session.uploads import Uploads
+
+
+@attrs.define(eq=False)
+class _Aside:
+    """A valid command that waits for its uploads."""
+
+    spec: EventSpec
+    message: ClientText
+    upload_ids: tuple[str, ...]
+    scope: trio.CancelScope
+    """Cancelled when a later command of the same event supersedes this one; its deadline is the time-out."""
+    superseded: bool = False
+
+
+class Intake:
+    """The receive task's side of a session. `nursery` is where commands wait for their uploads."""
+
+    def __init__(
+        self,
+        declarations: Declarations,
+        limits: Limits,
+        inbox: CoalescingSendChannel[Work],
+        outbox: Outbox,
+        uploads: Uploads,
+        nursery: trio.Nursery,
+        end: Callable[[Ending], None],
+    ) -> None:
+        self._events = declarations.events
+        self._wants_files = declarations.file_uploaded is not None
+        self._limits = limits
+        self._inbox = inbox
+        self._outbox = outbox
+        self._uploads = uploads
+        self._nursery = nursery
+        self._end = end
+        self._aside: list[_Aside] = []
+        self._bad_messages = 0
+        # Answers for which the outbox had no room: paid before the next message is read.
+        self._owed: deque[str] = deque()
+
+    async def take(self, message: str | bytes) -> None:
+        """Take one message from the client; not always a checkpoint.
+
+        Never raises for what a client sent. Ends the session if the client accepts no answers for
+        `send_timeout` seconds. If cancelled, the message may be lost, and the session is over.
+        """
+        try:
+            if isinstance(message, str):
+                self._text(decode_client_text(message))
+            else:
+                await self._binary(message)
+        except ProtocolError as error:
+            self._refuse(error)
+        else:
+            self._bad_messages = 0
+        if self._owed:
+            await self._pay()
+
+    def _refuse(self, error: ProtocolError) -> None:
+        self._answer(control.error_of(error))
+        if error.code != names.BAD_MESSAGE:
+            self._bad_messages = 0
+            return
+        self._bad_messages += 1
+        if self._bad_messages >= self._limits.max_bad_messages:
+            self._end(TOO_MANY_ERRORS)
+
+    def _answer(self, text: str) -> None:
+        if not self._owed:
+            try:
+                self._outbox.put_nowait(text)
+            except trio.WouldBlock:
+                pass
+            else:
+                return
+        self._owed.append(text)
+
+    async def _pay(self) -> None:
+        with trio.move_on_after(self._limits.send_timeout) as scope:
+            while self._owed:
+                await self._outbox.put(self._owed.popleft())
+        if scope.cancelled_caught:
+            self._end(SLOW_CLIENT)
+
+    # ---- text: commands, and the runtime's own messages
+
+    def _text(self, message: ClientText) -> None:
+        if message.type.startswith(names.RUNTIME_PREFIX):
+            self._control(message)
+            return
+        spec = self._events.get(message.type)
+        if spec is None:
+            raise ProtocolError(
+                names.UNKNOWN_EVENT,
+                f"this model has no event {message.type!r}",
+                event=message.type,
+                reply_to=message.id,
+            )
+        try:
+            command = self._structure(spec, message)
+        except PendingUploads as pending:
+            self._put_aside(spec, message, pending.upload_ids)
+        else:
+            self._queue(command)
+
+    def _structure(self, spec: EventSpec, message: ClientText) -> Command:
+        try:
+            payload = spec.structure(message.data, self._uploads.files)
+        except InvalidPayload as error:
+            error.reply_to = message.id
+            raise
+        return Command(spec, payload, message.id)
+
+    def _queue(self, command: Command) -> None:
+        self._check_room(command.spec, command.id)
+        if self._aside and command.key is not None:
+            self._supersede_aside(command.key)
+        self._send(command)
+
+    def _send(self, command: Command) -> None:
+        try:
+            replaced = self._inbox.send_nowait(command, command.key)
+        except trio.BrokenResourceError:
+            return  # the dispatcher has ended, and with it the session
+        if isinstance(replaced, Command) and replaced.id is not None:
+            self._answer(control.superseded(replaced.id))
+
+    def _check_room(self, spec: EventSpec, id_: str | int | None) -> None:
+        # Commands aside count, so that there is room when their time comes. The channel itself is larger,
+        # by the files that a session may upload: `@file_uploaded` must never find it full.
+        if self._inbox.buffered + len(self._aside) < self._limits.max_queued_events:
+            return
+        if spec.dedupe and (self._inbox.would_replace(spec.name) or self._is_aside(spec.name)):
+            return
+        text = f"{self._limits.max_queued_events} commands wait already; this one was not taken"
+        raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
+
+    def _control(self, message: ClientText) -> None:
+        match control.parse_control(message):
+            case control.Ping(t):
+                self._answer(control.pong(t, trio.current_time(), message.id))
+            case control.UploadStart() as start:
+                upload = self._uploads.start(start, message.id)
+                self._answer(control.upload_ready(upload.upload_id))
+                self._complete_upload(upload)
+            case control.UploadAbort(upload_id):
+                self._abort_upload(upload_id, message)
+
+    # ---- uploads
+
+    async def _binary(self, data: bytes) -> None:
+        message = decode_binary(data)
+        if isinstance(message, MediaFrame):
+            raise ProtocolError(names.BAD_MESSAGE, f"this model has no input track {message.track!r}")
+        upload = await self._uploads.chunk(message)
+        if upload is not None:
+            self._complete_upload(upload)
+
+    def _complete_upload(self, upload: Upload) -> None:
+        if not upload.is_complete:
+            return
+        if self._uploads.is_spooled(upload):
+            self._nursery.start_soon(self._read_back, upload, name="read an upload back")
+        else:
+            self._file_arrived(upload, self._uploads.complete(upload))
+
+    async def _read_back(self, upload: Upload) -> None:
+        self._file_arrived(upload, await self._uploads.read_back(upload))
+        await self._pay()
+
+    def _file_arrived(self, upload: Upload, file: UploadedFile) -> None:
+        self._answer(
+            control.upload_complete(upload.upload_id, file.name, file.mime_type, file.size, upload.id)
+        )
+        if self._wants_files:
+            with contextlib.suppress(trio.BrokenResourceError):  # the dispatcher, and the session, has ended
+                self._inbox.send_nowait(FileArrived(file))
+
+    def _abort_upload(self, upload_id: str, message: ClientText) -> None:
+        upload = self._uploads.abort(upload_id, message.id)
+        if upload.id is not None:
+            given_up = control.error(
+                names.UPLOAD_REJECTED, "the client gave it up", upload_id=upload_id, reply_to=upload.id
+            )
+            self._answer(given_up)
+        if message.id is not None:
+            self._answer(control.ack(message.id))
+
+    # ---- commands that wait for an upload (DESIGN, section 3.4)
+
+    def _put_aside(self, spec: EventSpec, message: ClientText, upload_ids: tuple[str, ...]) -> None:
+        self._check_room(spec, message.id)
+        if spec.dedupe:
+            self._supersede_aside(spec.name)
+        scope = trio.CancelScope(deadline=trio.current_time() + self._limits.upload_timeout)
+        aside = _Aside(spec, message, upload_ids, scope)
+        self._aside.append(aside)
+        self._nursery.start_soon(self._wait_aside, aside, name=f"{spec.name} waits for its upload")
+
+    def _is_aside(self, event: str) -> bool:
+        return any(aside.spec.name == event for aside in self._aside)
+
+    def _supersede_aside(self, event: str) -> None:
+        for aside in [aside for aside in self._aside if aside.spec.name == event]:
+            self._aside.remove(aside)
+            aside.superseded = True
+            aside.scope.cancel(reason="superseded by a later command")
+            if aside.message.id is not None:
+                self._answer(control.superseded(aside.message.id))
+
+    async def _wait_aside(self, aside: _Aside) -> None:
+        with aside.scope:
+            await self._uploads.settled(aside.upload_ids)
+        if aside.superseded:
+            return
+        self._aside.remove(aside)
+        try:
+            self._resume(aside)
+        except ProtocolError as error:
+            self._refuse(error)
+        await self._pay()
+
+    def _resume(self, aside: _Aside) -> None:
+        if aside.scope.cancelled_caught:
+            raise ProtocolError(
+                names.UNRESOLVED_UPLOAD,
+                f"the upload did not arrive within {self._limits.upload_timeout:g} s",
+                event=aside.spec.name,
+                upload_id=aside.upload_ids[0],
+                reply_to=aside.message.id,
+            )
+        self._send(self._structure(aside.spec, aside.message))

@@ -1,0 +1,36 @@
+"""What waits in the inbox for the dispatcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from reactor_trio.authoring.uploads import UploadedFile
+    from reactor_trio.contract.events import EventSpec
+    from reactor_trio.protocol.text import Id
+
+
+@attrs.frozen
+class Command:
+    """A validated command: its handler's turn will come."""
+
+    spec: EventSpec
+    payload: Any
+    id: Id | None
+
+    @property
+    def key(self) -> str | None:
+        """The key under which a later one supersedes this one; None: never."""
+        return self.spec.name if self.spec.dedupe else None
+
+
+@attrs.frozen
+class FileArrived:
+    """A complete upload, for `@file_uploaded`."""
+
+    file: UploadedFile
+
+
+Work = Command | FileArrived

@@ -1,0 +1,302 @@
+"""Text messages and the runtime's own: DESIGN, sections 3.1 and 3.3."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
+from reactor_trio.protocol import control, names
+from reactor_trio.protocol.control import Ping, UploadAbort, UploadStart, parse_control
+from reactor_trio.protocol.text import (
+    MAX_SAFE_INTEGER,
+    ClientText,
+    Id,
+    ServerText,
+    decode_client_text,
+    decode_server_text,
+    encode_client_text,
+    encode_server_text,
+)
+
+# Everything but lone surrogates, which UTF-8 cannot carry.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ids = st.none() | texts | st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+objects = st.dictionaries(texts, values, max_size=5)
+
+
+def fault_of(text: str) -> ProtocolError:
+    with pytest.raises(ProtocolError) as caught:
+        decode_client_text(text)
+    assert type(caught.value) is ProtocolError
+    assert caught.value.code == names.BAD_MESSAGE
+    return caught.value
+
+
+@contextmanager
+def bad_message_allowed() -> Iterator[None]:
+    try:
+        yield
+    except ProtocolError as error:
+        if error.code != names.BAD_MESSAGE or not error.message:
+            raise
+
+
+@given(texts.filter(bool), objects, ids)
+def test_a_client_message_survives_the_round_trip(type_: str, data: dict[str, Any], id_: Id | None) -> None:
+    assert decode_client_text(encode_client_text(type_, data, id_)) == ClientText(type_, data, id_)
+
+
+@given(texts.filter(bool), objects, ids)
+def test_a_server_message_survives_the_round_trip(type_: str, data: dict[str, Any], id_: Id | None) -> None:
+    assert decode_server_text(encode_server_text(type_, data, id_)) == ServerText(type_, data, id_)
+
+
+@given(texts.filter(bool), objects, ids)
+def test_a_message_written_with_another_json_library_and_white_space_is_read(
+    type_: str, data: dict[str, Any], id_: Id | None
+) -> None:
+    message = {"data": data, "type": type_, **({} if id_ is None else {"id": id_})}
+    assert decode_client_text(json.dumps(message, indent=1)) == ClientText(type_, data, id_)
+
+
+@given(texts.filter(bool), objects)
+def test_data_that_is_encoded_already_is_taken_as_it_is(type_: str, data: dict[str, Any]) -> None:
+    assert encode_server_text(type_, orjson.dumps(data), 7) == encode_server_text(type_, data, 7)
+
+
+@given(st.text())
+@example("")
+@example("[" * 100_000)
+@example('{"a":' * 100_000)
+@example('{"type": "a", "data": {"x": ' + "[" * 1000 + "]" * 1000 + "}}")
+@example('"\ud800"')
+@example("9" * 5000)
+def test_no_text_raises_anything_but_a_protocol_error(text: str) -> None:
+    for decode in (decode_client_text, decode_server_text):
+        with bad_message_allowed():
+            assert decode(text).type
+
+
+@given(st.dictionaries(st.sampled_from(["type", "data", "id", "reply_to", "more"]), values))
+def test_no_object_raises_anything_but_a_protocol_error(message: dict[str, Any]) -> None:
+    with bad_message_allowed():
+        decoded = decode_client_text(json.dumps(message))
+        assert decoded == ClientText(message["type"], message.get("data", {}), message.get("id"))
+
+
+def test_data_may_be_left_out() -> None:
+    assert decode_client_text('{"type":"reset"}') == ClientText("reset", {}, None)
+
+
+def test_unknown_keys_beside_the_known_are_ignored() -> None:
+    assert decode_client_text('{"type":"a","trace":{"b":1},"id":""}') == ClientText("a", {}, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not JSON"),
+        ("   ", "not JSON"),
+        ("{", "not JSON"),
+        ('{"type":"a"} x', "not JSON"),
+        ('{"type":"a","data":{"x":NaN}}', "not JSON"),
+        ('{"type":"a","data":{"x":1e999}}', "not JSON"),
+        ('{"type":"\\ud800"}', "not JSON"),
+        ('{"type":"\ud800"}', "not JSON"),
+        ("[" * 100_000, "not JSON: depth"),
+        ("null", "must be a JSON object, not null"),
+        ("[]", "must be a JSON object, not an array"),
+        ('"a"', "must be a JSON object, not a string"),
+        ("true", "must be a JSON object, not a boolean"),
+        ("{}", "`type` is missing"),
+        ('{"type":""}', "`type` must not be empty"),
+        ('{"type":null}', "`type` must be a string, not null"),
+        ('{"type":5}', "`type` must be a string, not a number"),
+        ('{"type":"a","data":null}', "`data` must be an object, not null"),
+        ('{"type":"a","data":[]}', "`data` must be an object, not an array"),
+        ('{"type":"a","id":null}', "not null"),
+        ('{"type":"a","id":true}', "not a boolean"),
+        ('{"type":"a","id":1.0}', "not a number"),
+        ('{"type":"a","id":9007199254740993}', "beyond"),
+        ('{"type":"a","id":123456789012345678901234567890}', "not a number"),
+        ('{"type":"a","id":{}}', "not an object"),
+    ],
+)
+def test_a_bad_message_is_told_what_is_wrong_with_it(text: str, reason: str) -> None:
+    error = fault_of(text)
+    assert reason in error.message
+    assert error.reply_to is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id":7}',
+        '{"type":1,"id":7}',
+        '{"id":7,"type":"a","data":1}',
+        '{"id":7,"type":"a","data":{"x":1,"x":1}}',
+    ],
+)
+def test_a_bad_message_is_answered_under_its_id_where_that_could_be_read(text: str) -> None:
+    assert fault_of(text).reply_to == 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"a","type":"b"}',
+        '{"type":"a","data":{"x":1,"x":2}}',
+        '{"type":"a","data":{"x":[{"y":1,"y" : 2}]}}',
+        '{"type":"a","data":{"x":":","x":"\\":"}}',
+        '{"type":"a","data":{"x":1,"\\u0078":2}}',
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+    assert "twice" in fault_of(text).message
+
+
+# Few keys, so that they meet; strings full of what could mislead a count of keys.
+confusing = st.text(st.sampled_from('":\\ ,{a'), max_size=6)
+pairs = st.lists(st.tuples(st.sampled_from(["a", "b:", '"', "\\", '\\":']), confusing), max_size=3)
+
+
+@given(st.lists(pairs, max_size=3))
+def test_duplicate_keys_are_refused_exactly_where_they_are(rows: list[list[tuple[str, str]]]) -> None:
+    written = [",".join(f"{json.dumps(k)} : {json.dumps(v)}" for k, v in row) for row in rows]
+    text = '{"type":"a","data":{"rows":[' + ",".join(f"{{{row}}}" for row in written) + "]}}"
+    if any(len(dict(row)) < len(row) for row in rows):
+        assert "twice" in fault_of(text).message
+    else:
+        assert decode_client_text(text).data == {"rows": [dict(row) for row in rows]}
+
+
+@pytest.mark.parametrize("value", [2**70, {1: 2}, "\ud800", object()])
+def test_data_that_json_cannot_carry_is_a_type_error(value: object) -> None:
+    with pytest.raises(TypeError):
+        encode_server_text("a", {"x": value})
+    with pytest.raises(TypeError):
+        encode_client_text("a", {"x": value})
+
+
+# ---- the runtime's own messages
+
+
+def test_each_builder_writes_its_message() -> None:
+    built = {
+        control.ack(1): ServerText(names.ACK, {}, 1),
+        control.superseded("x"): ServerText(names.SUPERSEDED, {}, "x"),
+        control.pong(1.5, 2.5, 3): ServerText(names.PONG, {"t": 1.5, "server_time": 2.5}, 3),
+        control.upload_ready("u"): ServerText(names.UPLOAD_READY, {"upload_id": "u"}),
+        control.upload_complete("u", "n", "image/png", 4, 5): ServerText(
+            names.UPLOAD_COMPLETE, {"upload_id": "u", "name": "n", "mime_type": "image/png", "size": 4}, 5
+        ),
+        control.goodbye("finished"): ServerText(names.GOODBYE, {"reason": "finished"}),
+        control.welcome({"protocol": 1}): ServerText(names.WELCOME, {"protocol": 1}),
+        control.error("overloaded", "full"): ServerText(
+            names.ERROR, {"code": "overloaded", "message": "full"}
+        ),
+    }
+    for text, message in built.items():
+        assert decode_server_text(text) == message
+
+
+def test_an_error_carries_all_that_it_knows() -> None:
+    faults = [FieldError("boxes[2].width", "missing"), FieldError("x", "must be a number")]
+    error = InvalidPayload(faults, event="draw", upload_id="u", reply_to=0)
+    assert decode_server_text(control.error_of(error)) == ServerText(
+        names.ERROR,
+        {
+            "code": "invalid_payload",
+            "message": "boxes[2].width: missing; x: must be a number",
+            "event": "draw",
+            "upload_id": "u",
+            "errors": [
+                {"path": "boxes[2].width", "message": "missing"},
+                {"path": "x", "message": "must be a number"},
+            ],
+        },
+        0,
+    )
+
+
+def test_an_error_leaves_out_what_it_does_not_know() -> None:
+    text = control.error_of(ProtocolError("bad_message", "what?"))
+    assert json.loads(text) == {"type": names.ERROR, "data": {"code": "bad_message", "message": "what?"}}
+
+
+START = {"upload_id": "u", "name": "../a\x00", "mime_type": "", "size": 0}
+
+
+@pytest.mark.parametrize(
+    ("message", "parsed"),
+    [
+        (ClientText(names.PING, {"t": 12}), Ping(12)),
+        (ClientText(names.UPLOAD_START, START), UploadStart("u", "../a\x00", "", 0)),
+        (ClientText(names.UPLOAD_ABORT, {"upload_id": "u" * 64}), UploadAbort("u" * 64)),
+    ],
+)
+def test_control_messages_are_read(message: ClientText, parsed: object) -> None:
+    assert parse_control(message) == parsed
+
+
+@pytest.mark.parametrize(
+    ("type_", "data", "paths", "upload_id"),
+    [
+        (names.PING, {}, ["t"], None),
+        (names.PING, {"t": True, "upload_id": "u"}, ["t", "upload_id"], None),
+        (names.UPLOAD_ABORT, {"upload_id": 1}, ["upload_id"], None),
+        (names.UPLOAD_ABORT, {"upload_id": "u", "why": 1}, ["why"], "u"),
+        (names.UPLOAD_START, {}, ["upload_id", "name", "mime_type", "size"], None),
+        (names.UPLOAD_START, START | {"upload_id": ""}, ["upload_id"], None),
+        (names.UPLOAD_START, START | {"upload_id": "u" * 65}, ["upload_id"], None),
+        (names.UPLOAD_START, START | {"size": -1}, ["size"], "u"),
+        (names.UPLOAD_START, START | {"size": 1.0}, ["size"], "u"),
+        (names.UPLOAD_START, START | {"size": True}, ["size"], "u"),
+        (names.UPLOAD_START, START | {"size": 2**60}, ["size"], "u"),
+        (names.UPLOAD_START, START | {"name": None, "mime_type": "m" * 256}, ["name", "mime_type"], "u"),
+        (names.UPLOAD_START, START | {"name": "n" * 256}, ["name"], "u"),
+    ],
+)
+def test_wrong_control_data_is_listed_by_path(
+    type_: str, data: dict[str, Any], paths: list[str], upload_id: str | None
+) -> None:
+    with pytest.raises(InvalidPayload) as caught:
+        parse_control(ClientText(type_, data, 9))
+    assert [fault.path for fault in caught.value.errors] == paths
+    assert (caught.value.upload_id, caught.value.reply_to) == (upload_id, 9)
+
+
+@pytest.mark.parametrize("type_", ["reactor.welcome", "reactor.", "reactor.upload_starts"])
+def test_what_is_not_a_clients_to_send_is_an_unknown_event(type_: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse_control(ClientText(type_, {}, 9))
+    assert (caught.value.code, caught.value.event, caught.value.reply_to) == (names.UNKNOWN_EVENT, type_, 9)
+
+
+@given(st.sampled_from([names.PING, names.UPLOAD_START, names.UPLOAD_ABORT]), objects, ids)
+def test_no_control_data_raises_anything_but_a_protocol_error(
+    type_: str, data: dict[str, Any], id_: Id | None
+) -> None:
+    with pytest.raises(InvalidPayload) as caught:
+        parse_control(ClientText(type_, data, id_))
+    assert caught.value.reply_to == id_

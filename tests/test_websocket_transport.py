@@ -1,0 +1,546 @@
+"""The WebSocket seam, over streams in memory and, where the kernel's buffers matter, over a socket pair."""
+
+from __future__ import annotations
+
+import inspect
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from trio.testing import MockClock
+from wsproto import ConnectionType, WSConnection
+from wsproto.utilities import generate_accept_token
+
+from reactor_trio.errors import TransportClosed, TransportStalled
+from reactor_trio.server.streams import PatientStream
+from reactor_trio.server.websocket import (
+    LINGER_SECONDS,
+    QUEUED_MESSAGES,
+    Connection,
+    WebSocketTransport,
+    accept_websocket,
+    encode_frame,
+)
+
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+MAX_MESSAGE_BYTES = 1000
+SEND_TIMEOUT = 5.0
+TEST_TIMEOUT = 60.0
+MASK = b"\x01\x02\x03\x04"
+
+
+def masked(first: int, payload: bytes) -> bytes:
+    """A client's frame."""
+    assert len(payload) < 126
+    body = bytes(byte ^ MASK[index % 4] for index, byte in enumerate(payload))
+    return bytes((first, 0x80 | len(payload))) + MASK + body
+
+
+def text(payload: bytes) -> bytes:
+    return masked(0x81, payload)
+
+
+def close_frame(code: int, reason: bytes = b"") -> bytes:
+    return masked(0x88, struct.pack("!H", code) + reason)
+
+
+class RawClient:
+    """Reads the bytes that a server writes, frame by frame."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.buffer = b""
+
+    async def exactly(self, count: int) -> bytes:
+        while len(self.buffer) < count:
+            data = await self.stream.receive_some()
+            if not data:
+                raise EOFError
+            self.buffer += data
+        head, self.buffer = self.buffer[:count], self.buffer[count:]
+        return head
+
+    async def head(self) -> bytes:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await self.exactly(1)
+        return head
+
+    async def frame(self) -> tuple[int, bytes]:
+        first, length = await self.exactly(2)
+        if length == 126:
+            (length,) = struct.unpack("!H", await self.exactly(2))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", await self.exactly(8))
+        return first, await self.exactly(length)
+
+    async def close_frame(self) -> tuple[int, str]:
+        first, payload = await self.frame()
+        assert first == 0x88
+        return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+
+
+@asynccontextmanager
+async def raw_pair() -> AsyncIterator[tuple[WebSocketTransport, RawClient]]:
+    """A server's transport, and the bare stream of its client."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+    async with accept_websocket(
+        stream, key=KEY, subprotocol=None, max_message_bytes=MAX_MESSAGE_BYTES
+    ) as transport:
+        client = RawClient(theirs)
+        await client.head()
+        yield transport, client
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[WebSocketTransport, WebSocketTransport]]:
+    """A server's transport and a client's, talking to each other."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    client = WebSocketTransport.client(
+        PatientStream(theirs, send_timeout=SEND_TIMEOUT),
+        "localhost",
+        "/ws",
+        subprotocols=["reactor.v1"],
+        max_message_bytes=1 << 20,
+    )
+    async with client.running():
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await ours.receive_some()
+        (key,) = (
+            line.split(b": ")[1]
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        )
+        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+        async with accept_websocket(
+            stream, key=key, subprotocol="reactor.v1", max_message_bytes=MAX_MESSAGE_BYTES
+        ) as server:
+            await client.opened()
+            yield server, client
+
+
+async def closing(transport: WebSocketTransport) -> TransportClosed:
+    """Receive until the connection has ended, and return how."""
+    with pytest.raises(TransportClosed) as caught:
+        while True:
+            await transport.receive()
+    return caught.value
+
+
+def test_the_private_names_of_trio_websocket_that_are_used_are_there() -> None:
+    for name in (
+        "_accept",
+        "_send",
+        "_reader_task",
+        "_handle_message_event",
+        "_handle_ping_event",
+        "_handle_close_connection_event",
+    ):
+        assert inspect.iscoroutinefunction(getattr(trio_websocket.WebSocketConnection, name)), name
+    stream, _ = trio.testing.memory_stream_pair()
+    connection = trio_websocket._impl.WebSocketConnection(stream, WSConnection(ConnectionType.SERVER))
+    for name, kind in {
+        "_wsproto": WSConnection,
+        "_stream_lock": trio.StrictFIFOLock,
+        "_recv_channel": trio.MemoryReceiveChannel,
+        "_send_channel": trio.MemorySendChannel,
+        "_open_handshake": trio.Event,
+        "_close_handshake": trio.Event,
+        "_message_size": int,
+        "_message_parts": list,
+        "_max_message_size": int,
+        "_reader_running": bool,
+    }.items():
+        assert isinstance(getattr(connection, name), kind), name
+    # The reader looks its handlers up on the instance, so the overrides take part.
+    source = inspect.getsource(trio_websocket.WebSocketConnection._reader_task)
+    for name in ("_handle_message_event", "_handle_ping_event", "_handle_close_connection_event"):
+        assert f"self.{name}" in source
+        assert name in vars(Connection)
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536, 70000])
+def test_frames_are_the_bytes_that_wsproto_would_write(length: int) -> None:
+    from wsproto.frame_protocol import FrameProtocol
+
+    engine = FrameProtocol(client=False, extensions=[])
+    payload = b"ab" * (length // 2) + b"c" * (length % 2)
+    assert b"".join(encode_frame(payload)) == engine.send_data(payload)
+    assert b"".join(encode_frame(payload.decode())) == engine.send_data(payload.decode())
+
+
+async def test_the_handshake_is_answered_with_the_chosen_subprotocol() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    with trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+        async with accept_websocket(stream, key=KEY, subprotocol="reactor.v1", max_message_bytes=1000):
+            head = (await RawClient(theirs).head()).lower()
+    assert head.startswith(b"http/1.1 101 ")
+    assert b"sec-websocket-accept: " + generate_accept_token(KEY).lower() in head
+    assert b"sec-websocket-protocol: reactor.v1\r\n" in head
+
+
+async def test_messages_go_both_ways_in_order_and_in_batches(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with pair() as (server, client):
+            assert client.subprotocol == "reactor.v1"
+            await client.send(["one", b"two", "thr\u00e9\u00e9"])
+            await trio.testing.wait_all_tasks_blocked()
+            assert await server.receive() == ["one", b"two", "thr\u00e9\u00e9"]
+            await server.send(["a" * 100_000, b"", ""])
+            received: list[str | bytes] = []
+            while len(received) < 3:
+                received += await client.receive()
+            assert received == ["a" * 100_000, b"", ""]
+
+
+async def test_a_batch_is_one_write(autojump_clock: MockClock) -> None:
+    writes = []
+
+    class Counting(PatientStream):
+        async def send_buffers(self, buffers: object) -> None:
+            writes.append(list(buffers))  # type: ignore[call-overload]
+            await super().send_buffers(writes[-1])
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    with trio.fail_after(TEST_TIMEOUT):
+        stream = Counting(ours, send_timeout=SEND_TIMEOUT)
+        async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
+            await RawClient(theirs).head()
+            writes.clear()
+            await transport.send(["one", "two", b"three"])
+    assert len(writes) == 1
+
+
+async def test_more_messages_than_the_queue_holds_all_arrive_in_order(autojump_clock: MockClock) -> None:
+    sent = [str(number) for number in range(QUEUED_MESSAGES * 3 + 5)]
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(
+                b"".join(text(number.encode()) for number in sent) + close_frame(1000)
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            received: list[str | bytes] = []
+            with pytest.raises(TransportClosed) as caught:
+                while True:
+                    received += await transport.receive()
+    assert received == sent
+    assert caught.value.code == 1000
+
+
+async def test_frames_that_came_with_the_head_are_not_lost(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    with trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT, prefix=text(b"early"))
+        async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
+            assert await transport.receive() == ["early"]
+    await theirs.aclose()
+
+
+async def test_fragments_are_put_together_and_empty_ones_cost_nothing(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            pieces = [masked(0x01, "\u00e9".encode()[:1]), masked(0x00, b""), masked(0x00, b"")]
+            await client.stream.send_all(b"".join(pieces))
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(transport._connection._message_parts) <= 1
+            await client.stream.send_all(masked(0x80, "\u00e9".encode()[1:]))
+            assert await transport.receive() == ["\u00e9"]
+            await client.stream.send_all(masked(0x02, b"") + masked(0x80, b""))
+            assert await transport.receive() == [b""]
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4321, "own")])
+async def test_the_peers_close_is_reported_and_answered(
+    code: int, reason: str, autojump_clock: MockClock
+) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(text(b"last") + close_frame(code, reason.encode()))
+            assert await transport.receive() == ["last"]
+            ended = await closing(transport)
+            assert (ended.code, ended.reason) == (code, reason)
+            assert await client.close_frame() == (code, reason)
+            for attempt in (transport.send(["late"]), transport.ping(), transport.receive()):
+                with pytest.raises(TransportClosed) as caught:
+                    await attempt
+                assert caught.value.code == code
+            await transport.aclose(1000, "")
+
+
+async def test_a_close_without_a_code_is_1005(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(masked(0x88, b""))
+            assert (await closing(transport)).code == 1005
+
+
+async def test_a_lost_connection_is_1006(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(text(b"last"))
+            await client.stream.aclose()
+            assert await transport.receive() == ["last"]
+            assert (await closing(transport)).code == 1006
+            with pytest.raises(TransportClosed) as caught:
+                await transport.send(["x"])
+            assert caught.value.code == 1006
+
+
+@pytest.mark.parametrize(
+    ("wire", "code"),
+    [
+        (text(b"\xff\xfe"), 1007),
+        (bytes((0x81, 3)) + b"abc", 1002),
+        (masked(0x83, b"?"), 1002),
+        (masked(0x80, b"nothing to continue"), 1002),
+        (masked(0xC1, b"reserved bit"), 1002),
+        (close_frame(1005), 1002),
+        (b"".join(masked(first, bytes(100)) for first in [0x02] + [0x00] * 10), 1009),
+    ],
+)
+async def test_what_breaks_the_rules_is_told_to_the_peer(
+    wire: bytes, code: int, autojump_clock: MockClock
+) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(text(b"good") + wire)
+            assert await transport.receive() == ["good"]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.stream.send_all, b"more that is not read")
+                assert (await client.close_frame())[0] == code
+                with pytest.raises(EOFError):
+                    await client.frame()
+                await client.stream.aclose()
+                assert (await closing(transport)).code == code
+
+
+async def test_a_peer_that_ignores_why_it_is_cut_off_is_left_after_a_moment(
+    autojump_clock: MockClock,
+) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            started = trio.current_time()
+            await client.stream.send_all(text(b"\xff"))
+            assert (await closing(transport)).code == 1007
+            assert trio.current_time() == pytest.approx(started + LINGER_SECONDS)
+
+
+async def test_a_long_text_is_measured_in_bytes(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with pair() as (server, client):
+            await client.send(["\u00e9" * (MAX_MESSAGE_BYTES // 2)])
+            assert await server.receive() == ["\u00e9" * (MAX_MESSAGE_BYTES // 2)]
+            await client.send(["\u00e9" * (MAX_MESSAGE_BYTES // 2 + 1)])
+            assert (await closing(client)).code == 1009
+            await client.aclose(1000, "")
+            assert (await closing(server)).code == 1009
+
+
+async def test_a_close_of_ours_is_seen_by_the_peer_and_by_receive(autojump_clock: MockClock) -> None:
+    endings: list[TransportClosed] = []
+
+    async def receive(transport: WebSocketTransport) -> None:
+        endings.append(await closing(transport))
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with pair() as (server, client):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive, server)
+                nursery.start_soon(receive, client)
+                await server.aclose(1001, "shutting_down")
+                with pytest.raises(TransportClosed):
+                    await server.send(["late"])
+            assert {(ended.code, ended.reason) for ended in endings} == {(1001, "shutting_down")}
+            await server.aclose(1000, "again")
+            await server.abort()
+
+
+async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(transport.aclose, 1001, "bye")
+                assert await client.close_frame() == (1001, "bye")
+                # More than the queue holds: a reader that waited for room would never see the answer.
+                many = text(b"late") * (QUEUED_MESSAGES * 2)
+                await client.stream.send_all(masked(0x89, b"ping") + many + masked(0x89, b"ping"))
+                await client.stream.send_all(close_frame(1001))
+            assert transport._failure is None
+            assert (await closing(transport)).code == 1001
+
+
+async def test_a_close_while_the_queue_is_full_is_not_stuck(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(text(b"unread") * (QUEUED_MESSAGES * 2))
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(transport.aclose, 1001, "bye")
+                assert await client.close_frame() == (1001, "bye")
+                await client.stream.send_all(close_frame(1001))
+
+
+async def test_a_close_that_is_not_answered_ends_with_its_deadline(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            with trio.move_on_after(3) as scope:
+                await transport.aclose(1001, "bye")
+            assert scope.cancelled_caught
+            assert (await closing(transport)).code == 1001
+            assert await client.close_frame() == (1001, "bye")
+            with pytest.raises(EOFError):
+                await client.frame()
+
+
+async def test_abort_says_nothing_and_wakes_receive(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(closing, transport)
+                await trio.testing.wait_all_tasks_blocked()
+                await transport.abort()
+            with pytest.raises(EOFError):
+                await client.frame()
+            await transport.abort()
+
+
+async def test_pings_are_answered_and_ours_does_not_wait_for_its_pong(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(masked(0x89, b"are you there"))
+            assert await client.frame() == (0x8A, b"are you there")
+            await trio.sleep(7)
+            before = transport.last_received
+            await transport.ping()
+            assert await client.frame() == (0x89, b"")
+            await client.stream.send_all(masked(0x8A, b""))
+            await trio.testing.wait_all_tasks_blocked()
+            assert transport.last_received == before + 7
+
+
+async def test_a_cancelled_receive_loses_no_message(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with pair() as (server, client):
+            with trio.move_on_after(1):
+                await server.receive()
+            await client.send(["kept"])
+            with trio.CancelScope() as scope:
+                scope.cancel(reason="test")
+                await server.receive()
+            assert await server.receive() == ["kept"]
+
+
+async def test_nothing_of_a_cut_send_is_followed_by_another_message(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    with trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+        client = RawClient(theirs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.head)
+            async with accept_websocket(
+                stream, key=KEY, subprotocol=None, max_message_bytes=1000
+            ) as transport:
+                with trio.move_on_after(1):
+                    await transport.send([bytes(100)])
+                with pytest.raises(TransportClosed):
+                    await transport.send(["torn"])
+                await transport.abort()
+
+
+async def test_a_peer_that_reads_nothing_is_cut_off_and_receive_ends() -> None:
+    left, right = trio.socket.socketpair()
+    with right, trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(trio.SocketStream(left), send_timeout=0.05)
+        async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
+            async with trio.open_nursery() as nursery:
+
+                async def receive() -> None:
+                    with pytest.raises(TransportStalled):
+                        await transport.receive()
+
+                nursery.start_soon(receive)
+                with pytest.raises(TransportStalled):
+                    await transport.send([bytes(16 * 1024 * 1024)])
+            await transport.abort()
+            await transport.aclose(1000, "")
+
+
+async def test_a_close_frame_that_came_before_a_reset_is_what_send_reports() -> None:
+    left, right = trio.socket.socketpair()
+    with trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(trio.SocketStream(left), send_timeout=SEND_TIMEOUT)
+        async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
+            await right.send(close_frame(1001, b"tab closed"))
+            right.close()
+            with pytest.raises(TransportClosed) as caught:
+                while True:
+                    await transport.send([bytes(100_000)])
+    assert caught.value.code == 1001
+
+
+async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    with trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+        with pytest.raises(ZeroDivisionError):
+            async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000):
+                raise ZeroDivisionError
+        client = RawClient(theirs)
+        await client.head()
+        with pytest.raises(EOFError):
+            await client.frame()
+
+
+async def test_a_reader_that_fails_ends_the_connection_and_nothing_else(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Connection, event: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Connection, "_handle_pong_event", fail)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with raw_pair() as (transport, client):
+            await client.stream.send_all(text(b"last") + masked(0x8A, b"pong"))
+            assert await transport.receive() == ["last"]
+            assert (await closing(transport)).code == 1006
+
+
+async def test_a_client_gone_before_the_handshake_is_a_closed_transport(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.aclose()
+    with trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+        with pytest.raises(TransportClosed):
+            async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000):
+                pytest.fail("not reached")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!", trio_websocket.ConnectionRejected),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", TransportClosed),
+        (b"SSH-2.0-hello\r\n\r\n", TransportClosed),
+        (b"", TransportClosed),
+    ],
+)
+async def test_a_client_whose_handshake_fails_is_told_how(
+    answer: bytes, error: type[Exception], autojump_clock: MockClock
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+    client = WebSocketTransport.client(stream, "localhost", "/ws", max_message_bytes=1000)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with client.running():
+            await theirs.receive_some()
+            await theirs.send_all(answer)
+            await theirs.send_eof()
+            with pytest.raises(error):
+                await client.opened()
