@@ -29,6 +29,7 @@ import os
 import queue
 import re
 import selectors
+import signal
 import socket
 import statistics
 import struct
@@ -352,6 +353,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
     parser.add_argument("--ws", default="auto", help="uvicorn's WebSocket implementation (auto)")
     options = parser.parse_args()
+    # Else SIGTERM would end this process past every `finally`, and leave the servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     contestants = servers(options.ws)
     with contextlib.ExitStack() as stack:
         pin(0)

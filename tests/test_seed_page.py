@@ -64,10 +64,8 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.testing import open_session, run
-
-DEADLINE = 3600.0
-"""Virtual seconds after which a test hangs."""
+from reactor_trio.testing import open_session
+from virtual import virtually
 
 
 @dataclass
@@ -135,21 +133,6 @@ class MyModel(ReactorModel):
                 await self.emit(Picture(main_video=frame))
                 await self.send(Progress(step=self._step))
                 self._step += 1
-
-
-def virtually(async_fn: Any) -> Any:
-    """Run a test in virtual time, the same each time."""
-
-    def test() -> None:
-        async def main() -> None:
-            with trio.fail_after(DEADLINE):
-                await async_fn()
-
-        run(main)
-
-    test.__name__ = async_fn.__name__
-    test.__doc__ = async_fn.__doc__
-    return test
 
 
 @virtually

@@ -27,10 +27,8 @@ from reactor_trio.client import Superseded
 from reactor_trio.errors import NoSession, TransportClosed
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import SessionClient, load_host, open_session, run
-
-DEADLINE = 3600.0
-"""Virtual seconds after which a test hangs."""
+from reactor_trio.testing import SessionClient, load_host, open_session
+from virtual import virtually
 
 
 class Said(ModelMessage):
@@ -81,21 +79,6 @@ class Notebook(ReactorModel):
         self.notes.append("disconnected")
 
 
-def virtually(async_fn: Any) -> Any:
-    """Run a test in virtual time, the same each time."""
-
-    def test() -> None:
-        async def main() -> None:
-            with trio.fail_after(DEADLINE):
-                await async_fn()
-
-        run(main)
-
-    test.__name__ = async_fn.__name__
-    test.__doc__ = async_fn.__doc__
-    return test
-
-
 async def said(client: SessionClient, text: str) -> None:
     """Send raw text, as a client does that knows no better."""
     await client.transport.send([text])
@@ -114,7 +97,9 @@ def answers(client: SessionClient) -> dict[Any, tuple[str, Any]]:
 
 
 def received(client: SessionClient) -> list[Any]:
-    return [json.loads(e.message) for e in client.transcript if e.direction == "<" and isinstance(e.message, str)]
+    return [
+        json.loads(e.message) for e in client.transcript if e.direction == "<" and isinstance(e.message, str)
+    ]
 
 
 # ---- coalescing
@@ -170,7 +155,9 @@ async def test_a_full_inbox_is_answered_overloaded_and_nothing_is_lost() -> None
             await said(client, json.dumps({"type": "mark", "data": {"number": number}, "id": number}))
         await trio.sleep(10)
         assert client.session.model.notes == ["wait 5", 0, 1, 2, 3]
-        refused = {id_: data["code"] for id_, (kind, data) in answers(client).items() if kind == "reactor.error"}
+        refused = {
+            id_: data["code"] for id_, (kind, data) in answers(client).items() if kind == "reactor.error"
+        }
         assert refused == {4: "overloaded", 5: "overloaded"}
         await client.call("mark", number=7)
 
@@ -221,7 +208,9 @@ async def test_a_failure_inside_the_handlers_own_nursery_is_contained() -> None:
 
 
 @virtually
-async def test_a_wrong_result_or_an_unserialisable_message_is_the_models_fault_and_harms_nothing_else() -> None:
+async def test_a_wrong_result_or_an_unserialisable_message_is_the_models_fault_and_harms_nothing_else() -> (
+    None
+):
     class Wrong(ReactorModel):
         @event
         def dictionary(self):  # type: ignore[no-untyped-def]
@@ -278,19 +267,15 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-def test_garbage_is_answered_and_survived(name: str) -> None:
+@virtually
+async def test_garbage_is_answered_and_survived(name: str) -> None:
     garbage, code = GARBAGE[name]
-
-    async def main() -> None:
-        with trio.fail_after(DEADLINE):
-            async with open_session(Notebook) as client:
-                await client.transport.send([garbage])
-                error = await client.receive("reactor.error")
-                assert error.data["code"] == code
-                assert error.data["message"]
-                await client.call("mark", number=1)
-
-    run(main)
+    async with open_session(Notebook) as client:
+        await client.transport.send([garbage])
+        error = await client.receive("reactor.error")
+        assert error.data["code"] == code
+        assert error.data["message"]
+        await client.call("mark", number=1)
 
 
 @virtually
@@ -547,7 +532,7 @@ async def test_a_client_that_answers_no_ping_is_lost() -> None:
     async with open_session(Notebook, limits=Limits(heartbeat=20)) as client:
         await trio.sleep(100)
         assert client.session.ending is None, "an idle client that answers pings is kept"
-        client.transport.stall()
+        client.transport.freeze()
         began = trio.current_time()
         assert (await client.ended()).reason == "heartbeat_lost"
         assert trio.current_time() - began <= 41
@@ -596,7 +581,8 @@ async def test_a_session_that_is_cancelled_runs_disconnected_and_lets_the_cancel
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert ran == ["disconnected"]
-    assert client.closed is not None
+    assert client.session.ending is not None
+    assert client.session.ending.reason == "cancelled"
 
 
 @virtually
@@ -859,7 +845,13 @@ async def test_upload_limits_are_checked_before_any_byte() -> None:
 
     limits = Limits(max_upload_bytes=100, max_session_upload_bytes=150, max_uploads=3)
     async with open_session(Model, limits=limits) as client:
-        for size, code in [(101, "upload_too_large"), (100, None), (51, "upload_quota"), (4, None), (2, None)]:
+        for size, code in [
+            (101, "upload_too_large"),
+            (100, None),
+            (51, "upload_quota"),
+            (4, None),
+            (2, None),
+        ]:
             if code is None:
                 last = await client.upload(b"x" * size, name="a.png")
             else:

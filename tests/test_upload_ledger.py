@@ -115,7 +115,8 @@ class LedgerMachine(RuleBasedStateMachine):
             if harmless or upload_id in self.complained:
                 assert chunk(self.ledger, upload_id, offset, length) is None
             else:
-                self.refused(names.UPLOAD_REJECTED, upload_id, self.entered[upload_id].id, *arguments)
+                # The start has had its one answer, so this is no answer to it (DESIGN, section 3.1).
+                self.refused(names.UPLOAD_REJECTED, upload_id, None, *arguments)
                 self.complained.add(upload_id)
         elif upload_id in self.spent:
             assert chunk(self.ledger, upload_id, offset, length) is None
@@ -218,7 +219,7 @@ def test_a_surplus_after_the_end_is_told_once_and_leaves_the_file() -> None:
     chunk(ledger, "u", 0, 4)
     with pytest.raises(ProtocolError, match="complete with its 4 bytes") as caught:
         chunk(ledger, "u", 4, 1)
-    assert caught.value.upload_id == "u"
+    assert (caught.value.upload_id, caught.value.reply_to) == ("u", None)
     assert chunk(ledger, "u", 5, 1) is None
     assert upload.is_complete
     assert ledger.get("u") is upload

@@ -127,10 +127,16 @@ async def pair() -> AsyncIterator[tuple[WebSocketTransport, WebSocketTransport]]
 
 async def closing(transport: WebSocketTransport) -> TransportClosed:
     """Receive until the connection has ended, and return how."""
-    with pytest.raises(TransportClosed) as caught:
-        while True:
-            await transport.receive()
-    return caught.value
+    return await closing_after(transport, [])
+
+
+async def closing_after(transport: WebSocketTransport, received: list[str | bytes]) -> TransportClosed:
+    """The same, and keep what was received."""
+    while True:
+        try:
+            received += await transport.receive()
+        except TransportClosed as closed:
+            return closed
 
 
 def test_the_private_names_of_trio_websocket_that_are_used_are_there() -> None:
@@ -227,11 +233,8 @@ async def test_more_messages_than_the_queue_holds_all_arrive_in_order(autojump_c
             )
             await trio.testing.wait_all_tasks_blocked()
             received: list[str | bytes] = []
-            with pytest.raises(TransportClosed) as caught:
-                while True:
-                    received += await transport.receive()
+            assert (await closing_after(transport, received)).code == 1000
     assert received == sent
-    assert caught.value.code == 1000
 
 
 async def test_frames_that_came_with_the_head_are_not_lost(autojump_clock: MockClock) -> None:
@@ -479,9 +482,13 @@ async def test_a_close_frame_that_came_before_a_reset_is_what_send_reports() -> 
         async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
             await right.send(close_frame(1001, b"tab closed"))
             right.close()
-            with pytest.raises(TransportClosed) as caught:
+
+            async def send_until_closed() -> None:
                 while True:
                     await transport.send([bytes(100_000)])
+
+            with pytest.raises(TransportClosed) as caught:
+                await send_until_closed()
     assert caught.value.code == 1001
 
 

@@ -64,7 +64,7 @@ def make_record(cls: type) -> bool:
 
 def field_names(cls: type) -> tuple[str, ...]:
     """The fields of a class that `make_record` has seen, its bases' first."""
-    return tuple(field.name for field in attrs.fields(cls))  # type: ignore[arg-type]
+    return tuple(field.name for field in attrs.fields(cls))
 
 
 def _field(cls: type, name: str, value: Any) -> Any:

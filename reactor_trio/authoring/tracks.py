@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     class Video(_Track):
         """A video track."""
 
+        def __init__(self) -> None: ...
+
     class Audio(_Track):
         """An audio track, at `sample_rate` samples per second and channel."""
 
@@ -89,10 +91,10 @@ def _own_tracks(cls: type) -> list[TrackSpec]:
 
 
 def _track(cls: type, name: str, hint: Any) -> TrackSpec:
-    kind: Any = _without_none(hint)
+    kind = _without_none(hint)
     if kind is not Video and kind is not Audio:
         raise TypeError(f"{cls.__qualname__}.{name} is annotated {hint!r}; a track is Video or Audio")
-    options = vars(cls).get(name)
+    options: Any = vars(cls).get(name)
     if options is not None and not isinstance(options, kind):
         raise TypeError(
             f"{cls.__qualname__}.{name}: the default of a track is None or {kind.__name__}(...), "
@@ -102,8 +104,11 @@ def _track(cls: type, name: str, hint: Any) -> TrackSpec:
         delattr(cls, name)  # Not a value for the field.
     if kind is Video:
         return TrackSpec(name, "video", "out")
-    rate: int = (options or Audio()).sample_rate
-    return TrackSpec(name, "audio", "out", rate)
+    return TrackSpec(name, "audio", "out", _rate(options))
+
+
+def _rate(options: Any) -> int:
+    return int((options or Audio()).sample_rate)
 
 
 def _without_none(hint: Any) -> Any:

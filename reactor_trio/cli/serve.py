@@ -207,8 +207,10 @@ def _announce(server: Server) -> None:
 
 def _print_traceback(exc: BaseException) -> None:
     """Print what the author's code raised, from the first line of theirs; all of it if none is theirs."""
-    theirs = _first_of_theirs(exc.__traceback__)
-    traceback.print_exception(type(exc), exc, theirs or exc.__traceback__)
+    frames = _first_of_theirs(exc.__traceback__)
+    if frames is None and not isinstance(exc, SyntaxError):  # which names the place itself
+        frames = exc.__traceback__
+    traceback.print_exception(type(exc), exc, frames)
 
 
 def _first_of_theirs(frames: TracebackType | None) -> TracebackType | None:

@@ -87,6 +87,8 @@ class Client:
         self._last_words = (1000, "")
         # What this side knows of the end better than the transport does.
         self._cause: TransportClosed | None = None
+        # Shielded, so that a cancelled caller can still close politely; `over` cancels it when it is left.
+        self._service = trio.CancelScope(shield=True)
         # Set by the read task with the welcome or the end; `over` waits for it.
         self._greeted = trio.Event()
         # Set by the read task when nothing more comes, by the write task when it has closed; `aclose` waits.
@@ -105,9 +107,7 @@ class Client:
         """
         client = cls(transport, **options)
         async with open_plain_nursery() as nursery:
-            nursery.start_soon(client._read, name="client/read")
-            nursery.start_soon(client._write, name="client/write")
-            nursery.start_soon(client._watch, name="client/watch")
+            nursery.start_soon(client._run, name="client")
             try:
                 await client._greet()
                 yield client
@@ -115,7 +115,7 @@ class Client:
                 # `aclose` bounds itself; the second more is for closing by force.
                 with trio.move_on_after(CLOSE_TIMEOUT + 1, shield=True):
                     await client.aclose()
-                nursery.cancel_scope.cancel(reason="the client was left")
+                client._service.cancel(reason="the client was left")
 
     # ---- commands
 
@@ -292,6 +292,13 @@ class Client:
             raise again(self.closed)
         if self._welcome is None:
             raise HandshakeFailed(f"the server sent no reactor.welcome within {WELCOME_TIMEOUT:g} s")
+
+    async def _run(self) -> None:
+        with self._service:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, name="client/read")
+                nursery.start_soon(self._write, name="client/write")
+                nursery.start_soon(self._watch, name="client/watch")
 
     async def _read(self) -> None:
         try:

@@ -6,7 +6,8 @@ import math
 import operator
 import re
 import typing
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.faults import UPLOAD_TOO_LARGE, UPLOAD_TYPE, Misfit, listed, plainly, shown
@@ -31,12 +32,12 @@ from reactor_trio.contract.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from reactor_trio.authoring.fields import InputFieldInfo
 
-    Check = Callable[[Any], None]
-    """Raises `Misfit` if the value, which has the field's type and is not None, breaks a rule."""
+Check: TypeAlias = Callable[[Any], None]
+"""Raises `Misfit` if the value, which has the field's type and is not None, breaks a rule."""
 
 _BOUNDS: Final = {
     "ge": (operator.ge, "at least"),
@@ -123,7 +124,7 @@ def conform(tp: Any, value: Any) -> Any:
 
 
 def check_inner_rules(tp: Any) -> None:
-    """Raises `BadRule` or `Misfit` for an `InputField` in the author's own classes that the type is made of."""
+    """Raises `BadRule` for an `InputField` in the author's own classes that the type is made of."""
     _check_inner_rules(tp, set())
 
 
@@ -293,7 +294,7 @@ def _pattern(pattern: str) -> Check:
 
 
 def _choices(choices: Any, tp: Any) -> Check:
-    if isinstance(choices, str) or not isinstance(choices, typing.Collection) or not choices:
+    if isinstance(choices, str) or not isinstance(choices, Collection) or not choices:
         raise BadRule(f"choices is a list of values, not {choices!r}")
     for choice in choices:
         try:

@@ -84,12 +84,12 @@ def _visible(model_class: type) -> Iterator[Any]:
     """All values that the code of a model's classes can name: in modules, class bodies and closures."""
     for owner in model_class.__mro__[:-1]:
         yield from _values_of(sys.modules.get(owner.__module__))
-        yield from vars(owner).values()
-        for member in vars(owner).values():
+        yield from list(vars(owner).values())
+        for member in list(vars(owner).values()):
             function = _function(member)
             if function is not None:
                 # A file that was run, not imported, is no module, but its functions know their globals.
-                yield from function.__globals__.values()
+                yield from list(function.__globals__.values())
                 yield from closure(function).values()
 
 

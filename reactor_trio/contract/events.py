@@ -25,8 +25,9 @@ from reactor_trio.contract.constraints import (
 from reactor_trio.contract.faults import Misfit
 from reactor_trio.contract.hints import Unresolved, parameter_hint
 from reactor_trio.contract.schema import payload_schema
-from reactor_trio.contract.structure import PendingUpload, PendingUploads, Structurer
+from reactor_trio.contract.structure import Structurer
 from reactor_trio.contract.types import INPUT_FIELD, Unsupported, check_type, name_of
+from reactor_trio.contract.uploads import PendingUpload, PendingUploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -178,7 +179,7 @@ def _marked(owner: type, name: str, value: Any) -> _Method | None:
     marker = getattr(value, MARKER, None) or getattr(inner, MARKER, None)
     if not isinstance(marker, EventMarker | HookMarker):
         return None
-    method = _Method(owner, name, inner, marker)
+    method = _Method(owner, name, typing.cast("Callable[..., Any]", inner), marker)
     if inner is not value:
         raise method.refuse(f"{_decorator(marker)} marks a method, not a {type(value).__name__}")
     if not inspect.isfunction(value):

@@ -67,7 +67,7 @@ def _plain(value: Any) -> Any:
     """What orjson asks about values that it does not know."""
     cls = type(value)
     if is_record(cls):
-        return {name: getattr(value, name) for name in _names(cls)}
+        return {name: getattr(value, name) for name in _names(cls)}  # type: ignore[arg-type]
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, enum.Enum):

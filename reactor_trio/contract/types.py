@@ -35,7 +35,7 @@ Direction = Literal["input", "message"]
 
 _SCALARS: Final = (str, int, float, bool, NoneType)
 _MESSAGE_SCALARS: Final = (datetime.datetime, datetime.date, datetime.time, uuid.UUID)
-_NUMPY_SCALARS: Final = (np.bool_, np.integer, np.float16, np.float32, np.float64)
+_NUMPY_SCALARS: Final[Any] = (np.bool_, np.integer, np.float16, np.float32, np.float64)
 
 
 class Unsupported(Exception):  # noqa: N818  (it becomes a TypeError that says where)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 HIDDEN = 16
 """Units in a layer."""
-BLOCK = 32768
-"""Pixels computed at a time: what is between the layers then stays in the processor's cache."""
+PIECE = 16384
+"""Points that the network computes at a time."""
+BAND = 64
+"""Rows of the picture that a style computes at a time."""
 MORPH_SECONDS = 1.2
 """How long one scene takes to become another."""
 MAX_SIDE = 4096
@@ -40,7 +42,7 @@ class Scene:
     latent: Tensor
     """(HIDDEN, 6): per unit the weights of x, y and the radius, then a phase for each layer."""
     colours: Tensor
-    """(5, 3): linear RGB, from dark to light."""
+    """(5, 3): a palette, from dark to light."""
     style: Tensor
     """(styles,): how much there is of each style; the sum is 1."""
 
@@ -89,7 +91,7 @@ def scene_of(prompt: str, style: StyleName) -> Scene:
 
 
 class Network(nn.Module):
-    """The shared part: random weights, and the coordinates of a picture's pixels.
+    """The shared part: random weights, and the coordinates at which they are evaluated.
 
     `width` and `height` are in pixels. Raises `ValueError` if one is not between 16 and `MAX_SIDE`.
     """
@@ -98,30 +100,36 @@ class Network(nn.Module):
         super().__init__()
         if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
             raise ValueError(f"a picture of {width} x {height} pixels; a side has 16 to {MAX_SIDE}")
-        self.width, self.height = width, height
+        self.size = height, width
+        # The fields are smooth: every second point is enough, the others are interpolated.
+        self.half = height // 2 + 1, width // 2 + 1
         generator = torch.Generator().manual_seed(seed)
         self.second = _dense(HIDDEN, HIDDEN, generator)
         self.third = _dense(HIDDEN, HIDDEN, generator)
         self.broad = _dense(3, HIDDEN, generator)
         self.ripple = _dense(HIDDEN, HIDDEN, generator)
         self.fine = _dense(2, HIDDEN, generator)
-        self.register_buffer("points", _points(width, height))
         self.points: Tensor
+        self.register_buffer("points", _points(*self.half))
+        self.vignette: Tensor
+        self.register_buffer("vignette", 1 - 0.12 * _points(*self.size)[2].view(self.size))
 
     def forward(self, latent: Tensor, seconds: float) -> Tensor:
         """Compute the five fields of a picture, (5, H, W), each with mean 0 and deviation 1."""
         drift = _drift(seconds).to(latent.device)
-        blocks = [self._layers(latent, drift, points) for points in self.points.split(BLOCK, dim=1)]
-        fields = functional.layer_norm(torch.cat(blocks, 1), [self.points.shape[1]])
-        return fields.view(-1, self.height, self.width)
+        # In pieces, so that what is between the layers stays in the processor's cache.
+        pieces = [self._layers(latent, drift, points) for points in self.points.split(PIECE, dim=1)]
+        fields = functional.layer_norm(torch.cat(pieces, 1), [self.points.shape[1]])
+        fields = fields.view(1, -1, *self.half)
+        return functional.interpolate(fields, self.size, mode="bilinear", align_corners=True)[0]
 
     def _layers(self, latent: Tensor, drift: Tensor, points: Tensor) -> Tensor:
-        # Channels first: every layer is the product of a small matrix with (HIDDEN, pixels).
+        # Channels first: every layer is the product of a small matrix with (HIDDEN, points).
         plane, (one, two, three) = latent[:, :3], latent[:, 3:, None].unbind(1)
-        waves = torch.addmm(one + drift, plane, points).sin_()
-        shapes = torch.addmm(0.4 * two.sin() + 0.4 * drift.flip(0), self.second, waves, alpha=1.3).tanh_()
-        folds = torch.addmm(0.4 * three.sin(), self.third, shapes, alpha=1.5).tanh_()
-        ripples = torch.addmm(two, self.ripple, shapes, alpha=4.5).sin_()
+        waves = (plane @ points).add_(one + drift).sin_()
+        shapes = (1.3 * self.second @ waves).add_(0.4 * (two.sin() + drift.flip(0))).tanh_()
+        folds = (1.5 * self.third @ shapes).add_(0.4 * three.sin()).tanh_()
+        ripples = (4.5 * self.ripple @ shapes).add_(two).sin_()
         return torch.cat([self.broad @ folds, self.fine @ ripples])
 
     def paint(self, scene: Scene, seconds: float) -> Tensor:
@@ -134,10 +142,16 @@ class Network(nn.Module):
             fields = self(scene.latent.to(device), seconds)
             colours = scene.colours.to(device)
             shares = zip(STYLES.values(), scene.style.tolist(), strict=True)
-            linear = sum(share * style(fields, colours) for style, share in shares if share > 0)
-            vignette = 1 - 0.12 * self.points[2].view(self.height, self.width)
-            # 1 / 2.2 is close to the curve of sRGB, and one operation.
-            return (linear * vignette).clamp_(0, 1).pow_(1 / 2.2)
+            styles = [(style, share) for style, share in shares if share > 0]
+            picture = torch.empty(3, *self.size, device=device)
+            for top in range(0, self.size[0], BAND):
+                # With a row more on either side, for a slope needs its neighbours.
+                first = max(top - 1, 0)
+                band = fields[:, first : top + BAND + 1]
+                light = sum(share * style(band, colours) for style, share in styles)
+                rows = slice(top, top + BAND)
+                torch.mul(light[:, top - first :][:, :BAND], self.vignette[rows], out=picture[:, rows])
+            return picture.clamp_(0, 1).sqrt_()
 
 
 def _dense(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
@@ -145,8 +159,8 @@ def _dense(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
     return nn.Parameter(weights, requires_grad=False)
 
 
-def _points(width: int, height: int) -> Tensor:
-    """Every pixel's x, y and squared radius, (3, H * W); the shorter side goes from -1 to 1."""
+def _points(height: int, width: int) -> Tensor:
+    """Coordinates x, y and squared radius of a grid, (3, H * W); its shorter side goes from -1 to 1."""
     short = min(width, height)
     down, across = torch.meshgrid(
         torch.linspace(-1, 1, height) * (height / short),

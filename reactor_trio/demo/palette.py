@@ -1,7 +1,9 @@
 """Colours: drawn from a seed, or found in a picture by k-means.
 
-A palette is a tensor (5, 3): linear RGB in [0, 1], from dark to light. Colours are compared and mixed in
-OKLab, where equal distances look equal (Björn Ottosson, "A perceptual color space for image processing").
+A palette is a tensor (5, 3): amounts of red, green and blue light in [0, 1], from dark to light. Here light
+is the square of sRGB: close to its real curve, and the way back, a square root for every pixel, is quick.
+Colours are compared in OKLab, where equal distances look equal (Björn Ottosson, "A perceptual color space
+for image processing").
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def draw_palette(generator: Generator) -> Tensor:
         (0.95, 0.04, _lean(contrast, _SUN, 0.5)),
     ]
     lab = [(light, chroma * math.cos(hue), chroma * math.sin(hue)) for light, chroma, hue in rows]
-    return from_oklab(torch.tensor(lab, dtype=torch.float64)).float()
+    return to_srgb(from_oklab(torch.tensor(lab, dtype=torch.float64))).square().float()
 
 
 def _lean(hue: float, towards: float, amount: float) -> float:
@@ -120,8 +122,8 @@ def k_means(points: Tensor, count: int, generator: Generator, steps: int = 12) -
 def palette_of(colours: Tensor) -> Tensor:
     """Make a palette of some colours (1 to 5, 3), sRGB in [0, 1]: sorted by lightness, repeated if too few."""
     enough = colours.repeat(COLOURS, 1)[:COLOURS]
-    linear = to_linear(enough)
-    return linear[to_oklab(linear)[:, 0].argsort()].float()
+    lightness = to_oklab(to_linear(enough))[:, 0]
+    return enough[lightness.argsort(stable=True)].square().float()
 
 
 def hex_colours(colours: Tensor) -> list[str]:

@@ -1,8 +1,9 @@
 """Styles: what becomes of the network's five fields and a palette of five colours.
 
 Each is a function of the fields (5, H, W), every one with mean 0 and deviation 1 over the picture, and of
-the colours (5, 3), linear RGB from dark to light. It returns the picture (3, H, W) in linear RGB; values
-above 1 are highlights, which are clipped later. The first three fields are broad, the last two finer.
+the colours (5, 3), from dark to light. It returns the picture (3, H, W). Both are amounts of light (see
+`palette.py`); more than 1 is a highlight, which is clipped later. The first three fields are broad, the
+last two finer. H may be a part of the picture's height.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def silk(fields: Tensor, colours: Tensor) -> Tensor:
     folds = torch.sin(wave)
     height = 0.30 * folds + 0.16 * torch.sin(2.3 * wave + 1.5 * swell) + 0.45 * torch.sin(1.5 * swell)
     lit = light(height, 0.11)
-    sheen = 0.24 * lit**8 + 0.36 * lit**48
+    sheen = 0.24 * gloss(lit, 8) + 0.40 * gloss(lit, 64)
     cloth = ramp(0.47 + 0.36 * torch.tanh(0.9 * tint) + 0.09 * folds, colours)
     return cloth * (0.12 + 1.05 * lit * lit) + (0.35 * cloth + 0.65) * sheen
 
@@ -67,7 +68,7 @@ def paper(fields: Tensor, colours: Tensor) -> Tensor:
     steepness = across.abs() + down.abs() + 0.01
     sheet = torch.floor(level)
     inside = level - sheet
-    pixel = 2.4 / level.shape[-2]
+    pixel = 2.4 / level.shape[-1]
     # Within a pixel of the next sheet's edge both are mixed, or the edges would be jagged.
     edge = ((inside - 1) / (pixel * steepness) + 1).clamp(0, 1)
     this, upper = (ramp(0.5 + 0.44 * torch.sin(1.05 * layer), colours, crispness=60) for layer in (sheet, sheet + 1))
@@ -83,7 +84,7 @@ def ink(fields: Tensor, colours: Tensor) -> Tensor:
     flow = 3.3 * along + 1.1 * torch.sin(1.6 * across)
     lit = light(0.5 * torch.cos(2 * flow), 0.045)
     paint = ramp(0.5 - 0.5 * torch.cos(flow + 0.5 * torch.sin(2 * swell)), colours, crispness=220)
-    return paint * (0.6 + 0.55 * lit) + 0.16 * lit**28
+    return paint * (0.6 + 0.55 * lit) + 0.16 * gloss(lit, 32)
 
 
 STYLES: dict[StyleName, Callable[[Tensor, Tensor], Tensor]] = {
@@ -114,7 +115,7 @@ def tone(place: float, colours: Tensor) -> Tensor:
 
 def slope(height: Tensor) -> tuple[Tensor, Tensor]:
     """How a field (H, W) rises to the right and downwards, per half of the picture's height."""
-    down, across = torch.gradient(height, spacing=2 / height.shape[0])
+    down, across = torch.gradient(height, spacing=2 / height.shape[1])
     return across, down
 
 
@@ -123,6 +124,13 @@ def light(height: Tensor, depth: float) -> Tensor:
     across, down = slope(depth * height)
     length = (1 + across * across + down * down).rsqrt()
     return ((0.70 - 0.45 * across - 0.55 * down) * length).clamp_min(0)
+
+
+def gloss(lit: Tensor, power: int) -> Tensor:
+    """Narrow light to highlights: its power, which is a power of two. Squares are quicker than `pow`."""
+    for _ in range(power.bit_length() - 1):
+        lit = lit * lit
+    return lit
 
 
 def stir(along: Tensor, across: Tensor, *, turns: int, frequency: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""The server: listeners, HTTP, the WebSocket seam, admission, drain."""

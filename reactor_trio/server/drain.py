@@ -65,6 +65,7 @@ async def _obey(signals: AsyncIterator[int], server: Server, executor: Executor)
     server.drain()
     with trio.move_on_after(server.settings.drain_timeout):
         await anext(signals)
+    log.warning("cancelling what is left", sessions=server.state.sessions)
     server.cancel()
     with trio.move_on_after(THREAD_SECONDS):
         await anext(signals)

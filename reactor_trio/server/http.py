@@ -322,11 +322,9 @@ def _is_origin_allowed(request: Request, policy: Policy) -> bool:
     match = _ORIGIN.fullmatch(origin)
     if match is None:
         return False
-    hosts = request.all("host")
-    own = bool(hosts) and _with_port(hosts[0].lower(), match["scheme"]) == _with_port(
-        match["authority"], match["scheme"]
-    )
-    return own and _is_own_name(match["authority"], policy)
+    scheme, authority = match["scheme"], match["authority"]
+    host = next(iter(request.all("host")), "").lower()
+    return _with_port(host, scheme) == _with_port(authority, scheme) and _is_own_name(authority, policy)
 
 
 def _with_port(authority: str, scheme: str) -> str:

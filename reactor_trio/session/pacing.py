@@ -201,14 +201,14 @@ class OutputStream:
             await self._arrived.wait()
 
     async def _sleep_until_due(self) -> None:
-        now = trio.current_time()
-        if self._last_tick + self.period <= now:  # the model was late: count from now, never in a burst
+        now, due = trio.current_time(), self._last_tick + self.period
+        if due <= now:  # the model was late: count from now, never in a burst
             self._last_tick = now
             return
-        with trio.move_on_at(self._last_tick + self.period) as self._nap:
+        with trio.move_on_at(due) as self._nap:
             await trio.sleep_forever()
-        # By the plan, not by the time of waking, or the rate would drift.
-        self._last_tick = self._nap.deadline
+        # By the plan, not by the time of waking, or the rate would drift; unless the rate was changed.
+        self._last_tick = due if self._nap.deadline == due else trio.current_time()
         self._nap = None
 
     def _move_nap(self) -> None:

@@ -57,9 +57,9 @@ class _Pipe:
 class MemoryTransport:
     """One end of a connection in memory; see `session.transport.Transport` for its methods.
 
-    `stall()` makes this end stop reading, as a frozen process does: the peer's `send` fills the buffer and
-    then times out, and its pings stay unanswered. `cut()` breaks the connection, as a pulled cable does
-    once the kernel notices.
+    `stall()` makes this end stop reading: the peer's `send` fills the buffer and then times out.
+    `freeze()` makes it stop writing too, as a process does that was suspended: pings stay unanswered.
+    `cut()` breaks the connection, as a pulled cable does once the kernel notices.
     """
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe, *, send_timeout: float) -> None:
@@ -69,6 +69,7 @@ class MemoryTransport:
         self._closed: TransportClosed | None = None
         self._last_received = trio.current_time()
         self._stalled = False
+        self._frozen = False
         self.peer: MemoryTransport
         self.on_receive: Listener = _ignore
         """Called with each message that `receive` returns."""
@@ -93,7 +94,7 @@ class MemoryTransport:
             if messages:
                 return messages
             if self._closed is not None:
-                raise TransportClosed(self._closed.code, self._closed.reason)
+                raise type(self._closed)(self._closed.code, self._closed.reason)
             await self._in.changed.wait()
 
     def _take(self) -> list[str | bytes]:
@@ -128,6 +129,8 @@ class MemoryTransport:
             self.on_send(message)
 
     async def _room(self) -> None:
+        if self._frozen:
+            await trio.sleep_forever()
         while True:
             if self._closed is not None or self._out.broken:
                 raise self._closed or TransportClosed(1006, "the connection was lost")
@@ -136,8 +139,8 @@ class MemoryTransport:
             with trio.move_on_after(self._send_timeout) as scope:
                 await self._out.changed.wait()
             if scope.cancelled_caught:
-                await self.abort()
-                raise TransportStalled(1006, f"no byte was accepted for {self._send_timeout:g} s")
+                self._closed = TransportStalled(1006, f"no byte was accepted for {self._send_timeout:g} s")
+                self.cut()
 
     async def ping(self) -> None:
         """See `Transport.ping`."""
@@ -173,6 +176,10 @@ class MemoryTransport:
     def stall(self) -> None:
         """Stop reading for good."""
         self._stalled = True
+
+    def freeze(self) -> None:
+        """Stop reading and writing for good."""
+        self._stalled = self._frozen = True
 
 
 def memory_transport_pair(*, send_timeout: float = 10.0) -> tuple[MemoryTransport, MemoryTransport]:

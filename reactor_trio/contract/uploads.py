@@ -1,0 +1,70 @@
+"""`{"upload_id": "..."}` -> the file that it stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from reactor_trio.contract.constraints import check_upload
+from reactor_trio.contract.faults import UNRESOLVED_UPLOAD, Misfit, StillArriving, plainly, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reactor_trio.authoring.uploads import UploadedFile
+    from reactor_trio.contract.hooks import Hook
+    from reactor_trio.contract.types import UploadRule
+
+
+@attrs.frozen
+class PendingUpload:
+    """An upload that was announced and is still arriving."""
+
+    upload_id: str
+    name: str
+    mime_type: str
+    size: int
+
+
+class PendingUploads(Exception):  # noqa: N818  (nothing is wrong)
+    """All that keeps a payload from being structured is that these uploads are still arriving."""
+
+    def __init__(self, upload_ids: tuple[str, ...]) -> None:
+        super().__init__(upload_ids)
+        self.upload_ids = upload_ids
+
+
+Files: TypeAlias = "Mapping[str, UploadedFile | PendingUpload]"
+
+
+class Context:
+    """What hooks need to know of the payload at hand; they are given nothing but its values."""
+
+    def __init__(self) -> None:
+        self.files: Files = {}
+        self.faults = 0
+
+
+def upload_hook(rule: UploadRule, context: Context) -> Hook:
+    def structure(value: Any, _: Any) -> UploadedFile:
+        upload_id = value.get("upload_id") if isinstance(value, dict) and len(value) == 1 else None
+        if not isinstance(upload_id, str):
+            raise Misfit('must be an upload, as in {"upload_id": "..."}' + _instead(value))
+        file = context.files.get(upload_id)
+        if file is None:
+            raise Misfit(f"names no upload of this session: {plainly(upload_id)}", UNRESOLVED_UPLOAD)
+        check_upload(rule, file.size, file.mime_type)
+        if isinstance(file, PendingUpload):
+            raise StillArriving(file.upload_id)
+        return file
+
+    return structure
+
+
+def _instead(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f", not {shown(value)}"
+    if "upload_id" not in value:
+        return "; upload_id is missing"
+    return "; upload_id is a string, and there is nothing beside it"

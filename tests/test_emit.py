@@ -1,0 +1,297 @@
+"""`emit`, pacing and the frames on the wire, in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trio
+
+from reactor_trio import Audio, InputField, Output, ReactorModel, Video, event
+from reactor_trio.session.limits import Limits
+from reactor_trio.testing import open_session
+from virtual import virtually
+
+
+class Picture(Output):
+    screen: Video
+
+
+class Stereo(Output):
+    left: Video
+    right: Video = None
+
+
+class Sound(Output):
+    speaker: Audio = Audio(sample_rate=24000)
+
+
+def shade(value: int, height: int = 8, width: int = 16) -> np.ndarray[Any, Any]:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+class Emitter(ReactorModel):
+    """Emits what a test hands in: `script` is an async function of the model."""
+
+    fps = 10
+
+    async def run(self) -> None:
+        await self.connected.wait()
+        await self.script(self)
+
+
+def emitting(script: Any, **attributes: Any) -> type[Emitter]:
+    return type("Scripted", (Emitter,), {"script": staticmethod(script), **attributes})
+
+
+def intervals(times: list[float]) -> list[float]:
+    return [round(b - a, 6) for a, b in itertools.pairwise(times)]
+
+
+@virtually
+async def test_frames_leave_at_the_models_rate_however_fast_they_are_made() -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(30):
+            assert await model.emit(Picture(screen=shade(value)))
+
+    async with open_session(emitting(script)) as client:
+        frames = [frame async for frame in client.frames("screen")]
+    assert [frame.seq for frame in frames] == list(range(30))
+    assert set(intervals([frame.pts for frame in frames])) == {0.1}
+    assert set(intervals([frame.received_at for frame in frames])) == {0.1}
+    assert (frames[0].width, frames[0].height, frames[0].codec) == (16, 8, "jpeg")
+    assert abs(int(frames[20].array().mean()) - 20) <= 1
+
+
+@virtually
+async def test_a_model_that_is_too_slow_is_not_made_to_wait_and_never_bursts() -> None:
+    async def script(model: Emitter) -> None:
+        for value, seconds in enumerate([0, 0.35, 0.01, 0.01, 0.33, 0.13, 0.02]):
+            await trio.sleep(seconds)
+            await model.emit(Picture(screen=shade(value)))
+
+    async with open_session(emitting(script)) as client:
+        times = [frame.pts async for frame in client.frames("screen")]
+    assert intervals(times) == [0.35, 0.1, 0.1, 0.15, 0.13, 0.1]
+
+
+@virtually
+async def test_emit_waits_when_the_buffer_is_full_and_drop_does_not() -> None:
+    taken: list[tuple[float, bool]] = []
+
+    async def script(model: Emitter) -> None:
+        began = trio.current_time()
+        for value in range(8):
+            result = await model.emit(Picture(screen=shade(value)), drop=value >= 6)
+            taken.append((round(trio.current_time() - began, 3), result))
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        seqs = [frame.seq async for frame in client.frames("screen")]
+    # One is shown at once, two wait; from then on one is let in at each tick; the last two find it full.
+    assert taken == [
+        (0.0, True),
+        (0.0, True),
+        (0.0, True),
+        (0.1, True),
+        (0.2, True),
+        (0.3, True),
+        (0.3, False),
+        (0.3, False),
+    ]
+    assert seqs == [0, 1, 2, 3, 4, 5]
+
+
+@virtually
+async def test_a_dropped_frame_leaves_a_gap_in_seq() -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(10):
+            await model.emit(Picture(screen=shade(value)), drop=True)
+            await trio.sleep(0.05 if value == 0 else 0)
+        await trio.sleep(2)
+        await model.emit(Picture(screen=shade(99)))
+        assert model.output.statistics().dropped == 7
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        assert [frame.seq async for frame in client.frames("screen")] == [0, 1, 2, 10]
+
+
+@virtually
+async def test_a_batch_is_shown_frame_by_frame_even_if_larger_than_the_buffer() -> None:
+    async def script(model: Emitter) -> None:
+        batch = np.stack([shade(10 * n) for n in range(6)])
+        await model.emit(Picture(screen=batch))
+        batch[:] = 255  # the buffer may be reused
+        assert not await model.emit(Picture(screen=batch), drop=True)
+        await model.emit(Picture(screen=batch))
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        frames = [frame async for frame in client.frames("screen")]
+    assert [frame.seq for frame in frames] == [0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16, 17]
+    assert [round(float(frame.array().mean()), -1) for frame in frames[:6]] == [0, 10, 20, 30, 40, 50]
+
+
+@virtually
+async def test_the_rate_may_be_changed_at_any_time() -> None:
+    class Model(Emitter):
+        fps = 0.1
+
+        @event
+        def faster(self, fps: float = InputField(gt=0)) -> None:
+            self.output.fps = fps
+
+    async def script(model: Emitter) -> None:
+        for value in range(5):
+            await model.emit(Picture(screen=shade(value)))
+        await trio.sleep_forever()
+
+    Model.script = staticmethod(script)  # type: ignore[attr-defined]
+    async with open_session(Model) as client:
+        await client.frame("screen")
+        await trio.sleep(1)
+        changed = trio.current_time()
+        await client.call("faster", fps=2)
+        rest = [round((await client.frame("screen")).received_at - changed, 3) for _ in range(4)]
+    assert rest == [0.0, 0.5, 1.0, 1.5], "the frame that was due by the new rate does not wait for the old"
+
+
+@virtually
+async def test_compute_time_lowers_the_rate_and_one_slow_step_does_not_halve_it() -> None:
+    async def script(model: Emitter) -> None:
+        for compute_time in [0.2, 0.2, 0.4, 0.2, 0.2]:
+            await model.emit(Picture(screen=shade(0)), compute_time=compute_time)
+            rates.append(round(1 / model.output.period, 2))
+        await model.emit(Picture(screen=np.stack([shade(0)] * 4)), compute_time=0.04)
+        rates.append(model.output.fps)
+
+    rates: list[float] = []
+    async with open_session(emitting(script)) as client:
+        await client.ended()
+    assert rates[:2] == [5.0, 5.0]
+    assert 4 < rates[2] < 5
+    assert rates[5] == 10, "`fps` stays the upper bound"
+
+
+@virtually
+async def test_flush_drops_what_waits() -> None:
+    async def script(model: Emitter) -> None:
+        await model.emit(Picture(screen=np.stack([shade(n) for n in range(50)])))
+        await trio.sleep(0.45)
+        model.output_buffer.flush()  # Reactor's name for `output`
+        await model.emit(Picture(screen=shade(99)))
+
+    async with open_session(emitting(script)) as client:
+        assert [frame.seq async for frame in client.frames("screen")] == [0, 1, 2, 3, 4, 50]
+
+
+@virtually
+async def test_several_tracks_of_one_output_stay_together() -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(3):
+            await model.emit(Stereo(left=shade(value), right=shade(value)))
+        await model.emit(Stereo(left=shade(9)))
+
+    async with open_session(emitting(script)) as client:
+        await client.ended()
+        left = [(frame.seq, frame.pts) async for frame in client.frames("left")]
+        right = [(frame.seq, frame.pts) async for frame in client.frames("right")]
+    assert left[:3] == right
+    assert len(left) == 4
+
+
+@virtually
+async def test_what_cannot_be_shown_names_track_shape_and_dtype() -> None:
+    errors: list[str] = []
+
+    async def script(model: Emitter) -> None:
+        for output in (
+            Picture(screen=np.zeros((8, 8), np.uint8)),
+            Picture(screen=np.zeros((8, 8, 3), np.int32)),
+            Stereo(left=np.zeros((2, 8, 8, 3), np.uint8), right=np.zeros((3, 8, 8, 3), np.uint8)),
+            Sound(speaker=np.zeros(10, np.int16)),
+        ):
+            with pytest.raises(ValueError) as refused:  # noqa: PT011  the text is checked below
+                await model.emit(output)
+            errors.append(str(refused.value))
+
+    async with open_session(emitting(script)) as client:
+        assert (await client.ended()).reason == "finished"
+    assert "screen" in errors[0]
+    assert "(8, 8)" in errors[0]
+    assert "int32" in errors[1]
+    assert "left: 2, right: 3" in errors[2]
+    assert "speaker" in errors[3]
+
+
+@virtually
+async def test_torch_tensors_of_every_layout() -> None:
+    async def script(model: Emitter) -> None:
+        picture = torch.full((3, 8, 16), 0.5)
+        await model.emit(Picture(screen=picture))
+        await model.emit(Picture(screen=picture.permute(1, 2, 0)))
+        await model.emit(Picture(screen=(picture * 255).to(torch.uint8)))
+
+    async with open_session(emitting(script)) as client:
+        means = [float(frame.array().mean()) async for frame in client.frames("screen")]
+    assert means == pytest.approx([127.5] * 3, abs=2)
+
+
+@virtually
+async def test_a_slow_network_slows_neither_the_model_nor_ages_its_picture() -> None:
+    """Behind the pacer there is one slot a track, and the newest frame wins."""
+    emitted: list[int] = []
+
+    async def script(model: Emitter) -> None:
+        for value in range(100):
+            noise = np.random.default_rng(value).integers(0, 255, (256, 256, 3), np.uint8)
+            await model.emit(Picture(screen=noise))
+            emitted.append(value)
+        await trio.sleep_forever()
+
+    limits = Limits(send_timeout=1000, heartbeat=1000)
+    async with open_session(emitting(script), limits=limits) as client:
+        stalled = client.transport._stalled = True
+        await trio.sleep(20)
+        assert stalled
+        assert len(emitted) == 100, "ten seconds of frames were taken on time"
+        numbers = client.session.output.statistics()
+        assert numbers.encoded < 60, "no frame is encoded that cannot be sent"
+        client.transport._stalled = False
+        client.transport._in.notify()
+        await trio.sleep(1)
+        last = [frame async for frame in _waiting(client)][-1]
+        assert last.seq == 99, "the newest frame got through, not the oldest"
+
+
+async def _waiting(client: Any) -> Any:
+    while True:
+        with trio.move_on_after(0.01) as scope:
+            frame = await client.frame("screen")
+        if scope.cancelled_caught:
+            return
+        yield frame
+
+
+@virtually
+async def test_emit_is_paced_with_nobody_reading() -> None:
+    steps: list[float] = []
+
+    async def script(model: Emitter) -> None:
+        while True:
+            await model.emit(Picture(screen=shade(0)))
+            steps.append(trio.current_time())
+
+    async with open_session(emitting(script), limits=Limits(heartbeat=1000, send_timeout=1000)) as client:
+        client.transport.stall()
+        await trio.sleep(60)
+        assert len(steps) == pytest.approx(600, abs=10)
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+@virtually
+async def test_an_impossible_rate_is_refused_when_the_model_is_loaded(fps: float) -> None:
+    with pytest.raises(ValueError, match="fps must be a finite number > 0"):
+        async with open_session(type("Impossible", (ReactorModel,), {"fps": fps})):
+            raise AssertionError("unreachable")

@@ -1,0 +1,461 @@
+"""The server over loopback sockets, in this process, with a host that needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+import trio
+import trio.testing
+import trio_websocket
+from trio.testing import MockClock
+
+from reactor_trio.errors import TransportClosed
+from reactor_trio.server import serve as serve_module
+from reactor_trio.server.serve import ListenError, Server, ServerSettings, open_listeners
+from reactor_trio.session.limits import Limits
+from reactor_trio.session.transport import Transport
+
+TEST_TIMEOUT = 60.0
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\n\r\n"
+)
+
+
+class FakeContract:
+    name = "Painter"
+
+    def welcome(self) -> dict[str, Any]:
+        return {
+            "model": {"name": "Painter", "description": ""},
+            "events": [],
+            "messages": [],
+            "tracks": [],
+        }
+
+
+class EchoSession:
+    """Sends back what it gets; `fail` raises; `stuck` does not heed `drain`."""
+
+    def __init__(self, transport: Transport, address: str, *, stuck: bool) -> None:
+        self.transport = transport
+        self.address = address
+        self.stuck = stuck
+        self.draining = trio.Event()
+
+    def drain(self) -> None:
+        self.draining.set()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._echo)
+            await self.draining.wait()
+            if self.stuck:
+                await trio.sleep_forever()
+            await self.transport.aclose(1001, "shutting_down")
+            nursery.cancel_scope.cancel(reason="drained")
+
+    async def _echo(self) -> None:
+        try:
+            while True:
+                for message in await self.transport.receive():
+                    if message == "fail":
+                        raise ZeroDivisionError
+                    await self.transport.send([message])
+        except TransportClosed:
+            self.draining.set()
+
+
+class FakeHost:
+    def __init__(self, *, stuck: bool = False, **limits: Any) -> None:
+        self.contract: Any = FakeContract()
+        self.limits = Limits(**limits)
+        self.stuck = stuck
+        self.sessions: list[EchoSession] = []
+
+    def session(self, transport: Transport, *, address: str = "") -> EchoSession:
+        self.sessions.append(EchoSession(transport, address, stuck=self.stuck))
+        return self.sessions[-1]
+
+
+@pytest.fixture(autouse=True)
+def schema_of_the_fake_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_module, "openapi", lambda contract, version: {"openapi": "3.1.0"})
+
+
+@pytest.fixture
+def logged() -> Any:
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+def loader(host: FakeHost) -> Callable[[], Awaitable[FakeHost]]:
+    async def load() -> FakeHost:
+        await trio.lowlevel.checkpoint()
+        return host
+
+    return load
+
+
+@asynccontextmanager
+async def running(host: FakeHost | None = None, **settings: Any) -> AsyncIterator[Server]:
+    """A server that is ready; cancelled on leaving."""
+    async with trio.open_nursery() as nursery:
+        server = Server(ServerSettings(port=0, **settings), name="loading model")
+        await nursery.start(server.run, loader(host or FakeHost()))
+        yield server
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def connect(server: Server) -> trio.SocketStream:
+    return await trio.open_tcp_stream("127.0.0.1", server.addresses[0][1])
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
+    return b"".join([bytes(data) async for data in stream])
+
+
+async def fetch(server: Server, raw: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send the bytes, and read the answer to the end of the connection."""
+    async with await connect(server) as stream:
+        await stream.send_all(raw)
+        answer = await read_all(stream)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(first.split()[1]), headers, body
+
+
+def get(path: str, *headers: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
+
+
+@asynccontextmanager
+async def websocket(server: Server, **options: Any) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+    port = server.addresses[0][1]
+    async with trio_websocket.open_websocket("127.0.0.1", port, "/ws", use_ssl=False, **options) as ws:
+        yield ws
+        await ws.aclose()
+        await trio.aclose_forcefully(ws._stream)  # its aclose does not, where the server closed
+
+
+# ---- HTTP
+
+
+async def test_health_tells_the_model_and_its_sessions() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running() as server, websocket(server):
+            status, headers, body = await fetch(server, get("/health"))
+            assert status == 200
+            assert headers["connection"] == "close"
+            assert orjson.loads(body) == {"status": "ready", "model": "Painter", "sessions": 1}
+
+
+async def test_page_schema_and_head() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running() as server:
+            assert (await fetch(server, get("/")))[0] == 200
+            assert (await fetch(server, get("/schema")))[2] == b'{"openapi":"3.1.0"}'
+            status, headers, body = await fetch(server, get("/schema", method="HEAD"))
+            assert (status, headers["content-length"], body) == (200, "19", b"")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (get("/nothing"), 404),
+        (get("/health", method="POST"), 405),
+        (get("/ws"), 426),
+        (UPGRADE.replace(b"/ws", b"/schema"), 401),
+        (UPGRADE.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer wrong\r\n\r\n"), 401),
+        (UPGRADE.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer x\r\nOrigin: http://evil\r\n\r\n"), 403),
+        (b"\x16\x03\x01\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 100_000 + b"\r\n\r\n", 431),
+    ],
+)
+async def test_what_is_not_let_in_is_told_why(raw: bytes, expected: int) -> None:
+    raw = raw.replace(b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", get("/ws", "Authorization: Bearer x"))
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(token="x") as server:
+            status, headers, _ = await fetch(server, raw)
+    assert status == expected
+    assert headers["connection"].startswith("close")
+
+
+async def test_a_body_that_nobody_reads_does_not_reset_the_answer() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running() as server:
+            body = b"x" * 2_000_000
+            async with await connect(server) as stream:
+                await stream.send_all(get("/", f"Content-Length: {len(body)}", method="POST") + body)
+                assert (await read_all(stream)).startswith(b"HTTP/1.1 405 ")
+
+
+async def test_a_slow_head_is_cut_off(autojump_clock: MockClock) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(handshake_timeout=10) as server:
+            async with await connect(server) as stream:
+                started = trio.current_time()
+                await stream.send_all(b"GET / HTTP/1.1\r\n")
+                assert (await read_all(stream)).startswith(b"HTTP/1.1 408 ")
+                assert trio.current_time() - started == pytest.approx(10)
+
+
+async def test_clients_that_vanish_harm_nothing(logged: list[Any]) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running() as server:
+            for raw in (b"", b"GET", get("/"), UPGRADE):
+                for reset in (False, True):
+                    stream = await connect(server)
+                    await stream.send_all(raw)
+                    if reset:
+                        stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    await stream.aclose()
+            assert (await fetch(server, get("/health")))[0] == 200
+    assert [entry for entry in logged if entry["log_level"] == "error"] == []
+
+
+# ---- sessions
+
+
+async def test_a_real_client_gets_a_session() -> None:
+    host = FakeHost()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(host) as server:
+            async with websocket(server, subprotocols=["chat", "reactor.v1"]) as ws:
+                assert ws.subprotocol == "reactor.v1"
+                await ws.send_message("hello")
+                assert await ws.get_message() == "hello"
+                await ws.send_message(b"bytes")
+                assert await ws.get_message() == b"bytes"
+                assert host.sessions[0].address.startswith("127.0.0.1:")
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.state.sessions == 0
+
+
+async def test_a_token_is_enough_in_a_subprotocol() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(token="x") as server:
+            async with websocket(server, subprotocols=["reactor.v1", "reactor.token.eA"]) as ws:
+                assert ws.subprotocol == "reactor.v1"
+            async with websocket(server, subprotocols=["reactor.token.eA"]) as ws:
+                assert ws.subprotocol is None
+
+
+async def test_a_message_over_the_limit_is_1009() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(FakeHost(max_message_bytes=1024)) as server, websocket(server) as ws:
+            await ws.send_message("x" * 1025)
+            with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+                await ws.get_message()
+            assert caught.value.reason.code == 1009
+
+
+async def test_a_session_that_fails_ends_alone(logged: list[Any]) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running() as server, websocket(server) as other:
+            async with websocket(server) as ws:
+                await ws.send_message("fail")
+                with pytest.raises(trio_websocket.ConnectionClosed):
+                    await ws.get_message()
+            await other.send_message("still here")
+            assert await other.get_message() == "still here"
+    assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["connection failed"]
+
+
+async def test_a_full_server_is_503_until_a_session_ends() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(max_sessions=1) as server:
+            async with websocket(server):
+                status, headers, _ = await fetch(server, UPGRADE)
+                assert status == 503
+                assert int(headers["retry-after"]) > 0
+                assert (await fetch(server, get("/health")))[0] == 200
+            await trio.testing.wait_all_tasks_blocked()
+            async with websocket(server):
+                pass
+
+
+# ---- loading and ending
+
+
+async def test_while_the_model_loads_health_and_ws_are_503() -> None:
+    loaded = trio.Event()
+
+    async def load() -> FakeHost:
+        await loaded.wait()
+        return FakeHost()
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            server = Server(ServerSettings(port=0), name="loading model")
+            nursery.start_soon(server.run, load)
+            await trio.testing.wait_all_tasks_blocked()
+            status, _, body = await fetch(server, get("/health"))
+            assert status == 503
+            assert orjson.loads(body) == {"status": "loading", "model": "loading model", "sessions": 0}
+            assert (await fetch(server, UPGRADE))[0] == 503
+            loaded.set()
+            await server.ready.wait()
+            assert (await fetch(server, get("/health")))[0] == 200
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_load_that_fails_leaves_bare_and_frees_the_port() -> None:
+    async def load() -> FakeHost:
+        raise ZeroDivisionError
+
+    settings = ServerSettings(port=0)
+    with trio.fail_after(TEST_TIMEOUT):
+        server = Server(settings, name="x")
+        with pytest.raises(ZeroDivisionError):
+            await server.run(load)
+        with pytest.raises(OSError, match="connect"):
+            await connect(server)
+
+
+async def test_a_port_in_use_is_said_before_the_model_is_loaded() -> None:
+    async def load() -> FakeHost:
+        pytest.fail("loaded")
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running() as first:
+            settings = ServerSettings(port=first.addresses[0][1])
+            with pytest.raises(ListenError, match=r"on 127\.0\.0\.1:\d+: Address already in use"):
+                await Server(settings, name="x").run(load)
+
+
+async def test_all_addresses_of_a_name_have_one_port() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        listeners = await open_listeners(ServerSettings(host="localhost", port=0))
+        assert len({listener.socket.getsockname()[1] for listener in listeners}) == 1
+        for listener in listeners:
+            await listener.aclose()
+
+
+async def test_draining_says_goodbye_and_answers_http_until_the_last_session_has_ended() -> None:
+    host = FakeHost(stuck=True)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            server = Server(ServerSettings(port=0), name="x")
+            await nursery.start(server.run, loader(host))
+            async with websocket(server) as stuck:
+                host.stuck = False
+                async with websocket(server) as ws:
+                    server.drain()
+                    with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+                        await ws.get_message()
+                    assert caught.value.reason.code == 1001
+                status, _, body = await fetch(server, get("/health"))
+                assert status == 503
+                assert orjson.loads(body)["status"] == "draining"
+                assert (await fetch(server, UPGRADE))[0] == 503
+                await stuck.send_message("fail")
+                await nursery_is_empty(nursery)
+
+
+async def nursery_is_empty(nursery: trio.Nursery) -> None:
+    while nursery.child_tasks:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_an_idle_server_ends_at_once_when_drained() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            server = Server(ServerSettings(port=0), name="x")
+            await nursery.start(server.run, loader(FakeHost()))
+            idle = await connect(server)  # a browser's spare connection does not hold it up
+            server.drain()
+            server.drain()
+        await idle.aclose()
+
+
+async def test_a_load_under_way_is_given_up_when_drained() -> None:
+    async def load() -> FakeHost:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            server = Server(ServerSettings(port=0), name="x")
+            nursery.start_soon(server.run, load)
+            await trio.testing.wait_all_tasks_blocked()
+            server.drain()
+
+
+async def test_a_session_whose_handshake_outlasts_the_drain_is_drained_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accept = serve_module.accept_websocket
+    shaking, go_on = trio.Event(), trio.Event()
+
+    @asynccontextmanager
+    async def slow(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        shaking.set()
+        await go_on.wait()
+        async with accept(*args, **kwargs) as transport:
+            yield transport
+
+    monkeypatch.setattr(serve_module, "accept_websocket", slow)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            server = Server(ServerSettings(port=0), name="x")
+            await nursery.start(server.run, loader(FakeHost()))
+
+            async def client() -> None:
+                async with websocket(server) as ws:
+                    with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+                        await ws.get_message()
+                    assert caught.value.reason.code == 1001
+
+            nursery.start_soon(client)
+            await shaking.wait()
+            server.drain()
+            go_on.set()
+
+
+async def test_cancel_ends_what_does_not_drain() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            server = Server(ServerSettings(port=0), name="x")
+            await nursery.start(server.run, loader(FakeHost(stuck=True)))
+            async with websocket(server) as ws:
+                server.drain()
+                server.cancel()
+                with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+                    await ws.get_message()
+                assert caught.value.reason.code == 1006
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_token(host: str) -> None:
+    assert ServerSettings(host=host).is_loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", ""])
+def test_an_address_that_others_reach_needs_a_token_or_no_auth(host: str) -> None:
+    with pytest.raises(ValueError, match="--token or --no-auth"):
+        ServerSettings(host=host)
+    ServerSettings(host=host, token="x")
+    ServerSettings(host=host, no_auth=True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"token": ""}, {"token": "\xe9"}, {"port": -1}, {"max_sessions": -1}, {"drain_timeout": -1}]
+)
+def test_settings_out_of_range_are_value_errors(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ServerSettings(**wrong)
+
+
+def test_the_token_is_not_in_the_repr_of_the_settings() -> None:
+    assert "secret" not in repr(ServerSettings(token="secret"))

@@ -1,0 +1,123 @@
+"""The test kit itself: virtual time that costs nothing, and runs that are the same byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio._core import _run as trio_run
+
+from reactor_trio import ReactorModel, event
+from reactor_trio.testing import TranscriptEntry, deterministic_scheduling, open_session, run
+
+VIRTUAL_MINUTE = 60.0
+REAL_SECOND = 1.0
+
+
+async def _seed_minute() -> list[TranscriptEntry]:
+    from test_seed_page import MyModel
+
+    async with open_session(MyModel) as client:
+        for second in range(int(VIRTUAL_MINUTE)):
+            await client.send("set_prompt", prompt=f"prompt {second}")
+            await client.send("get_current_prompt")
+            await trio.sleep(1)
+        await client.upload(bytes(300_000), name="photo.jpg")
+        return client.transcript
+
+
+def digest() -> str:
+    """Of everything that crossed the wire in a virtual minute of the seed page's model."""
+    sha = hashlib.sha256()
+    for entry in run(_seed_minute, seed=5):
+        message = entry.message if isinstance(entry.message, bytes) else entry.message.encode()
+        sha.update(f"{entry.time!r} {entry.direction} {len(message)} ".encode() + message)
+    return sha.hexdigest()
+
+
+def test_a_virtual_minute_at_30_frames_a_second_takes_less_than_a_real_second() -> None:
+    run(_seed_minute)  # imports and caches
+    began = time.perf_counter()
+    transcript = run(_seed_minute)
+    took = time.perf_counter() - began
+    progress = [entry for entry in transcript if '"progress"' in str(entry.message)[:30]]
+    frames = [entry for entry in transcript if isinstance(entry.message, bytes) and entry.direction == "<"]
+    assert len(frames) == pytest.approx(1800, abs=5)
+    assert len(progress) == pytest.approx(1800, abs=10)
+    assert transcript[-1].time >= VIRTUAL_MINUTE
+    assert took < REAL_SECOND
+
+
+def test_transcripts_are_byte_identical_from_run_to_run() -> None:
+    assert digest() == digest()
+
+
+def test_transcripts_are_byte_identical_from_process_to_process() -> None:
+    """With different hash seeds, too: no set decides an order."""
+    program = "import test_testing_kit; print(test_testing_kit.digest())"
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parent,
+            env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout.splitlines()[-1]
+        for hash_seed in ("1", "2")
+    }
+    assert digests == {digest()}
+
+
+def test_trio_still_has_the_two_names_that_determinism_needs() -> None:
+    assert isinstance(trio_run._ALLOW_DETERMINISTIC_SCHEDULING, bool)
+    before = trio_run._r.getstate()
+    with deterministic_scheduling(seed=1):
+        assert trio_run._ALLOW_DETERMINISTIC_SCHEDULING is True
+    assert trio_run._r.getstate() == before
+
+
+def test_the_seed_decides_the_order_of_ready_tasks() -> None:
+    async def order() -> list[int]:
+        seen: list[int] = []
+
+        async def note(number: int) -> None:
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+                seen.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(note, number)
+        return seen
+
+    assert run(order, seed=1) == run(order, seed=1)
+    assert run(order, seed=1) != run(order, seed=2)
+
+
+async def test_open_session_works_under_pytest_trios_clock(autojump_clock: Any) -> None:
+    class Napping(ReactorModel):
+        @event
+        async def nap(self) -> None:
+            await trio.sleep(3600)
+
+    with trio.fail_after(7200):
+        async with open_session(Napping) as client:
+            await client.call("nap")
+            assert trio.current_time() >= 3600
+
+
+def test_an_error_of_the_test_leaves_as_it_is() -> None:
+    async def main() -> None:
+        async with open_session(ReactorModel):
+            raise LookupError("the test's own")
+
+    with pytest.raises(LookupError, match="the test's own"):
+        run(main)
