@@ -492,13 +492,16 @@ async def test_a_close_frame_that_came_before_a_reset_is_what_send_reports() -> 
     assert caught.value.code == 1001
 
 
-async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(
+    error: type[BaseException], autojump_clock: MockClock
+) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(error):
             async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000):
-                raise ZeroDivisionError
+                raise error
         client = RawClient(theirs)
         await client.head()
         with pytest.raises(EOFError):

@@ -43,6 +43,7 @@ class TinyServer:
         self.url = ""
         self.requests: list[trio_websocket.WebSocketRequest] = []
         self.closes: list[trio_websocket.CloseReason | None] = []
+        self.heard: list[str] = []
         self.files: dict[str, bytearray] = {}
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -93,6 +94,7 @@ class TinyServer:
                 await socket.send_message(control.upload_complete(**start.data, reply_to=start.id))
 
     async def _command(self, socket: trio_websocket.WebSocketConnection, text: ClientText) -> None:
+        self.heard.append(text.type)
         if text.type == "echo":
             await socket.send_message(encode_server_text("echoed", text.data, text.id))
         elif text.type == "refuse":

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from reactor_trio.authoring.fields import MISSING, MessageFieldInfo
+from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
 from reactor_trio.contract.hints import is_class_var
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_FIELDS: Final = "__record_fields__"
 _FIELD_INFO = (MessageFieldInfo, dataclasses.Field, type(attrs.field()))
 
 
 class RecordType(type):
-    """Refuses `frozen=True` of the decorators on top.
+    """Keeps the fields as they were declared, and refuses `frozen=True`, whatever decorator stands on top.
 
-    They tell the class nothing, but that they set attributes on it.
+    A decorator tells the class nothing, but it sets attributes on it.
     """
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -32,6 +33,8 @@ class RecordType(type):
             raise TypeError(_no_frozen(cls))
         if name == "__setattr__" and _is_frozen_setattr(value):
             raise TypeError(_no_frozen(cls))
+        if name == "__attrs_attrs__" and _FIELDS in vars(cls):
+            return  # `@attrs.define` knows nothing of descriptions and default factories.
         super().__setattr__(name, value)
 
 
@@ -45,7 +48,8 @@ def make_record(cls: type) -> bool:
     """
     if _is_frozen_setattr(vars(cls).get("__setattr__")):
         raise TypeError(_no_frozen(cls))
-    if "__attrs_attrs__" in vars(cls):
+    if _FIELDS in vars(cls):
+        type.__setattr__(cls, "__attrs_attrs__", vars(cls)[_FIELDS])
         return False
     annotated = [name for name, kind in inspect.get_annotations(cls).items() if not is_class_var(kind)]
     for name, value in vars(cls).items():
@@ -59,6 +63,7 @@ def make_record(cls: type) -> bool:
         # What a dataclass on top would have called.
         cls.__attrs_post_init__ = _call_post_init  # type: ignore[attr-defined]
     attrs.define(cls, these=own, slots=False)
+    setattr(cls, _FIELDS, attrs.fields(cls))
     return True
 
 
@@ -70,6 +75,8 @@ def field_names(cls: type) -> tuple[str, ...]:
 def _field(cls: type, name: str, value: Any) -> Any:
     """The attrs field for what stands to the right of an annotation."""
     field: Any
+    if isinstance(value, InputFieldInfo):
+        raise TypeError(f"{cls.__qualname__}.{name}: InputField is for payloads; use MessageField")
     if isinstance(value, MessageFieldInfo):
         default = attrs.NOTHING if value.default is MISSING else value.default
         field = attrs.field(default=default, metadata={"description": value.description})

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,8 +202,9 @@ def _run(name: str, settings: ServerSettings, load: Callable[[ThreadExecutor], A
 
 def _announce(server: Server) -> None:
     authority = server.authority
-    click.echo(f"{server.name} is served at http://{authority}/  (WebSocket ws://{authority}/ws)")
-    sys.stdout.flush()
+    with suppress(OSError):  # no one reads it: no reason to stop
+        click.echo(f"{server.name} is served at http://{authority}/  (WebSocket ws://{authority}/ws)")
+        sys.stdout.flush()
 
 
 def _print_traceback(exc: BaseException) -> None:

@@ -19,6 +19,7 @@ from reactor_trio.errors import TransportClosed
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
 
+    from anyio.abc import TaskStatus
     from anyio.from_thread import BlockingPortal
 
     from reactor_trio.client.client import Client
@@ -35,9 +36,23 @@ def connect(url: str, token: str | None = None, **options: Any) -> Generator[Blo
     An interrupt (Ctrl-C) ends a call that waits, and then closes the connection like any other error.
     """
     with anyio.from_thread.start_blocking_portal("trio") as portal:
-        opening = open_client(url, token=token, **options)
-        with portal.wrap_async_context_manager(opening) as client:
+        task, (client, leave) = portal.start_task(partial(_hold, url, token=token, **options))
+        try:
             yield BlockingClient(portal, client)
+        finally:
+            # What the body raised stays in its own thread; over there the client is just left.
+            portal.call(leave.set)
+            task.result()
+
+
+async def _hold(
+    url: str, *, task_status: TaskStatus[tuple[Client, trio.Event]], token: str | None, **options: Any
+) -> None:
+    # Set by `connect` when its body has ended.
+    leave = trio.Event()
+    async with open_client(url, token=token, **options) as client:
+        task_status.started((client, leave))
+        await leave.wait()
 
 
 class BlockingClient:

@@ -1,14 +1,14 @@
-"""Nurseries behind a public context manager: what leaves them is what the caller would expect."""
+"""A nursery behind a public context manager: what leaves it is what the caller would expect."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator
 
 
 @asynccontextmanager
@@ -24,20 +24,6 @@ async def open_plain_nursery() -> AsyncGenerator[trio.Nursery]:
             yield nursery
     except BaseExceptionGroup as group:
         if len(group.exceptions) != 1:
-            raise
-        alone = group.exceptions[0]
-    if alone is not None:
-        raise alone
-
-
-@contextmanager
-def bare_interrupts() -> Generator[None]:
-    """Lets a lone `KeyboardInterrupt` out of the nursery of a lower layer, which keeps only `Exception`s bare."""
-    alone: BaseException | None = None
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) != 1 or not isinstance(group.exceptions[0], KeyboardInterrupt):
             raise
         alone = group.exceptions[0]
     if alone is not None:

@@ -6,8 +6,10 @@ Nothing is lost in silence: a value that JSON would change, such as NaN, is refu
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 import math
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +61,10 @@ def _plain_container(value: Any, path: str) -> Any:
         return [_plain(each, f"{path}[{index}]") for index, each in enumerate(value)]
     if isinstance(value, np.ndarray):
         return _plain(value.tolist(), path)
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
     names = _field_names(value)
     if names is not None:
         return _plain({name: getattr(value, name) for name in names}, path)

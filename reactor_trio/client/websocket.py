@@ -14,7 +14,6 @@ from trio_websocket import ConnectionRejected
 
 from reactor_trio.client.client import Client
 from reactor_trio.client.errors import HandshakeFailed
-from reactor_trio.client.nursery import bare_interrupts
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol.names import SUBPROTOCOL
 from reactor_trio.server.streams import PatientStream
@@ -94,11 +93,10 @@ async def open_client(
         headers=headers,
         max_message_bytes=max_message_bytes,
     )
-    with bare_interrupts():
-        async with transport.running():
-            await _shake_hands(transport)
-            async with Client.over(transport, **options) as client:
-                yield client
+    async with transport.running():
+        await _shake_hands(transport)
+        async with Client.over(transport, **options) as client:
+            yield client
 
 
 def _bearer(token: str) -> bytes:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from reactor_trio.authoring.decorators import MARKER, EventMarker, HookKind, HookMarker
-from reactor_trio.authoring.fields import MISSING, InputFieldInfo
+from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.constraints import (
@@ -280,6 +280,8 @@ def _field(method: _Method, parameter: inspect.Parameter) -> Any:
     if parameter.annotation is inspect.Parameter.empty:
         raise method.refuse("a field needs an annotation", name)
     info = parameter.default
+    if isinstance(info, MessageFieldInfo):
+        raise method.refuse("MessageField is for messages; use InputField", name)
     if not isinstance(info, InputFieldInfo):
         info = InputFieldInfo(default=MISSING if info is inspect.Parameter.empty else info)
     try:

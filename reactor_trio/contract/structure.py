@@ -159,7 +159,8 @@ class _Hooks:
                 if self._context.faults >= MAX_FAULTS:
                     break
         if errors:
-            raise IterableValidationError("items do not fit", errors, list)
+            # pyright takes the arguments of ExceptionGroup for those of its subclass.
+            raise IterableValidationError("items do not fit", errors, list)  # pyright: ignore[reportCallIssue]
         return values
 
     def _union(self, members: tuple[Any, ...]) -> Hook:

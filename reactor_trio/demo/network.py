@@ -18,10 +18,12 @@ from torch import nn
 from torch.nn import functional
 
 from reactor_trio.demo.palette import draw_palette
-from reactor_trio.demo.styles import STYLES, StyleName
+from reactor_trio.demo.styles import STYLES
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from reactor_trio.demo.styles import Style, StyleName
 
 HIDDEN = 16
 """Units in a layer."""
@@ -29,7 +31,7 @@ PIECE = 16384
 """Points that the network computes at a time."""
 BAND = 64
 """Rows of the picture that a style computes at a time."""
-MORPH_SECONDS = 1.2
+MORPH_SECONDS = 1.5
 """How long one scene takes to become another."""
 MAX_SIDE = 4096
 """The largest picture, pixels a side."""
@@ -73,8 +75,12 @@ class Morph:
         return self.start.mix(self.goal, way * way * (3 - 2 * way))
 
 
-def scene_of(prompt: str, style: StyleName) -> Scene:
-    """Draw the scene of a prompt. The same prompt gives the same scene, in every process."""
+def scene_of(prompt: str, style: StyleName, colours: Tensor | None = None) -> Scene:
+    """Draw the scene of a prompt, with colours of its own unless others are given.
+
+    The same prompt gives the same scene, in every process.
+    """
+    # `hash` differs from process to process.
     digest = hashlib.blake2b(prompt.encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
     plane = torch.randn(HIDDEN, 3, generator=generator) * torch.tensor([0.9, 0.9, 0.4])
@@ -85,7 +91,7 @@ def scene_of(prompt: str, style: StyleName) -> Scene:
     phases = 1.8 * torch.randn(HIDDEN, 3, generator=generator)
     return Scene(
         latent=torch.cat([plane, phases], 1),
-        colours=draw_palette(generator),
+        colours=draw_palette(generator) if colours is None else colours,
         style=torch.tensor([float(name == style) for name in STYLES]),
     )
 
@@ -102,7 +108,7 @@ class Network(nn.Module):
             raise ValueError(f"a picture of {width} x {height} pixels; a side has 16 to {MAX_SIDE}")
         self.size = height, width
         # The fields are smooth: every second point is enough, the others are interpolated.
-        self.half = height // 2 + 1, width // 2 + 1
+        self.grid = height // 2 + 1, width // 2 + 1
         generator = torch.Generator().manual_seed(seed)
         self.second = _dense(HIDDEN, HIDDEN, generator)
         self.third = _dense(HIDDEN, HIDDEN, generator)
@@ -110,7 +116,7 @@ class Network(nn.Module):
         self.ripple = _dense(HIDDEN, HIDDEN, generator)
         self.fine = _dense(2, HIDDEN, generator)
         self.points: Tensor
-        self.register_buffer("points", _points(*self.half))
+        self.register_buffer("points", _points(*self.grid))
         self.vignette: Tensor
         self.register_buffer("vignette", 1 - 0.12 * _points(*self.size)[2].view(self.size))
 
@@ -118,9 +124,9 @@ class Network(nn.Module):
         """Compute the five fields of a picture, (5, H, W), each with mean 0 and deviation 1."""
         drift = _drift(seconds).to(latent.device)
         # In pieces, so that what is between the layers stays in the processor's cache.
-        pieces = [self._layers(latent, drift, points) for points in self.points.split(PIECE, dim=1)]
+        pieces = [self._layers(latent, drift, points) for points in torch.split(self.points, PIECE, dim=1)]
         fields = functional.layer_norm(torch.cat(pieces, 1), [self.points.shape[1]])
-        fields = fields.view(1, -1, *self.half)
+        fields = fields.view(1, -1, *self.grid)
         return functional.interpolate(fields, self.size, mode="bilinear", align_corners=True)[0]
 
     def _layers(self, latent: Tensor, drift: Tensor, points: Tensor) -> Tensor:
@@ -141,17 +147,19 @@ class Network(nn.Module):
             device = self.points.device
             fields = self(scene.latent.to(device), seconds)
             colours = scene.colours.to(device)
-            shares = zip(STYLES.values(), scene.style.tolist(), strict=True)
-            styles = [(style, share) for style, share in shares if share > 0]
-            picture = torch.empty(3, *self.size, device=device)
-            for top in range(0, self.size[0], BAND):
-                # With a row more on either side, for a slope needs its neighbours.
-                first = max(top - 1, 0)
-                band = fields[:, first : top + BAND + 1]
-                light = sum(share * style(band, colours) for style, share in styles)
-                rows = slice(top, top + BAND)
-                torch.mul(light[:, top - first :][:, :BAND], self.vignette[rows], out=picture[:, rows])
-            return picture.clamp_(0, 1).sqrt_()
+            picture = torch.zeros(3, *self.size, device=device)
+            for style, share in zip(STYLES.values(), scene.style.tolist(), strict=True):
+                if share > 0:
+                    self._add(picture, style, share, fields, colours)
+            return picture.mul_(self.vignette).clamp_(0, 1).sqrt_()
+
+    def _add(self, picture: Tensor, style: Style, share: float, fields: Tensor, colours: Tensor) -> None:
+        for top in range(0, self.size[0], BAND):
+            # With a row more on either side, for a slope needs its neighbours.
+            first = max(top - 1, 0)
+            light = style(fields[:, first : top + BAND + 1], colours)
+            rows = picture[:, top : top + BAND]
+            rows.add_(light[:, top - first :][:, :BAND], alpha=share)
 
 
 def _dense(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:

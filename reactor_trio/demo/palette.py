@@ -112,15 +112,21 @@ def k_means(points: Tensor, count: int, generator: Generator, steps: int = 12) -
             break
         centres = torch.cat([centres, points[torch.multinomial(squared, 1, generator=generator)]])
     for _ in range(steps):
-        members = functional.one_hot(torch.cdist(points, centres).argmin(1), len(centres)).to(points.dtype)
-        sizes = members.sum(0)
+        members = _members(points, centres)
+        sizes = members.sum(0)[:, None]
         # A centre that lost all its points stays where it was.
-        centres = torch.where(sizes[:, None] > 0, members.T @ points / sizes.clamp_min(1)[:, None], centres)
-    return centres, sizes / len(points)
+        centres = torch.where(sizes > 0, members.T @ points / sizes.clamp_min(1), centres)
+    return centres, _members(points, centres).mean(0)
+
+
+def _members(points: Tensor, centres: Tensor) -> Tensor:
+    """Which centre each point is nearest to, as ones and zeros: (N, K)."""
+    nearest = torch.cdist(points, centres).argmin(1)
+    return functional.one_hot(nearest, len(centres)).to(points.dtype)
 
 
 def palette_of(colours: Tensor) -> Tensor:
-    """Make a palette of some colours (1 to 5, 3), sRGB in [0, 1]: sorted by lightness, repeated if too few."""
+    """Make a palette of 1 to 5 colours (K, 3), sRGB in [0, 1]: by lightness, repeated if they are too few."""
     enough = colours.repeat(COLOURS, 1)[:COLOURS]
     lightness = to_oklab(to_linear(enough))[:, 0]
     return enough[lightness.argsort(stable=True)].square().float()
@@ -145,9 +151,13 @@ def to_srgb(linear: Tensor) -> Tensor:
 
 def to_oklab(linear: Tensor) -> Tensor:
     """Linear RGB (K, 3) to lightness and the two axes of colour."""
-    return (linear.double() @ _LMS.T).clamp_min(0).pow(1 / 3) @ _LAB.T
+    lms: Tensor = linear.double() @ _LMS.T
+    lab: Tensor = lms.clamp_min(0).pow(1 / 3) @ _LAB.T
+    return lab
 
 
 def from_oklab(lab: Tensor) -> Tensor:
     """OKLab (K, 3) to linear RGB, clipped to [0, 1]."""
-    return ((lab.double() @ _FROM_LAB.T).pow(3) @ _FROM_LMS.T).clamp(0, 1)
+    lms: Tensor = lab.double() @ _FROM_LAB.T
+    linear: Tensor = lms.pow(3) @ _FROM_LMS.T
+    return linear.clamp(0, 1)

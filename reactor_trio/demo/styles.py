@@ -8,17 +8,14 @@ last two finer. H may be a part of the picture's height.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Callable
+from typing import Literal
 
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
+from torch import Tensor
 
 StyleName = Literal["silk", "marble", "neon", "paper", "ink"]
-"""The names that a client may choose from."""
+Style = Callable[[Tensor, Tensor], Tensor]
 
 
 def silk(fields: Tensor, colours: Tensor) -> Tensor:
@@ -68,13 +65,16 @@ def paper(fields: Tensor, colours: Tensor) -> Tensor:
     steepness = across.abs() + down.abs() + 0.01
     sheet = torch.floor(level)
     inside = level - sheet
-    pixel = 2.4 / level.shape[-1]
-    # Within a pixel of the next sheet's edge both are mixed, or the edges would be jagged.
-    edge = ((inside - 1) / (pixel * steepness) + 1).clamp(0, 1)
-    this, upper = (ramp(0.5 + 0.44 * torch.sin(1.05 * layer), colours, crispness=60) for layer in (sheet, sheet + 1))
+    # Each sheet lies in the shadow of the one before it.
     distance = inside / steepness
     shadow = 0.42 * torch.exp(-24 * distance) + 0.30 * torch.exp(-6 * distance)
-    return torch.lerp(this * (1 - shadow), upper, edge)
+    this, following = (
+        ramp(0.5 + 0.44 * torch.sin(1.05 * number), colours, crispness=60) for number in (sheet, sheet + 1)
+    )
+    # In the last pixel of a sheet it is mixed with the next one, or the edges would be jagged.
+    pixel = 2.4 / level.shape[1]
+    edge = ((inside - 1) / (pixel * steepness) + 1).clamp(0, 1)
+    return torch.lerp(this * (1 - shadow), following * (1 - 0.72), edge)
 
 
 def ink(fields: Tensor, colours: Tensor) -> Tensor:
@@ -87,14 +87,13 @@ def ink(fields: Tensor, colours: Tensor) -> Tensor:
     return paint * (0.6 + 0.55 * lit) + 0.16 * gloss(lit, 32)
 
 
-STYLES: dict[StyleName, Callable[[Tensor, Tensor], Tensor]] = {
+STYLES: dict[StyleName, Style] = {
     "silk": silk,
     "marble": marble,
     "neon": neon,
     "paper": paper,
     "ink": ink,
 }
-assert tuple(STYLES) == get_args(StyleName)
 
 
 def ramp(tones: Tensor, colours: Tensor, *, crispness: float = 40.0) -> Tensor:

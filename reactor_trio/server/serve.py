@@ -305,17 +305,6 @@ class Server:
         return PatientStream(stream, send_timeout=limits.send_timeout, prefix=prefix)
 
 
-async def serve(
-    load: Callable[[], Awaitable[ServedHost]],
-    settings: ServerSettings,
-    *,
-    name: str = "model",
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """`Server.run` for those who need no handle before the model is loaded."""
-    await Server(settings, name=name).run(load, task_status=task_status)
-
-
 def _peer(stream: trio.SocketStream) -> str:
     try:
         host, port, *_ = stream.socket.getpeername()

@@ -192,18 +192,22 @@ class WebSocketTransport:
     async def running(self) -> AsyncIterator[WebSocketTransport]:
         """Run the reader task; on leaving, the stream is closed by force.
 
-        An error of the body leaves as it is, not in a group.
+        What the body raises leaves as it is, not in a group.
         """
-        error: Exception | None = None
+        error: BaseException | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, name="websocket/reader")
             try:
                 yield self
-            except Exception as exc:
+            except trio.Cancelled:
+                raise
+            except BaseException as exc:  # raised again below; an interrupt too must not get into a group
                 error = exc
             finally:
+                # In a scope of its own: under the nursery's, its checkpoint would replace what is raised.
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(self._stream)
                 nursery.cancel_scope.cancel(reason="the transport is no longer used")
-                await trio.aclose_forcefully(self._stream)
         if error is not None:
             raise error
 
@@ -237,13 +241,17 @@ class WebSocketTransport:
     async def receive(self) -> Sequence[str | bytes]:
         """See `Transport`. After `aclose` it waits for the connection's end, as `aclose` does."""
         channel = self._connection._recv_channel
+        batch: list[str | bytes] = []
+        closed_by_us = False
         try:
-            batch = [await channel.receive()]
+            batch.append(await channel.receive())
         except trio.EndOfChannel:
             raise self._error() from None
         except trio.ClosedResourceError:
+            closed_by_us = True
+        if closed_by_us:
             await self._ended.wait()
-            raise self._error() from None
+            raise self._error()
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
                 batch.append(channel.receive_nowait())
@@ -281,29 +289,27 @@ class WebSocketTransport:
         except TransportClosed:
             pass
         finally:
-            await self._end()
+            self._ended.set()
+            await trio.aclose_forcefully(self._stream)
 
     async def abort(self) -> None:
         """See `Transport`."""
         self._connection.record(CloseCode.ABNORMAL, "closed by force")
-        await self._end()
-
-    async def _end(self) -> None:
         self._ended.set()
         await trio.aclose_forcefully(self._stream)
 
     async def _write(self, buffers: Iterable[bytes | bytearray]) -> None:
         # The reader's pongs and its answer to a close go out under the same lock. It is first come, first
         # served, so frames leave in the order in which the engine was told of them.
-        try:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._connection._stream_lock:
                 await self._stream.send_buffers(buffers)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # The reader may be about to read why: a close frame that came before the reset.
-            if not self._stream.stalled:
-                with trio.move_on_after(LINGER_SECONDS):
-                    await self._ended.wait()
-            raise self._error() from None
+            return
+        # The reader may be about to read why: a close frame that came before the reset.
+        if not self._stream.stalled:
+            with trio.move_on_after(LINGER_SECONDS):
+                await self._ended.wait()
+        raise self._error()
 
     async def _read(self) -> None:
         """The reader task. Nothing but cancellation leaves it."""

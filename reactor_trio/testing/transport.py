@@ -116,8 +116,8 @@ class MemoryTransport:
         return messages
 
     def _peer_closed(self, close: _Close) -> None:
-        self._closed = self._closed or TransportClosed(close.code, close.reason)
-        if not self._out.broken:
+        if self._closed is None:
+            self._closed = TransportClosed(close.code, close.reason)
             self._out.put(_Close(close.code, close.reason))  # the other half of the handshake
 
     async def send(self, messages: Sequence[str | bytes]) -> None:
