@@ -15,13 +15,16 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from reactor_trio.demo.network import Network, Scene, scene_of
+from reactor_trio.demo.network import Network, scene_of
 from reactor_trio.demo.styles import STYLES
 from reactor_trio.media.frames import inspect_video, rgb_frames
 from reactor_trio.media.jpeg import encode_jpeg
+
+Paint = Callable[[float], torch.Tensor]
 
 
 def encode(frame: torch.Tensor) -> int:
@@ -46,12 +49,15 @@ def measure(network: Network, options: argparse.Namespace) -> None:
     print(f"{options.size} x {options.size}, {options.threads} thread(s), frames/s: median (best)")
     print(f"{'style':10}{'network and style':>22}{'with RGB and JPEG':>22}{'bytes':>10}")
     for style in STYLES:
-        scene: Scene = scene_of("a sunny meadow", style)
-        alone = rate(lambda seconds, scene=scene: network.paint(scene, seconds), options.frames, options.runs)
-        total = rate(
-            lambda seconds, scene=scene: encode(network.paint(scene, seconds)), options.frames, options.runs
-        )
-        size = encode(network.paint(scene, 0.0))
+        scene = scene_of("a sunny meadow", style)
+        paint = partial(network.paint, scene)
+
+        def paint_and_encode(seconds: float, paint: Paint = paint) -> int:
+            return encode(paint(seconds))
+
+        alone = rate(paint, options.frames, options.runs)
+        total = rate(paint_and_encode, options.frames, options.runs)
+        size = paint_and_encode(0.0)
         print(f"{style:10}{alone[0]:14.1f} ({alone[1]:5.1f}){total[0]:14.1f} ({total[1]:5.1f}){size:10}")
 
 

@@ -64,7 +64,7 @@ class NoughtsAndCrosses(ReactorModel):
     def play(self, square: Square) -> Position:
         index = 3 * square.row + square.column
         if index not in free(self.board):
-            raise CommandError("not_free", "the game is over" if winner(self.board) else "choose another square")
+            raise CommandError("not_free", "choose another square, or begin a new game")
         return self.move(index)
 
     # It thinks for a while, so it does so in a thread; the next command waits until it has answered.

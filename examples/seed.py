@@ -69,7 +69,8 @@ class Pipeline:
         if style is not None:
             colour = style.mean(axis=(0, 1))
         light = 0.6 + 0.4 * np.sin(self.phase + step / 8)
-        return (light[..., None] * colour).astype(np.uint8)
+        frame: Pixels = (light[..., None] * colour).astype(np.uint8)
+        return frame
 
 
 class Seed(ReactorModel):

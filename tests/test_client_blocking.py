@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,10 +149,7 @@ def test_an_interrupt_ends_a_call_that_waits_and_closes(server: TinyServer):
     try:
         assert child.stdout is not None
         assert child.stdout.readline() == "connected\n"
-        # The server has the command when it is hanging in it, so the call waits.
-        began = time.monotonic()
-        while "hang" not in server.heard and time.monotonic() - began < DEADLINE:
-            time.sleep(0.001)
+        assert server.hanging.wait(DEADLINE)
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=DEADLINE)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ class TinyServer:
         self.url = ""
         self.requests: list[trio_websocket.WebSocketRequest] = []
         self.closes: list[trio_websocket.CloseReason | None] = []
-        self.heard: list[str] = []
+        # Set when a `hang` has arrived: its caller waits from then on.
+        self.hanging = threading.Event()
         self.files: dict[str, bytearray] = {}
 
     async def serve(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,7 +96,6 @@ class TinyServer:
                 await socket.send_message(control.upload_complete(**start.data, reply_to=start.id))
 
     async def _command(self, socket: trio_websocket.WebSocketConnection, text: ClientText) -> None:
-        self.heard.append(text.type)
         if text.type == "echo":
             await socket.send_message(encode_server_text("echoed", text.data, text.id))
         elif text.type == "refuse":
@@ -114,7 +115,9 @@ class TinyServer:
             await socket.aclose(1000, "finished")
         elif text.type == names.PING:
             await socket.send_message(control.pong(text.data["t"], 0.0, text.id))
-        elif text.type != "hang":
+        elif text.type == "hang":
+            self.hanging.set()
+        else:
             await socket.send_message(control.ack(text.id or 0))
 
 

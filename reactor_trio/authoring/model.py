@@ -36,6 +36,7 @@ class SessionPort(Protocol):
 
     async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
         """See `ReactorModel.emit`."""
+        ...
 
 
 class _OfTheSession:
@@ -51,7 +52,7 @@ class _OfTheSession:
 
     def __set__(self, model: ReactorModel, value: object) -> None:
         raise AttributeError(
-            f"{type(model).__name__}.{self.name} belongs to the runtime: choose another name for your attribute"
+            f"{type(model).__name__}.{self.name} belongs to the runtime: choose another name"
         )
 
 

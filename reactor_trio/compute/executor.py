@@ -41,9 +41,11 @@ class Executor(Protocol):
         If cancelled while waiting for the lane, `fn` is not called. If cancelled later, the call waits
         for `fn` to end, since a thread cannot be stopped, and `Cancelled` comes at the next checkpoint.
         """
+        ...
 
     def running(self) -> tuple[RunningCall, ...]:
         """The calls that are in a thread now, oldest first."""
+        ...
 
 
 @attrs.frozen

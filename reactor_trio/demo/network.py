@@ -1,7 +1,7 @@
-"""The demo's network: a point of the picture and a latent in, the colour of that point out.
+"""The demo's network: a point of the picture and a latent in, five values out; a style makes them a colour.
 
 A compositional pattern-producing network (CPPN; Stanley, 2007): small dense layers that are applied to every
-pixel alone. Its weights are random and shared by all sessions; what a prompt chooses is the latent, which
+point alone. Its weights are random and shared by all sessions; what a prompt chooses is the latent, which
 says how the plane enters the first layer and where each layer's waves begin. It has learned nothing, so a
 prompt is a seed and not a description, but everything round it is as it would be for a large model.
 """
@@ -118,7 +118,9 @@ class Network(nn.Module):
         self.points: Tensor
         self.register_buffer("points", _points(*self.grid))
         self.vignette: Tensor
-        self.register_buffer("vignette", 1 - 0.12 * _points(*self.size)[2].view(self.size))
+        # A little darker towards the corners.
+        radius = _points(*self.size)[2].view(self.size)
+        self.register_buffer("vignette", 1 - 0.24 * radius / radius.max())
 
     def forward(self, latent: Tensor, seconds: float) -> Tensor:
         """Compute the five fields of a picture, (5, H, W), each with mean 0 and deviation 1."""

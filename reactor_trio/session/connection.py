@@ -32,6 +32,8 @@ from reactor_trio.session.pacing import OutputStream
 from reactor_trio.session.uploads import Uploads
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
     from reactor_trio.authoring.messages import ModelMessage
     from reactor_trio.authoring.tracks import Output
     from reactor_trio.session.coalescing import CoalescingReceiveChannel, CoalescingSendChannel
@@ -54,7 +56,7 @@ class Session:
         self._host = host
         self._limits = limits
         self._transport = transport
-        self._log = structlog.stdlib.get_logger("reactor_trio").bind(session_id=session_id)
+        self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(session_id=session_id)
         self._outbox = Outbox(max_messages=limits.max_queued_messages, max_bytes=limits.max_queued_bytes)
         inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
             limits.max_queued_events + limits.max_uploads, max_defer=limits.max_defer

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reactor_trio.session.outbox import Outbox
 
 SMOOTHING = 0.2
-"""Weight of the newest `compute_time` in the moving average, so that one slow step does not halve the rate."""
+"""Weight of the newest `compute_time` in the moving average: one slow step must not halve the rate."""
 
 
 @attrs.frozen
@@ -94,7 +94,7 @@ class OutputStream:
 
     @property
     def fps(self) -> float:
-        """Frames per second at which the output is paced; may be set at any time (`ValueError` if not > 0)."""
+        """Frames per second of the output; may be set at any time. Raises `ValueError` if it is not > 0."""
         return self._fps
 
     @fps.setter

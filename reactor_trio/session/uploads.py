@@ -93,9 +93,10 @@ class Uploads:
         if not stored.spooled:
             stored.chunks.append(payload)
             return
-        if stored.file is None:
-            stored.file = await self._executor.run(FILES, tempfile.TemporaryFile)
-        await self._executor.run(FILES, stored.file.write, payload)
+        file = stored.file
+        if file is None:
+            file = stored.file = await self._executor.run(FILES, _temporary_file)
+        await self._executor.run(FILES, file.write, payload)
 
     def abort(self, upload_id: str, id: Id | None) -> Upload:  # noqa: A002  the wire's word
         """Give an upload up. Raises `ProtocolError` as `UploadLedger.abort`."""
@@ -150,6 +151,10 @@ class Uploads:
             stored.discard()
         self._stored.clear()
         self._files.clear()
+
+
+def _temporary_file() -> IO[bytes]:
+    return tempfile.TemporaryFile(prefix="reactor-trio-")
 
 
 def _read_back(file: IO[bytes] | None) -> bytes:

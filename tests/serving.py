@@ -1,0 +1,100 @@
+"""A model behind a real port: `python -m reactor_trio serve` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).parents[1]
+PROCESS_TIMEOUT = 60.0
+"""Seconds for a process to do what it was started for."""
+DOCUMENTED_URL = "ws://127.0.0.1:8080"
+"""Where a model is served in docstrings and documents."""
+
+_READY = re.compile(r" is served at http://(?P<authority>\S+)/ ")
+
+
+@attrs.frozen
+class Done:
+    """What a command printed, and its exit status."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@attrs.frozen
+class Served:
+    """A server that is ready."""
+
+    url: str
+    folder: Path
+    """Where commands are run."""
+
+    def run(self, command: str) -> Done:
+        """Run a documented command line, with this server in place of the documented one."""
+        words = shlex.split(command.replace(DOCUMENTED_URL, self.url))
+        assert words[:3] == ["python", "-m", "reactor_trio"], command
+        done = subprocess.run(
+            [sys.executable, *words[1:]],
+            cwd=self.folder,
+            env=_environment(),
+            timeout=PROCESS_TIMEOUT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def serve(model: Path | str, folder: Path, *options: str) -> Iterator[Served]:
+    """Serve a model's file; at the end the process is stopped, and must have ended well.
+
+    `folder` is where what it prints is kept.
+    """
+    errors = folder / "stderr.txt"
+    command = [sys.executable, "-m", "reactor_trio", "serve", str(model), "--port", "0", *options]
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            command, cwd=folder, env=_environment(), stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
+    try:
+        yield Served(f"ws://{_wait_until_ready(process, errors)}", folder)
+        process.terminate()
+        process.communicate(timeout=PROCESS_TIMEOUT)
+        assert process.returncode == 0, errors.read_text()
+        assert "Traceback" not in errors.read_text(), errors.read_text()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _wait_until_ready(process: subprocess.Popen[str], errors: Path) -> str:
+    """Host and port, as the ready line says them."""
+    assert process.stdout is not None
+    deadline = threading.Timer(PROCESS_TIMEOUT, process.kill)
+    deadline.start()
+    try:
+        # The model may print too while it loads.
+        for line in process.stdout:
+            if ready := _READY.search(line):
+                return ready["authority"]
+    finally:
+        deadline.cancel()
+    raise AssertionError(f"the server ended before it was ready:\n{errors.read_text()}")
+
+
+def _environment() -> dict[str, str]:
+    """Without what would change a server's behaviour; the source tree is importable from any folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
