@@ -71,10 +71,17 @@ class EventSpec:
 
     def call(self, model: Any, payload: Any, client: ClientInfo) -> Any:
         """Call the handler and return its result, or its coroutine."""
+        handler, arguments = self.bind(model, payload, client)
+        return handler(**arguments)
+
+    def bind(
+        self, model: Any, payload: Any, client: ClientInfo
+    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The handler and its keyword arguments, for whoever calls it elsewhere."""
         arguments = {name: getattr(payload, name) for name in self.fields}
         if self.wants_client:
             arguments[CLIENT] = client
-        return getattr(model, self.method)(**arguments)
+        return getattr(model, self.method), arguments
 
     def check_result(self, result: object) -> ModelMessage | None:
         """What the handler returned. Raises `TypeError` if its annotation does not allow that."""

@@ -103,7 +103,7 @@ class Painter(ReactorModel):
     @event(description="Take the colours from a picture", dedupe=True)
     async def set_palette_image(
         self,
-        image: UploadedFile = InputField(mime_types=["image/jpeg"], max_size=16 * 1024 * 1024),  # noqa: B008
+        image: UploadedFile = InputField(mime_types=["image/jpeg"], max_size=16 * 1024 * 1024),
     ) -> PaletteExtracted:
         try:
             colours = await self.compute(read_colours, image.data)

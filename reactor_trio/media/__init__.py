@@ -1,0 +1,1 @@
+"""Frames and samples <-> what crosses the wire. Pure functions; torch and simplejpeg only when used."""

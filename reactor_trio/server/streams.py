@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -53,6 +54,11 @@ class PatientStream(trio.abc.HalfCloseableStream):
         self._send_timeout = send_timeout
         self._prefix = prefix
         self._torn = False
+        # What `send_nowait` began and the kernel did not take: the next write begins with it.
+        self._rest = b""
+        # A plain write to the socket's descriptor needs no task switch. Elsewhere a socket is no descriptor.
+        is_socket = os.name == "posix" and isinstance(stream, trio.SocketStream)
+        self._fd = stream.socket.fileno() if is_socket else None  # type: ignore[attr-defined]
         self.stalled = False
         """Whether the peer was cut off for accepting nothing."""
         self.last_received = trio.current_time()
@@ -66,11 +72,36 @@ class PatientStream(trio.abc.HalfCloseableStream):
         """
         await self.send_buffers((data,))
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether `send_nowait` has begun what the next write must end."""
+        return bool(self._rest)
+
+    def send_nowait(self, buffers: Iterable[Buffer]) -> bool:
+        """Write the buffers if that needs no waiting; returns whether they were taken.
+
+        If the kernel took only a part of them, the next write begins with the rest (`has_rest`): the
+        caller then sees to it that there is one. Never raises: what is wrong shows at the next write.
+        """
+        if self._fd is None or self._torn or self._rest or self._stream.socket.fileno() != self._fd:  # type: ignore[attr-defined]
+            return False
+        data = b"".join(buffers)
+        if len(data) > SLICE_BYTES:
+            return False
+        try:
+            count = os.write(self._fd, data)
+        except OSError:  # it would block, or the peer is gone
+            return False
+        self._rest = data[count:]
+        return True
+
     async def send_buffers(self, buffers: Iterable[Buffer]) -> None:
         """Write the buffers one after the other in as few writes as they need; otherwise as `send_all`."""
         if self._torn:
             raise trio.BrokenResourceError("an earlier write was cut short")
         wrote = False
+        if self._rest:
+            buffers, self._rest = (self._rest, *buffers), b""
         for data in slices(buffers):
             await self._send_slice(data)
             wrote = True

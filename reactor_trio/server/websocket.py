@@ -3,64 +3,56 @@
 What trio-websocket does not do, and a session needs, is done here:
 
 - everything that one read brought is handed over as one batch, and a batch is written in one go;
-- a ping that arrives while we close, or any other failure of its reader task, stays in here;
+- whoever waits in `receive` reads the stream itself: trio-websocket's reader task, and the channel from it,
+  would cost a task switch for each message (its handlers are used, its loop is not);
+- a ping that arrives while we close, or any other failure of reading, stays in here;
 - invalid UTF-8, bad framing and messages that are too big are told to the peer (1007, 1002, 1009) so that
   it gets to read it, instead of a reset;
 - how the connection ended is recorded once, by whoever knew first.
 
 Its private names, all used in this module and guarded by `tests/test_websocket_transport.py`:
-`_wsproto`, `_stream_lock`, `_recv_channel`, `_send_channel`, `_send`, `_accept`, `_reader_task`,
-`_reader_running`, `_open_handshake`, `_close_handshake`, `_message_size`, `_message_parts`,
-`_max_message_size`, and the overridden `_handle_message_event`, `_handle_ping_event`,
-`_handle_close_connection_event`.
+`_wsproto`, `_stream_lock`, `_send`, `_accept`, `_initial_request`, `_open_handshake`, `_close_handshake`,
+`_message_size`, `_message_parts`, `_max_message_size`, and the handlers `_handle_*_event`.
 """
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import structlog
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection
+from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    Pong,
+    RejectConnection,
+    RejectData,
+    TextMessage,
+)
 from wsproto.utilities import ProtocolError as EngineError
+from wsproto.utilities import RemoteProtocolError
 
 from reactor_trio.errors import TransportClosed, TransportStalled
 from reactor_trio.protocol.names import CloseCode
+from reactor_trio.server.frames import FrameReader, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from reactor_trio.server.streams import PatientStream
 
 RECEIVE_BYTES = 128 * 1024
-"""How much one read may bring."""
-QUEUED_MESSAGES = 64
-"""Messages that the reader may be ahead of `receive`. Also how many it decodes before other tasks run."""
+"""How much one read may bring, and so how much is decoded before other tasks run."""
+MAX_HEAD_BYTES = 64 * 1024
+"""How long the head of a server's answer may be."""
 LINGER_SECONDS = 1.0
 """How long a peer that broke the rules may take to read why it is cut off."""
-
-_TEXT, _BINARY = 0x81, 0x82  # RFC 6455, section 5.2: FIN and the opcode
-
-log = structlog.get_logger(__name__)
-
-
-def encode_frame(message: str | bytes) -> tuple[bytes, bytes]:
-    """Header and payload of an unmasked, unfragmented data frame, as a server sends it (RFC 6455, 5.2).
-
-    wsproto builds the same bytes with four copies of the payload.
-    """
-    first, payload = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
-    length = len(payload)
-    if length < 126:
-        return bytes((first, length)), payload
-    if length < 1 << 16:
-        return bytes((first, 126)) + length.to_bytes(2, "big"), payload
-    return bytes((first, 127)) + length.to_bytes(8, "big"), payload
 
 
 def _size(data: str | bytes | bytearray) -> int:
@@ -82,20 +74,90 @@ class Connection(WebSocketConnection):
     """trio-websocket's connection, with its gaps closed; see the module's docstring."""
 
     def __init__(self, stream: PatientStream, engine: WSConnection, **options: object) -> None:
-        super().__init__(
-            stream,
-            engine,
-            message_queue_size=QUEUED_MESSAGES,
-            receive_buffer_size=RECEIVE_BYTES,
-            **options,  # type: ignore[arg-type]
-        )
+        super().__init__(stream, engine, **options)  # type: ignore[arg-type]
         self.patient_stream = stream
         self.how: Closed | None = None
+        self._frames = FrameReader(masked=not engine.client, max_message_bytes=self._max_message_size)
+        self.received: list[str | bytes] = []
+        """Whole messages that nobody has fetched yet."""
+        # The answer to a client's handshake, until it is whole.
+        self._head = bytearray()
+        self._handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
+            AcceptConnection: self._handle_accept_connection_event,
+            BytesMessage: self._handle_message_event,
+            CloseConnection: self._handle_close_connection_event,
+            Ping: self._handle_ping_event,
+            Pong: self._handle_pong_event,
+            RejectConnection: self._handle_reject_connection_event,
+            RejectData: self._handle_reject_data_event,
+            TextMessage: self._handle_message_event,
+        }
 
     def record(self, code: int, reason: str | None = None) -> None:
         """Remember how the connection ended; the first to know is right."""
         if self.how is None:
             self.how = Closed(int(code), reason or "")
+
+    async def propose(self) -> None:
+        """Send a client's handshake."""
+        assert self._initial_request is not None
+        await self._send(self._initial_request)
+
+    async def read(self) -> bool:
+        """Read once and handle what that brought; returns whether there may be more to read.
+
+        If cancelled, nothing is lost: what was not handled is handled next.
+        """
+        if not await self._take_frames():
+            return False
+        data = await self.patient_stream.receive_some(RECEIVE_BYTES)
+        if not data:
+            return False
+        if self._wsproto.state is ConnectionState.CONNECTING:
+            return await self._take_handshake(data)
+        if self._wsproto.state is ConnectionState.REJECTING:
+            return await self._take_refusal(data)
+        self._frames.feed(data)
+        return await self._take_frames()
+
+    async def _take_handshake(self, data: bytes | bytearray) -> bool:
+        """A client's: the engine gets the head, and what comes behind it if the server refuses."""
+        self._head += data
+        if (end := self._head.find(b"\r\n\r\n") + 4) < 4:
+            return len(self._head) < MAX_HEAD_BYTES
+        head, rest = bytes(self._head[:end]), bytes(self._head[end:])
+        self._head.clear()
+        try:
+            self._wsproto.receive_data(head)
+        except RemoteProtocolError:  # no handshake at all
+            return False
+        if not await self._handle_events():
+            return False
+        if self._wsproto.state is ConnectionState.REJECTING:
+            return not rest or await self._take_refusal(rest)  # no bytes would mean the end to the engine
+        self._frames.feed(rest)
+        return await self._take_frames()
+
+    async def _take_refusal(self, data: bytes | bytearray) -> bool:
+        self._wsproto.receive_data(bytes(data))
+        return await self._handle_events()
+
+    async def _take_frames(self) -> bool:
+        if not await self._handle_events():
+            return False
+        while (frame := self._frames.next()) is not None:
+            if isinstance(frame, bytearray):
+                self._wsproto.receive_data(bytes(frame))
+                if not await self._handle_events():
+                    return False
+            elif self._wsproto.state is ConnectionState.OPEN:  # RFC 6455, 1.4: nothing after our close frame
+                self.received.append(frame)
+        return True
+
+    async def _handle_events(self) -> bool:
+        for event in self._wsproto.events():
+            await self._handlers[type(event)](event)
+        return self._reader_running and self._wsproto.state is not ConnectionState.CLOSED
 
     async def _handle_message_event(self, event: TextMessage | BytesMessage) -> None:
         if self._wsproto.state is not ConnectionState.OPEN:
@@ -111,19 +173,10 @@ class Connection(WebSocketConnection):
             self._message_parts.append(event.data)  # type: ignore[arg-type]
         if event.message_finished:
             parts, self._message_parts, self._message_size = self._message_parts, [], 0
-            await self._deliver(parts[0] if len(parts) == 1 else type(parts[0])().join(parts))  # type: ignore[arg-type]
-
-    async def _deliver(self, message: str | bytes) -> None:
-        try:
-            self._send_channel.send_nowait(message)
-        except trio.WouldBlock:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._send_channel.send(message)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # `aclose` discards what was not received
+            self.received.append(parts[0] if len(parts) == 1 else type(parts[0])().join(parts))  # type: ignore[arg-type]
 
     async def _handle_ping_event(self, event: Ping) -> None:
-        # A pong after our close frame would be an error of ours, and end the reader.
+        # A pong after our close frame would be an error of ours, and end the reading.
         if self._wsproto.state is ConnectionState.OPEN:
             await super()._handle_ping_event(event)
 
@@ -142,21 +195,20 @@ class Connection(WebSocketConnection):
         await self._send(CloseConnection(code=code, reason=reason))
         with trio.move_on_after(LINGER_SECONDS):
             await self.patient_stream.drain()
-        await trio.aclose_forcefully(self.patient_stream)  # the reader reads once more, and must not wait
 
 
 class WebSocketTransport:
     """One WebSocket, seen as `session.transport.Transport`; see there for what each method promises.
 
-    `running()` must surround its use: it holds the task that reads.
+    `running()` must surround its use: it closes the stream.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stream = connection.patient_stream
-        # Set by the reader task when it ends, or by `aclose`; `receive` waits for it after `aclose`.
+        # Set when nothing more is read; `aclose`, and a write that failed, wait for it.
         self._ended = trio.Event()
-        self._failure: Exception | None = None
+        self._is_receiving = False
 
     @classmethod
     def server(cls, stream: PatientStream, *, max_message_bytes: int) -> WebSocketTransport:
@@ -175,7 +227,7 @@ class WebSocketTransport:
         headers: Iterable[tuple[bytes, bytes]] = (),
         max_message_bytes: int,
     ) -> WebSocketTransport:
-        """The client's side; the reader sends the handshake, `opened` waits for the answer."""
+        """The client's side; `opened` makes the handshake."""
         return cls(
             Connection(
                 stream,
@@ -190,43 +242,25 @@ class WebSocketTransport:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[WebSocketTransport]:
-        """Run the reader task; on leaving, the stream is closed by force.
-
-        What the body raises leaves as it is, not in a group.
-        """
-        error: BaseException | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read, name="websocket/reader")
-            try:
-                yield self
-            except trio.Cancelled:
-                raise
-            except BaseException as exc:  # raised again below; an interrupt too must not get into a group
-                error = exc
-            finally:
-                # In a scope of its own: under the nursery's, its checkpoint would replace what is raised.
-                with trio.CancelScope(shield=True):
-                    await trio.aclose_forcefully(self._stream)
-                nursery.cancel_scope.cancel(reason="the transport is no longer used")
-        if error is not None:
-            raise error
+        """On leaving, the stream is closed by force."""
+        try:
+            yield self
+        finally:
+            await trio.aclose_forcefully(self._stream)
 
     async def opened(self) -> None:
-        """Wait for the opening handshake, a client's.
+        """Make the opening handshake, a client's.
 
         Raises `trio_websocket.ConnectionRejected` if the server answered with another status than 101,
-        `TransportClosed` if it went away or answered with something that is no handshake.
+        `TransportClosed` if it went away or answered with something that is no handshake. If cancelled,
+        the connection is of no more use.
         """
-        async with trio.open_nursery() as nursery:
-
-            async def watch(event: trio.Event) -> None:
-                await event.wait()
-                nursery.cancel_scope.cancel(reason="the handshake has ended")
-
-            nursery.start_soon(watch, self._connection._open_handshake)
-            nursery.start_soon(watch, self._ended)
-        if not self._connection._open_handshake.is_set():
-            raise self._failure if isinstance(self._failure, ConnectionRejected) else self._error()
+        try:
+            await self._connection.propose()
+        except ConnectionClosed:
+            raise self._error() from None
+        while not self._connection._open_handshake.is_set():
+            await self._read()
 
     @property
     def subprotocol(self) -> str | None:
@@ -240,22 +274,31 @@ class WebSocketTransport:
 
     async def receive(self) -> Sequence[str | bytes]:
         """See `Transport`. After `aclose` it waits for the connection's end, as `aclose` does."""
-        channel = self._connection._recv_channel
-        batch: list[str | bytes] = []
-        closed_by_us = False
+        connection = self._connection
+        self._is_receiving = True
         try:
-            batch.append(await channel.receive())
-        except trio.EndOfChannel:
-            raise self._error() from None
-        except trio.ClosedResourceError:
-            closed_by_us = True
-        if closed_by_us:
-            await self._ended.wait()
-            raise self._error()
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                batch.append(channel.receive_nowait())
+            while not connection.received:
+                await self._read()
+        finally:
+            self._is_receiving = False
+        batch, connection.received = connection.received, []
         return batch
+
+    async def _read(self) -> None:
+        """Read once. Raises `TransportClosed`, and what a refused handshake raises."""
+        try:
+            goes_on = not self._ended.is_set() and await self._connection.read()
+        except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, EngineError):
+            goes_on = False
+        if goes_on:
+            return
+        if self._connection.how is None and not self._stream.stalled:
+            self._connection.record(CloseCode.ABNORMAL, "connection lost")
+        self._connection._close_handshake.set()
+        self._ended.set()
+        if not self._connection.received:
+            await trio.lowlevel.checkpoint()
+            raise self._error()
 
     async def send(self, messages: Sequence[str | bytes]) -> None:
         """See `Transport`."""
@@ -267,6 +310,19 @@ class WebSocketTransport:
             await self._write([engine.send(_event(message)) for message in messages])
         else:
             await self._write([part for message in messages for part in encode_frame(message)])
+
+    def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
+        """See `Transport`."""
+        connection = self._connection
+        engine = connection._wsproto
+        if engine.client or engine.state is not ConnectionState.OPEN or connection._stream_lock.locked():
+            return False
+        return self._stream.send_nowait([part for message in messages for part in encode_frame(message)])
+
+    @property
+    def has_unsent(self) -> bool:
+        """See `Transport`."""
+        return self._stream.has_rest
 
     async def ping(self) -> None:
         """See `Transport`."""
@@ -282,10 +338,12 @@ class WebSocketTransport:
         try:
             if connection._wsproto.state is ConnectionState.OPEN:
                 connection.record(code, reason)
-                # A reader that waits for room would not see the peer's answer.
-                connection._recv_channel.close()
                 await self._write([connection._wsproto.send(CloseConnection(code=code, reason=reason))])
-            await connection._close_handshake.wait()
+            while not connection._close_handshake.is_set():
+                if self._is_receiving:
+                    await connection._close_handshake.wait()
+                else:
+                    await self._read()
         except TransportClosed:
             pass
         finally:
@@ -299,7 +357,7 @@ class WebSocketTransport:
         await trio.aclose_forcefully(self._stream)
 
     async def _write(self, buffers: Iterable[bytes | bytearray]) -> None:
-        # The reader's pongs and its answer to a close go out under the same lock. It is first come, first
+        # Pongs and the answer to a close go out under the same lock. It is first come, first
         # served, so frames leave in the order in which the engine was told of them.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._connection._stream_lock:
@@ -310,23 +368,6 @@ class WebSocketTransport:
             with trio.move_on_after(LINGER_SECONDS):
                 await self._ended.wait()
         raise self._error()
-
-    async def _read(self) -> None:
-        """The reader task. Nothing but cancellation leaves it."""
-        try:
-            await self._connection._reader_task()
-        except ConnectionRejected as exc:
-            self._failure = exc
-        except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, EngineError) as exc:
-            self._failure = exc
-        except Exception as exc:
-            self._failure = exc
-            log.exception("websocket reader failed")
-        finally:
-            if self._connection.how is None and not self._stream.stalled:
-                self._connection.record(CloseCode.ABNORMAL, "connection lost")
-            self._connection._close_handshake.set()
-            self._ended.set()
 
     def _error(self) -> TransportClosed:
         how = self._connection.how

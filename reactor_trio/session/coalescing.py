@@ -193,6 +193,11 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
         """How many values wait."""
         return len(self._channel.buffer)
 
+    @property
+    def receiver_waits(self) -> bool:
+        """Whether a task waits in `receive`, so that nothing is ahead of what is sent now."""
+        return bool(self._channel.receivers)
+
     def would_replace(self, key: Hashable) -> bool:
         """Whether `send_nowait` with this key would replace a waiting value, and so need no room."""
         return not self._channel.senders and self._channel.replaceable(key) is not None

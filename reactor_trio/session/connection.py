@@ -13,6 +13,7 @@ and dispatch have ended and the client has been told why. Then comes `@disconnec
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,6 +33,8 @@ from reactor_trio.session.pacing import OutputStream
 from reactor_trio.session.uploads import Uploads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from structlog.typing import FilteringBoundLogger
 
     from reactor_trio.authoring.messages import ModelMessage
@@ -119,8 +122,8 @@ class Session:
                     for track in self._tracks:
                         services.start_soon(self.output.encode, track, name=f"{self.id}/encode {track}")
                     work.start_soon(self._run_model, name=f"{self.id}/run")
-                    # A task started before this checkpoint has its first step before one started after it: what
-                    # `run` does before its first await is done before `@connected` (DESIGN, section 2.1).
+                    # A task started before this checkpoint has its first step before one started after
+                    # it: what `run` does before its first await is done before `@connected`.
                     await trio.lowlevel.checkpoint()
                     work.start_soon(self._dispatcher.run, name=f"{self.id}/dispatch")
             with self._farewell_scope:
@@ -153,18 +156,22 @@ class Session:
                 self.model.__declarations__,
                 self._limits,
                 self._inbox,
+                self._dispatcher,
                 self._outbox,
+                self._transport,
                 self._uploads,
                 nursery,
                 self._end,
             )
             try:
                 while True:
-                    for message in await self._transport.receive():
-                        if self.ending is None:  # afterwards it reads on, for the peer's pings and its close
-                            await intake.take(message)
+                    # Afterwards it reads on, for the peer's pings and its close.
+                    await intake.take(self._while_it_lasts(await self._transport.receive()))
             except TransportClosed as closed:
                 self._lost(closed)
+
+    def _while_it_lasts(self, messages: Iterable[str | bytes]) -> Iterator[str | bytes]:
+        return itertools.takewhile(lambda _: self.ending is None, messages)
 
     async def _run_model(self) -> None:
         with contained(self._run_failed):
@@ -180,9 +187,10 @@ class Session:
         next_ping, pinged = trio.current_time() + heartbeat, None
         try:
             while True:
-                with trio.move_on_at(next_ping) as until_ping:
+                batch: list[str | bytes] | None = None
+                with trio.move_on_at(next_ping):
                     batch = await self._outbox.take()
-                if not until_ping.cancelled_caught:
+                if batch is not None:
                     await self._transport.send(batch)
                     continue
                 if pinged is not None and self._transport.last_received < pinged:

@@ -15,7 +15,7 @@ from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
 from reactor_trio.session.failures import OURS, contained, unwrap
-from reactor_trio.session.work import Command, Work
+from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,13 +109,17 @@ class Dispatcher:
                     break
 
     async def _run(self, work: Work) -> None:
-        if isinstance(work, Command):
-            answer = await self._command(work)
-            if answer is not None:
-                await self._send(answer)
-            return
-        with contained(lambda failure: self._log.error("@file_uploaded failed", exc_info=failure)):
-            await self.hook(type(self._model).__declarations__.file_uploaded, work.file)
+        match work:
+            case Command():
+                answer = await self._command(work)
+            case Begun(command, result):
+                answer = await self._rest(command, result)
+            case FileArrived(file):
+                answer = None
+                with contained(lambda failure: self._log.error("@file_uploaded failed", exc_info=failure)):
+                    await self.hook(type(self._model).__declarations__.file_uploaded, file)
+        if answer is not None:
+            await self._send(answer)
 
     async def _send(self, text: str) -> None:
         try:
@@ -123,32 +127,55 @@ class Dispatcher:
         except trio.WouldBlock:
             await self._outbox.put(text)
 
+    def run_now(self, command: Command) -> str | Begun | None:
+        """Run a plain `def` handler at once, in the task that received the command; returns the answer.
+
+        Only when this task waits for the inbox, so that order and meaning are as if it had run it. If the
+        handler returns an awaitable, that comes back and must be queued.
+        """
+        try:
+            result = command.spec.call(self._model, command.payload, self._client)
+            if result is not None and inspect.isawaitable(result):
+                return Begun(command, result)
+            return self._answer(command, result)
+        except OURS as failure:
+            return self._failure(command, failure)
+        except BaseExceptionGroup as group:
+            return self._group_failure(command, group)
+
     async def _command(self, command: Command) -> str | None:
         """Run the handler; returns the answer, None if none is due."""
+        spec = command.spec
+        if not spec.in_thread and not spec.is_async:
+            begun = self.run_now(command)
+            return await self._rest(begun.command, begun.result) if isinstance(begun, Begun) else begun
+        if spec.in_thread:
+            handler, arguments = spec.bind(self._model, command.payload, self._client)
+            return await self._rest(command, self._executor.run(HANDLERS, handler, **arguments))
+        return await self._rest(command, spec.call(self._model, command.payload, self._client))
+
+    async def _rest(self, command: Command, awaitable: Any) -> str | None:
         try:
-            reply = command.spec.check_result(await self._call(command))
-            if reply is not None:
-                return encode_message(reply, command.id)
+            return self._answer(command, await awaitable)
         except OURS as failure:
-            return self._failure(command, unwrap(failure))
+            return self._failure(command, failure)
         except BaseExceptionGroup as group:
-            failures, rest = group.split(OURS)
-            if rest is not None:
-                raise
-            return self._failure(command, unwrap(failures or group))
+            return self._group_failure(command, group)
+
+    def _answer(self, command: Command, result: object) -> str | None:
+        reply = command.spec.check_result(result)
+        if reply is not None:
+            return encode_message(reply, command.id)
         return None if command.id is None else control.ack(command.id)
 
-    async def _call(self, command: Command) -> Any:
-        spec = command.spec
-        if spec.in_thread:
-            return await self._executor.run(HANDLERS, spec.call, self._model, command.payload, self._client)
-        result = spec.call(self._model, command.payload, self._client)
-        if spec.is_async or (result is not None and inspect.isawaitable(result)):
-            return await result
-        return result
+    def _group_failure(self, command: Command, group: BaseExceptionGroup[BaseException]) -> str:
+        failures, rest = group.split(OURS)
+        if failures is None or rest is not None:
+            raise group
+        return self._failure(command, failures)
 
     def _failure(self, command: Command, failure: BaseException) -> str:
-        name = command.spec.name
+        name, failure = command.spec.name, unwrap(failure)
         if isinstance(failure, CommandError):
             return control.error(failure.code, failure.message, event=name, reply_to=command.id)
         self._log.error("handler failed", command=name, exc_info=failure)

@@ -1,7 +1,8 @@
 """What the receive task does with each message: decode, validate, assemble, queue, and answer at once.
 
-Nothing here waits for a handler. A command that cannot be taken is answered and forgotten; one that refers
-to an upload under way is put aside, in a task of its own, until the bytes are there.
+Nothing here waits for a handler. A plain `def` handler that nothing is ahead of is run right here. A command
+that cannot be taken is answered and forgotten; one that refers to an upload under way is put aside, in a task
+of its own, until the bytes are there.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from reactor_trio.errors import InvalidPayload, ProtocolError
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
-from reactor_trio.session.work import Command, FileArrived, Work
+from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import Declarations, EventSpec
     from reactor_trio.protocol.text import ClientText
     from reactor_trio.protocol.uploads import Upload
     from reactor_trio.session.coalescing import CoalescingSendChannel
+    from reactor_trio.session.dispatch import Dispatcher
     from reactor_trio.session.limits import Limits
     from reactor_trio.session.outbox import Outbox
+    from reactor_trio.session.transport import Transport
     from reactor_trio.session.uploads import Uploads
 
 
@@ -54,7 +58,9 @@ class Intake:
         declarations: Declarations,
         limits: Limits,
         inbox: CoalescingSendChannel[Work],
+        dispatcher: Dispatcher,
         outbox: Outbox,
+        transport: Transport,
         uploads: Uploads,
         nursery: trio.Nursery,
         end: Callable[[Ending], None],
@@ -63,32 +69,38 @@ class Intake:
         self._wants_files = declarations.file_uploaded is not None
         self._limits = limits
         self._inbox = inbox
+        self._dispatcher = dispatcher
         self._outbox = outbox
+        self._transport = transport
         self._uploads = uploads
         self._nursery = nursery
         self._end = end
         self._aside: list[_Aside] = []
         self._bad_messages = 0
-        # Answers for which the outbox had no room: paid before the next message is read.
-        self._owed: deque[str] = deque()
+        # When handlers that are run at once have had the loop for long enough.
+        self._step_ends = 0.0
+        # Answers of this step: handed over together, and before anything is awaited.
+        self._answers: deque[str] = deque()
 
-    async def take(self, message: str | bytes) -> None:
-        """Take one message from the client; not always a checkpoint.
+    async def take(self, messages: Iterable[str | bytes]) -> None:
+        """Take messages from the client; not always a checkpoint.
 
         Never raises for what a client sent. Ends the session if the client accepts no answers for
-        `send_timeout` seconds. If cancelled, the message may be lost, and the session is over.
+        `send_timeout` seconds. If cancelled, messages may be lost, and the session is over.
         """
-        try:
-            if isinstance(message, str):
-                self._text(decode_client_text(message))
+        self._step_ends = trio.current_time() + STEP
+        for message in messages:
+            try:
+                if isinstance(message, str):
+                    self._text(decode_client_text(message))
+                else:
+                    await self._settle()
+                    await self._binary(message)
+            except ProtocolError as error:
+                self._refuse(error)
             else:
-                await self._binary(message)
-        except ProtocolError as error:
-            self._refuse(error)
-        else:
-            self._bad_messages = 0
-        if self._owed:
-            await self._pay()
+                self._bad_messages = 0
+        await self._settle()
 
     def _refuse(self, error: ProtocolError) -> None:
         self._answer(control.error_of(error))
@@ -100,19 +112,28 @@ class Intake:
             self._end(TOO_MANY_ERRORS)
 
     def _answer(self, text: str) -> None:
-        if not self._owed:
-            try:
-                self._outbox.put_nowait(text)
-            except trio.WouldBlock:
-                pass
-            else:
-                return
-        self._owed.append(text)
+        self._answers.append(text)
 
-    async def _pay(self) -> None:
+    async def _settle(self) -> None:
+        """Hand the answers over; wait only if there is no room for them."""
+        if not self._answers:
+            return
+        if self._outbox.is_idle and self._transport.send_nowait(self._answers):
+            self._answers.clear()
+            if self._transport.has_unsent:
+                self._outbox.wake()
+            return
+        try:
+            while self._answers:
+                self._outbox.put_nowait(self._answers[0])
+                self._answers.popleft()
+        except trio.WouldBlock:
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
         with trio.move_on_after(self._limits.send_timeout) as scope:
-            while self._owed:
-                await self._outbox.put(self._owed.popleft())
+            while self._answers:
+                await self._outbox.put(self._answers.popleft())
         if scope.cancelled_caught:
             self._end(SLOW_CLIENT)
 
@@ -149,7 +170,23 @@ class Intake:
         self._check_room(command.spec, command.id)
         if self._aside and command.key is not None:
             self._supersede_aside(command.key)
-        self._send(command)
+        if self._may_run_now(command.spec):
+            self._run_now(command)
+        else:
+            self._send(command)
+
+    def _may_run_now(self, spec: EventSpec) -> bool:
+        # The dispatcher waits for work, so nothing is ahead of this command: running its handler in this
+        # very step spares two task switches, which cost more than all the rest (PERFORMANCE: 100 clients).
+        plain = not spec.is_async and not spec.in_thread
+        return plain and self._inbox.receiver_waits and trio.current_time() < self._step_ends
+
+    def _run_now(self, command: Command) -> None:
+        answer = self._dispatcher.run_now(command)
+        if isinstance(answer, Begun):
+            self._inbox.send_nowait(answer)
+        elif answer is not None:
+            self._answer(answer)
 
     def _send(self, command: Command) -> None:
         try:
@@ -200,7 +237,7 @@ class Intake:
 
     async def _read_back(self, upload: Upload) -> None:
         self._file_arrived(upload, await self._uploads.read_back(upload))
-        await self._pay()
+        await self._settle()
 
     def _file_arrived(self, upload: Upload, file: UploadedFile) -> None:
         self._answer(
@@ -252,7 +289,7 @@ class Intake:
             self._resume(aside)
         except ProtocolError as error:
             self._refuse(error)
-        await self._pay()
+        await self._settle()
 
     def _resume(self, aside: _Aside) -> None:
         if aside.scope.cancelled_caught:

@@ -38,6 +38,7 @@ class Outbox:
         self._tracks_writing: frozenset[str] = frozenset()
         self._frames_replaced = 0
         self._closed = False
+        self._woken = False
         # Set by whoever puts something; the taking task waits for it.
         self._filled = trio.Event()
         # Set by `take`, when it has made room; the sender whose turn it is waits for it.
@@ -56,6 +57,17 @@ class Outbox:
             senders_waiting=self._turn.statistics().tasks_waiting + self._turn.locked(),
             frames_replaced=self._frames_replaced,
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is being written: what is sent past the outbox now overtakes nothing."""
+        waits = self._messages or self._frames or self._turn.locked()
+        return not (waits or self._is_writing or self._closed)
+
+    def wake(self) -> None:
+        """Have the taking task write, though nothing waits: the transport has begun what it must end."""
+        self._woken = True
+        self._filled.set()
 
     def put_nowait(self, message: str) -> None:
         """Append a message. Raises `trio.WouldBlock` if there is no room. Does nothing once closed."""
@@ -114,7 +126,7 @@ class Outbox:
         self._is_writing = False
         self._tracks_writing = frozenset()
         self._progress.set()
-        while not self._messages and not self._frames:
+        while not (self._messages or self._frames or self._woken):
             self._filled = trio.Event()
             await self._filled.wait()
         batch: list[str | bytes] = [*self._messages, *self._frames.values()]
@@ -123,6 +135,7 @@ class Outbox:
         self._messages.clear()
         self._frames.clear()
         self._bytes = 0
+        self._woken = False
         self._room.set()
         return batch
 

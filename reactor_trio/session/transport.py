@@ -18,6 +18,7 @@ class Transport(Protocol):
     @property
     def last_received(self) -> float:
         """When the last byte arrived, in seconds of Trio's clock."""
+        ...
 
     async def receive(self) -> Sequence[str | bytes]:
         """Wait for the peer and return all whole messages that have arrived, at least one.
@@ -25,6 +26,7 @@ class Transport(Protocol):
         Raises `TransportClosed` once the peer has closed or the connection is lost; what arrived before
         that is returned first. If cancelled, no message is lost.
         """
+        ...
 
     async def send(self, messages: Sequence[str | bytes]) -> None:
         """Write the messages in order, as few writes as they need.
@@ -32,6 +34,19 @@ class Transport(Protocol):
         Raises `TransportClosed`, or `TransportStalled` if the peer accepted no byte for `send_timeout`
         seconds. If cancelled, the stream may be torn: nothing may be sent any more but `abort`.
         """
+
+    def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
+        """Write the messages if that needs no waiting: an answer goes out without a task switch.
+
+        Returns False, having written nothing, if it would have to wait. Only for when no `send` is under
+        way.
+        """
+        ...
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the next `send`, of nothing at least, must write what `send_nowait` began."""
+        ...
 
     async def ping(self) -> None:
         """Write a ping; the answer shows in `last_received`. Errors and cancellation as in `send`."""

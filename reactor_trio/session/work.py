@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import EventSpec
     from reactor_trio.protocol.text import Id
@@ -33,4 +35,12 @@ class FileArrived:
     file: UploadedFile
 
 
-Work = Command | FileArrived
+@attrs.frozen
+class Begun:
+    """A command whose plain `def` handler returned an awaitable: what is left is to await it."""
+
+    command: Command
+    result: Awaitable[Any]
+
+
+Work = Command | FileArrived | Begun

@@ -128,6 +128,20 @@ class MemoryTransport:
             self._out.put(message)
             self.on_send(message)
 
+    def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
+        """See `Transport.send_nowait`."""
+        if self._frozen or self._closed is not None or self._out.broken or self._out.bytes >= BUFFER_BYTES:
+            return False
+        for message in messages:
+            self._out.put(message)
+            self.on_send(message)
+        return True
+
+    @property
+    def has_unsent(self) -> bool:
+        """See `Transport.has_unsent`: what is sent here is sent whole."""
+        return False
+
     async def _room(self) -> None:
         if self._frozen:
             await trio.sleep_forever()

@@ -1,0 +1,329 @@
+"""The documents in docs/ are true: their code runs, their tables and bytes are what happens."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import numpy as np
+import orjson
+import pytest
+import simplejpeg
+import trio
+
+import reactor_trio
+from reactor_trio import InputField, ReactorModel
+from reactor_trio.cli.find_model import choose
+from reactor_trio.cli.serve import serve as serve_command
+from reactor_trio.errors import InvalidPayload
+from reactor_trio.protocol import names
+from reactor_trio.protocol.binary import MediaFrame, decode_binary
+from reactor_trio.testing import SessionClient, open_session
+from serving import DOCUMENTED_URL, PROCESS_TIMEOUT, ROOT, Served, serve
+from virtual import virtually
+
+DOCS = ROOT / "docs"
+AUTHORING, WIRE, CLIENT, SERVING = (
+    DOCS / f"{name}.md" for name in ("authoring", "wire", "client", "serving")
+)
+
+
+ONE_PIXEL = bytes(simplejpeg.encode_jpeg(np.zeros((1, 1, 3), np.uint8)))
+
+
+@attrs.frozen
+class Fence:
+    """A block between ``` lines."""
+
+    language: str
+    line: int
+    """Line of its first line in the document, from 1."""
+    text: str
+
+
+def fences(document: Path, language: str) -> list[Fence]:
+    found: list[Fence] = []
+    inside: list[str] | None = None
+    for number, line in enumerate(document.read_text().splitlines(), 1):
+        if inside is None:
+            if line.startswith("```"):
+                inside, start, name = [], number + 1, line[3:]
+        elif line == "```":
+            found.append(Fence(name, start, "\n".join(inside)))
+            inside = None
+        else:
+            inside.append(line)
+    assert inside is None, f"{document.name}: a ``` is not closed"
+    return [fence for fence in found if fence.language == language]
+
+
+def rows(document: Path, first_heading: str) -> Iterator[list[str]]:
+    """The cells of the table whose first column has this heading, without their backticks."""
+    lines = iter(document.read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"| {first_heading} |"):
+            break
+    else:
+        raise AssertionError(f"{document.name} has no table that begins with {first_heading!r}")
+    next(lines)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]
+        yield [cell.strip().strip("`").replace("\\|", "|") for cell in cells]
+
+
+def python_of(document: Path) -> str:
+    """All Python of a document as one program, each line where it is in the document."""
+    lines = [""] * len(document.read_text().splitlines())
+    for fence in fences(document, "python"):
+        lines[fence.line - 1 : fence.line - 1 + len(fence.text.splitlines())] = fence.text.splitlines()
+    return "\n".join(lines)
+
+
+def run_python(document: Path, folder: Path, url: str = DOCUMENTED_URL) -> None:
+    program = folder / f"{document.stem}.py"
+    program.write_text(python_of(document).replace(DOCUMENTED_URL, url))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", program],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=PROCESS_TIMEOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{document.name}, whose lines these are:\n{done.stderr}"
+
+
+@functools.cache
+def namespace_of(document: Path) -> dict[str, Any]:
+    """What the document's Python has defined; `run(...)` in it is not called again."""
+    module = ModuleType(f"docs_{document.stem}")
+    sys.modules[module.__name__] = module
+    program = re.sub(r"^(trio\.)?run\(.*\)$|^assert .*$", "", python_of(document), flags=re.MULTILINE)
+    exec(compile(program, document, "exec"), vars(module))
+    return vars(module)
+
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Iterator[Served]:
+    with serve(ROOT / "examples" / "seed.py", tmp_path) as server:
+        yield server
+
+
+def test_every_document_is_tested() -> None:
+    assert set(DOCS.glob("*.md")) == {AUTHORING, WIRE, CLIENT, SERVING}
+
+
+@pytest.mark.parametrize("document", [AUTHORING, WIRE, SERVING], ids=lambda path: path.name)
+def test_the_python_in_the_documents_runs(document: Path, tmp_path: Path) -> None:
+    run_python(document, tmp_path)
+
+
+def test_the_python_for_clients_runs(seed: Served) -> None:
+    (seed.folder / "photo.jpg").write_bytes(ONE_PIXEL)
+    run_python(CLIENT, seed.folder, seed.url)
+
+
+@pytest.mark.parametrize("document", [CLIENT, SERVING], ids=lambda path: path.name)
+def test_commands_print_what_the_documents_say(document: Path, seed: Served) -> None:
+    (seed.folder / "photo.jpg").write_bytes(ONE_PIXEL)
+    blocks = fences(document, "console")
+    assert blocks
+    for block in blocks:
+        for shown in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+            command, _, expected = shown.partition("\n")
+            done = seed.run(command)
+            assert (done.output + done.errors).strip() == expected.strip(), command
+
+
+# ---- authoring.md
+
+
+def test_the_table_of_field_types_is_true() -> None:
+    namespace = namespace_of(AUTHORING)
+    for annotation, accepted, gets, refused, because in rows(AUTHORING, "annotation"):
+        model = model_of(f"@event\ndef set_it(self, it: {annotation}): ...", namespace)
+        spec = model.__declarations__.events["set_it"]
+        if gets != "the file":
+            payload = spec.structure({"it": orjson.loads(accepted)}, {})
+            wanted = eval(gets, namespace)
+            assert (type(payload.it), payload.it) == (type(wanted), wanted)
+        if refused:
+            with pytest.raises(InvalidPayload) as error:
+                spec.structure({"it": orjson.loads(refused)}, {})
+            assert [fault.message for fault in error.value.errors] == [because]
+
+
+def test_the_table_of_constraints_names_all_of_them() -> None:
+    named = [name for first, *_ in rows(AUTHORING, "argument") for name in re.findall(r"\w+", first)]
+    assert named == list(inspect.signature(InputField).parameters)
+
+
+def test_the_tables_of_event_options_and_hooks_name_all_of_them() -> None:
+    options = [
+        parameter
+        for parameter in inspect.signature(reactor_trio.event).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    table = {name: default for name, default, _ in rows(AUTHORING, "option")}
+    assert table == {
+        each.name: repr(each.default).replace("'", '"').replace("None", "the method's name")
+        for each in options
+    }
+    assert {name for name, *_ in rows(AUTHORING, "hook")} == {"@connected", "@disconnected", "@file_uploaded"}
+
+
+def mistakes() -> list[Any]:
+    block = fences(AUTHORING, "text")[-1]
+    assert block.text.count("TypeError: ") > 30
+    return [
+        pytest.param(*each.rsplit("\nTypeError: ", 1), id=each.rpartition("TypeError: ")[2][:60])
+        for each in block.text.split("\n\n")
+    ]
+
+
+@pytest.mark.parametrize(("code", "message"), mistakes())
+def test_a_mistake_reads_as_the_list_says(code: str, message: str) -> None:
+    namespace = vars(reactor_trio) | {
+        name: namespace_of(AUTHORING)[name] for name in ("np", "attrs", "Literal")
+    }
+    make = exec_in_module if code.startswith(("@attrs.", "@dataclass", "class ")) else model_of
+    with pytest.raises(TypeError) as error:
+        make(code, namespace)
+    assert str(error.value) == message
+
+
+def model_of(methods: str, namespace: dict[str, Any]) -> type[ReactorModel]:
+    code = f"class Model(ReactorModel):\n{textwrap.indent(methods, '    ')}"
+    model: type[ReactorModel] = exec_in_module(code, namespace)["Model"]
+    return model
+
+
+def exec_in_module(code: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    module = ModuleType("docs_snippet")
+    sys.modules[module.__name__] = module
+    vars(module).update({name: value for name, value in namespace.items() if not name.startswith("__")})
+    exec(
+        compile(f"from __future__ import annotations\nimport dataclasses\n{code}", "snippet", "exec"),
+        vars(module),
+    )
+    return vars(module)
+
+
+# ---- wire.md
+
+SETTLE = 5.0
+"""Virtual seconds in which a session has answered all that was sent."""
+BINARY = re.compile(r"(?P<kind>[0-9a-f]{2}) (?P<length>[0-9a-f]{4}) (?P<header>\{.*?\}) (?P<payload>.*)")
+
+
+def exchanges() -> list[Fence]:
+    return [fence for fence in fences(WIRE, "text") if fence.text.startswith("> ")]
+
+
+@pytest.mark.parametrize("exchange", exchanges(), ids=lambda fence: f"line {fence.line}")
+@virtually
+async def test_an_exchange_is_as_it_was_captured(exchange: Fence) -> None:
+    lines = exchange.text.splitlines()
+    assert await replay([line[2:] for line in lines if line[0] == ">"]) == [
+        line[2:] for line in lines if line[0] == "<"
+    ]
+
+
+async def replay(sent: list[str]) -> list[str]:
+    """What a session answers, one line a message, in the notation of the document."""
+    async with open_session(namespace_of(WIRE)["Painter"]) as client:
+        await trio.sleep(SETTLE)
+        seen = len(client.transcript)
+        await client.transport.send([message_of(line) for line in sent])
+        await trio.sleep(SETTLE)
+        answers = [line_of(each.message) for each in client.transcript[seen:] if each.direction == "<"]
+        return [*answers, *close_of(client)]
+
+
+def message_of(line: str) -> str | bytes:
+    binary = BINARY.fullmatch(line)
+    if binary is None:
+        return line
+    header = binary["header"].encode()
+    assert int(binary["length"], 16) == len(header), line
+    return b"".join((bytes.fromhex(binary["kind"] + binary["length"]), header, binary["payload"].encode()))
+
+
+def line_of(message: str | bytes) -> str:
+    if isinstance(message, str):
+        return message
+    frame = decode_binary(message)
+    assert isinstance(frame, MediaFrame)
+    assert bytes(frame.payload[:2]) == b"\xff\xd8", "a JPEG"
+    header_length = int.from_bytes(message[1:3])
+    return f"{message[0]:02x} {header_length:04x} {message[3 : 3 + header_length].decode()} (a JPEG file)"
+
+
+def close_of(client: SessionClient) -> list[str]:
+    return [] if client.closed is None else [f"close {client.closed.code} {client.closed.reason}"]
+
+
+@virtually
+async def test_the_welcome_is_as_it_was_captured() -> None:
+    async with open_session(namespace_of(WIRE)["Painter"]) as client:
+        await trio.sleep(SETTLE)
+        [block] = fences(WIRE, "json")
+        assert orjson.loads(block.text) == orjson.loads(client.transcript[0].message)
+
+
+def test_the_bytes_of_a_chunk_are_right() -> None:
+    [block] = fences(WIRE, "hex")
+    pairs = [re.match(r"(?:[0-9a-f]{2} )+", f"{line} ") for line in block.text.splitlines()]
+    chunk = decode_binary(bytes.fromhex("".join(pair[0] for pair in pairs if pair)))
+    assert (chunk.upload_id, chunk.offset, bytes(chunk.payload)) == ("u1", 0, b"hello")
+
+
+def test_the_table_of_error_codes_has_them_all() -> None:
+    named = {code for code, _ in rows(WIRE, "code")}
+    assert named == {code for code in vars(names).values() if is_code(code)} | {"any other"}
+
+
+def is_code(value: object) -> bool:
+    """The other words of the wire have a dot."""
+    return isinstance(value, str) and re.fullmatch(r"[a-z_]+", value) is not None
+
+
+# ---- serving.md
+
+
+def test_the_table_of_options_is_that_of_the_command() -> None:
+    described = {option: default for option, default, _ in rows(SERVING, "option")}
+    assert described == {
+        option.opts[0]: default_of(option)
+        for option in serve_command.params
+        if option.opts[0].startswith("--")
+    }
+
+
+def default_of(option: Any) -> str:
+    default = option.default
+    if option.is_flag or option.multiple or default is None or "UNSET" in repr(default).upper():
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_the_project_file_is_read_as_described(tmp_path: Path) -> None:
+    [block] = fences(SERVING, "yaml")
+    (tmp_path / "reactor.yaml").write_text(block.text)
+    choice = choose(None, tmp_path)
+    assert choice.target == f"{tmp_path / 'painter.py'}:Painter"
+    assert choice.name == "Landscapes"
+    assert choice.config == {"checkpoint": "weights.pt", "size": {"width": 512, "height": 512}}
