@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_server import TOKEN, TinyServer, server_in_a_thread
 
 from reactor_trio.cli import call as call_module
 from reactor_trio.cli.values import File, Word, WordError, nest, parse, read_words
+from tiny_server import TOKEN, TinyServer, server_in_a_thread
 
 if TYPE_CHECKING:
     from collections.abc import Generator

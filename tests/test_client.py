@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from fake_transport import WELCOME, FakeTransport
 
+from fake_transport import WELCOME, FakeTransport
 from reactor_trio.client import Client, HandshakeFailed, Superseded, UploadHandle
 from reactor_trio.client.client import CLOSE_TIMEOUT, HEARTBEAT
 from reactor_trio.client.payloads import payload

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_server import TinyServer, server_in_a_thread
 
 from reactor_trio.client import HandshakeFailed, connect
 from reactor_trio.errors import CommandError, TransportClosed
+from tiny_server import TinyServer, server_in_a_thread
 
 if TYPE_CHECKING:
     from collections.abc import Generator

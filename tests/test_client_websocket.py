@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from tiny_server import TOKEN, TinyServer
 
 from reactor_trio.client import HandshakeFailed, open_client, websocket
 from reactor_trio.client.websocket import Address
 from reactor_trio.errors import CommandError, TransportClosed
+from tiny_server import TOKEN, TinyServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import deque
 from typing import Any
 
@@ -79,10 +81,9 @@ async def test_a_flood_cannot_starve_its_own_event(autojump_clock: MockClock) ->
         while send.buffered < 8:
             send.send_nowait("other")
         await trio.sleep(0.1)
-        for _ in range(4):
-            taken.append((trio.current_time(), receive.receive_nowait()))
+        taken += [(trio.current_time(), receive.receive_nowait()) for _ in range(4)]
     floods = [time for time, value in taken if value.startswith("flood")]
-    gaps = [after - before for before, after in zip(floods, floods[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(floods)]
     assert len(floods) >= 5
     assert max(gaps) < 2.0
 
@@ -466,14 +467,12 @@ def test_coalescing_changes_no_outcome_for_handlers_that_overwrite(commands: lis
 
     async def main() -> None:
         send, receive = open_coalescing_channel(100, max_defer=1.0)
-        plain = dict(a=-1, b=-1, resets=0, doubles=0)
+        plain = {"a": -1, "b": -1, "resets": 0, "doubles": 0}
         coalesced = dict(plain)
         for name, value in commands:
             if name == "take":
-                try:
+                with contextlib.suppress(trio.WouldBlock):
                     apply(coalesced, *receive.receive_nowait())
-                except trio.WouldBlock:
-                    pass
             elif name == "sleep":
                 await trio.sleep(0.7)
             else:

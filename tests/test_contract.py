@@ -50,11 +50,11 @@ class Painter:
     def paint(
         self,
         node: Node,
-        image: UploadedFile | None = InputField(default=None, max_size=5, mime_types=["image/*"]),  # noqa: B008
+        image: UploadedFile | None = InputField(default=None, max_size=5, mime_types=["image/*"]),
         style: Style = Style.OIL,
         strength: float = InputField(default=0.5, gt=0, le=1, description="how much"),
         mode: str | None = InputField(default=None, choices=["a", "b"]),
-        tags: list[Literal["x", 1]] = InputField(min_length=1),  # noqa: B008
+        tags: list[Literal["x", 1]] = InputField(min_length=1),
         pair: tuple[int, str] = (1, "a"),
         extra: dict[str, Any] | None = None,
     ) -> ModuleMessage: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from reactor_trio.errors import CommandError, TransportClosed
 DEADLINE = 60.0
 """Seconds after which a test hangs."""
 
-MODEL = '''
+MODEL = """
 import json
 import sys
 import numpy as np
@@ -78,13 +79,15 @@ class Model(ReactorModel):
     async def on_disconnect(self):
         await trio.sleep(0.01)
         note(disconnected=self.client.id)
-'''
+"""
 
 
 class Served:
     """A server process and what its model noted on standard output."""
 
-    def __init__(self, process: trio.Process, url: str, notes: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
+    def __init__(
+        self, process: trio.Process, url: str, notes: trio.MemoryReceiveChannel[dict[str, Any]]
+    ) -> None:
         self.process = process
         self.url = url
         self.notes = notes
@@ -108,17 +111,15 @@ async def served(tmp_path: Path, *options: str) -> AsyncIterator[Served]:
     command = [sys.executable, "-m", "reactor_trio", "serve", "model.py", "--port", "0", *options]
     send, receive = trio.open_memory_channel[dict[str, Any]](1000)
     async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(
-            lambda task_status: trio.run_process(
-                command,
-                cwd=tmp_path,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                capture_stdout=False,
-                check=False,
-                task_status=task_status,
-            )
+        start = functools.partial(
+            trio.run_process,
+            command,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            check=False,
         )
+        process: trio.Process = await nursery.start(start)
         assert process.stdout is not None
         assert process.stderr is not None
         ready: list[str] = []

@@ -221,12 +221,12 @@ def test_health_says_how_it_is(state: State, status: int) -> None:
     response = refused(request("/health"), GUARDED, state)
     assert response.status == status
     assert response.body == (
-        f'{{"status":"{state.status}","model":"Painter","sessions":{state.sessions}}}'.encode()
+        f'{{"status":"{state.status}","model":"Painter","sessions":{state.sessions},"waiting":0}}'.encode()
     )
 
 
 def test_health_of_a_full_server_is_still_200() -> None:
-    assert refused(request("/health"), OPEN, State("ready", "Painter", 1, 1, SITE)).status == 200
+    assert refused(request("/health"), OPEN, State("ready", "Painter", 1, is_full=True, site=SITE)).status == 200
 
 
 def test_nothing_is_shown_while_the_model_loads() -> None:
@@ -425,7 +425,7 @@ def test_a_page_whose_name_was_made_to_resolve_to_loopback_is_403() -> None:
 # ---- room
 
 
-@pytest.mark.parametrize("state", [LOADING, DRAINING, State("ready", "Painter", 2, 2, SITE)])
+@pytest.mark.parametrize("state", [LOADING, DRAINING, State("ready", "Painter", 2, is_full=True, site=SITE)])
 def test_no_room_is_503_and_says_when_to_come_back(state: State) -> None:
     response = refused(upgrade(), OPEN, state)
     assert response.status == 503
@@ -433,7 +433,7 @@ def test_no_room_is_503_and_says_when_to_come_back(state: State) -> None:
 
 
 def test_there_is_room_below_the_maximum() -> None:
-    granted(upgrade(), OPEN, State("ready", "Painter", 1, 2, SITE))
+    granted(upgrade(), OPEN, State("ready", "Painter", 1, waiting=2, site=SITE))
 
 
 # ---- the page

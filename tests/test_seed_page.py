@@ -305,7 +305,7 @@ async def test_an_upload_is_delivered_to_the_handler() -> None:
 async def test_a_handler_filters_uploads_by_type() -> None:
     async with open_session(MyModel) as client:
         notes = await client.upload(b"hello", name="notes.txt")
-        with pytest.raises(CommandError, match="not_an_image: notes.txt is text/plain"):
+        with pytest.raises(CommandError, match=r"not_an_image: notes\.txt is text/plain"):
             await client.call("set_reference_image", image=notes)
 
 

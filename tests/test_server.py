@@ -79,7 +79,7 @@ class FakeHost:
         self.stuck = stuck
         self.sessions: list[EchoSession] = []
 
-    def session(self, transport: Transport, *, address: str = "") -> EchoSession:
+    def session(self, transport: Transport, *, address: str = "", early: Any = ()) -> EchoSession:
         self.sessions.append(EchoSession(transport, address, stuck=self.stuck))
         return self.sessions[-1]
 
@@ -154,7 +154,7 @@ async def test_health_tells_the_model_and_its_sessions() -> None:
             status, headers, body = await fetch(server, get("/health"))
             assert status == 200
             assert headers["connection"] == "close"
-            assert orjson.loads(body) == {"status": "ready", "model": "Painter", "sessions": 1}
+            assert orjson.loads(body) == {"status": "ready", "model": "Painter", "sessions": 1, "waiting": 0}
 
 
 async def test_page_schema_and_head() -> None:
@@ -271,7 +271,7 @@ async def test_a_session_that_fails_ends_alone(logged: list[Any]) -> None:
 
 async def test_a_full_server_is_503_until_a_session_ends() -> None:
     with trio.fail_after(TEST_TIMEOUT):
-        async with running(max_sessions=1) as server:
+        async with running(max_sessions=1, max_waiting=0) as server:
             async with websocket(server):
                 status, headers, _ = await fetch(server, UPGRADE)
                 assert status == 503
@@ -299,7 +299,8 @@ async def test_while_the_model_loads_health_and_ws_are_503() -> None:
             await trio.testing.wait_all_tasks_blocked()
             status, _, body = await fetch(server, get("/health"))
             assert status == 503
-            assert orjson.loads(body) == {"status": "loading", "model": "loading model", "sessions": 0}
+            expected = {"status": "loading", "model": "loading model", "sessions": 0, "waiting": 0}
+            assert orjson.loads(body) == expected
             assert (await fetch(server, UPGRADE))[0] == 503
             loaded.set()
             await server.ready.wait()

@@ -608,10 +608,10 @@ async def test_an_unexpected_failure_of_the_runtime_ends_one_session_with_1011()
     async with open_session(Notebook) as client:
         await trio.sleep(1)
 
-        async def broken(batch: Any) -> None:
+        def broken(messages: Any) -> bool:
             raise RuntimeError("a bug of ours")
 
-        client.session._transport.send = broken  # type: ignore[method-assign]
+        client.session._transport.send_nowait = broken  # type: ignore[method-assign]
         await client.send("mark", number=1)
         assert (await client.ended()).reason == "internal_error"
         with pytest.raises(TransportClosed, match="1011"):

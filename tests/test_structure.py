@@ -65,7 +65,7 @@ class Tree:
 class Ruled:
     width: int = InputField(ge=1)
     weight: float = InputField(default=2, gt=0)
-    color: Color = InputField(default=Color.BLUE)  # noqa: RUF009
+    color: Color = InputField(default=Color.BLUE)
     name: str = "plain"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import Any
 
@@ -78,11 +79,14 @@ def by_both(chunks: list[bytes], kind: ConnectionType) -> list[Any]:
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 payloads = st.one_of(
-    st.binary(max_size=200), st.binary(min_size=120, max_size=130), st.just(b"x" * 70_000), st.just(b"\xff\xfe")
+    st.binary(max_size=200),
+    st.binary(min_size=120, max_size=130),
+    st.just(b"x" * 70_000),
+    st.just(b"\xff\xfe"),
 )
 texts = st.one_of(st.text(max_size=50).map(str.encode), payloads)
 frames = st.one_of(
@@ -90,7 +94,10 @@ frames = st.one_of(
     st.tuples(st.just(0x82), payloads),
     st.tuples(st.sampled_from([0x01, 0x02, 0x00, 0x80]), st.binary(max_size=20)),
     st.tuples(st.sampled_from([0x89, 0x8A]), st.binary(max_size=125)),
-    st.tuples(st.just(0x88), st.sampled_from([b"", struct.pack(">H", 1000), b"\x03", struct.pack(">H", 1000) + b"bye"])),
+    st.tuples(
+        st.just(0x88),
+        st.sampled_from([b"", struct.pack(">H", 1000), b"\x03", struct.pack(">H", 1000) + b"bye"]),
+    ),
     st.tuples(st.sampled_from([0xC1, 0x83, 0x09, 0x8B]), st.binary(max_size=5)),
 )
 
@@ -107,14 +114,16 @@ def test_any_frames_in_any_pieces_are_what_the_engine_says(
 ) -> None:
     kind = ConnectionType.SERVER if is_server else ConnectionType.CLIENT
     usual = (lambda mask: mask) if is_server else (lambda mask: None if mask == MASK else mask)
-    data = b"".join(frame(first, body, mask=usual(mask)) for (first, body), mask in zip(parts, masks, strict=False))
+    pieces = zip(parts, masks, strict=False)
+    data = b"".join(frame(first, body, mask=usual(mask)) for (first, body), mask in pieces)
     assert by_both(split(data, cuts), kind) == by_engine(data, kind)
 
 
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=5))
 def test_noise_is_what_the_engine_says(data: bytes, cuts: list[int]) -> None:
     # The engine may complain as soon as it has seen enough; here it waits for the frame to be whole.
-    together, alone = by_both(split(data, cuts), ConnectionType.SERVER), by_engine(data, ConnectionType.SERVER)
+    together = by_both(split(data, cuts), ConnectionType.SERVER)
+    alone = by_engine(data, ConnectionType.SERVER)
     assert together == alone or (alone[: len(together)] == together and alone[-1][0] == "close")
 
 

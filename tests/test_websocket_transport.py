@@ -17,8 +17,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.utilities import generate_accept_token
 
 from reactor_trio.errors import TransportClosed, TransportStalled
-from reactor_trio.server.streams import PatientStream
 from reactor_trio.server.frames import encode_frame
+from reactor_trio.server.streams import PatientStream
 from reactor_trio.server.websocket import (
     LINGER_SECONDS,
     Connection,
@@ -528,6 +528,8 @@ async def test_a_client_gone_before_the_handshake_is_a_closed_transport(autojump
     ("answer", "error"),
     [
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!", trio_websocket.ConnectionRejected),
+        (b"HTTP/1.1 404 Not found\r\nConnection: close\r\n\r\nnope", trio_websocket.ConnectionRejected),
+        (b"HTTP/1.0 501 Unsupported\r\n\r\n", trio_websocket.ConnectionRejected),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", TransportClosed),
         (b"SSH-2.0-hello\r\n\r\n", TransportClosed),
         (b"", TransportClosed),

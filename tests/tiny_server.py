@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import anyio.from_thread
 import trio
 import trio_websocket
-from fake_transport import WELCOME
 
+from fake_transport import WELCOME
 from reactor_trio.errors import FieldError
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, decode_binary, encode_media

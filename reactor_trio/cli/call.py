@@ -122,7 +122,8 @@ async def _within(seconds: float, order: Order) -> None:
 async def _carry_out(order: Order) -> None:
     async with AsyncExitStack() as stack:
         try:
-            client = await stack.enter_async_context(open_client(order.url, token=order.token))
+            opening = open_client(order.url, token=order.token, on_queued=_print_position)
+            client = await stack.enter_async_context(opening)
         except (OSError, HandshakeFailed, ValueError) as error:
             raise Failure(f"cannot connect to {order.url}: {error}") from None
         payload = await _payload(client, order)
@@ -132,6 +133,10 @@ async def _carry_out(order: Order) -> None:
             raise Failure(str(error)) from None
         _print(answer or ServerMessage(ACK, {}))
         await _listen(client, order.listen)
+
+
+def _print_position(position: int) -> None:
+    click.echo(f"All sessions are taken; place in line: {position}", err=True)
 
 
 async def _payload(client: Client, order: Order) -> dict[str, Any]:

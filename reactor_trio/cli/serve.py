@@ -108,6 +108,20 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Clients at a time; 0: no limit.",
 )
 @click.option(
+    "--max-waiting",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Clients that may wait in line when it is full; 0: they are refused at once.",
+)
+@click.option(
+    "--max-wait",
+    type=float,
+    default=300.0,
+    show_default=True,
+    help="Seconds that a client may wait in line.",
+)
+@click.option(
     "--token", envvar="REACTOR_TOKEN", show_envvar=True, help="What clients must show to be let in."
 )
 @click.option("--no-auth", is_flag=True, help="Let anyone in who can reach the address.")

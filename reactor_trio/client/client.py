@@ -13,6 +13,7 @@ message in half.
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections import deque
 from contextlib import asynccontextmanager, suppress
@@ -67,6 +68,7 @@ class Client:
         max_messages: int = 1024,
         max_frames: int = 64,
         random_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        on_queued: Callable[[int], object] | None = None,
     ) -> None:
         self.closed: TransportClosed | None = None
         """How the connection ended; None while it is open."""
@@ -81,6 +83,9 @@ class Client:
         self._messages: Inbox[ServerMessage] = Inbox(max_messages)
         self._frames: dict[str, Inbox[Frame]] = {}
         self._welcome: Welcome | HandshakeFailed | None = None
+        self._on_queued = on_queued
+        # Place in the server's line, 1 is next; None before it has named one.
+        self._position: int | None = None
         # Uploads that were given up: the server may still complain of one, which is nobody's news.
         self._given_up: deque[str] = deque(maxlen=64)
         # What is said in the closing handshake.
@@ -89,7 +94,7 @@ class Client:
         self._cause: TransportClosed | None = None
         # Shielded, so that a cancelled caller can still close politely; `over` cancels it when it is left.
         self._service = trio.CancelScope(shield=True)
-        # Set by the read task with the welcome or the end; `over` waits for it.
+        # Set by the read task with a place in the line, the welcome or the end; `over` waits for it.
         self._greeted = trio.Event()
         # Set by the read task when nothing more comes, by the write task when it has closed; `aclose` waits.
         self._read_ended = trio.Event()
@@ -101,7 +106,9 @@ class Client:
         """A client on this transport, once the server's welcome is there; at the end the transport is closed.
 
         `executor` runs what blocks (reading files), `max_messages` bounds the queue of unsolicited
-        messages, `max_frames` that of each track. Raises `HandshakeFailed` for a server without a
+        messages, `max_frames` that of each track. While all sessions of the server are taken, this waits in
+        its line: `on_queued(position)` is called at each change, 1 is next. The time that the welcome may
+        take does not run meanwhile; `trio.fail_after` bounds the waiting. Raises `HandshakeFailed` for a server without a
         readable welcome, `TransportClosed` if it closes instead. Leaving takes at most 3 s, also if
         cancelled, since the close is polite first.
         """
@@ -284,8 +291,14 @@ class Client:
     # ---- the tasks
 
     async def _greet(self) -> None:
-        with trio.move_on_after(WELCOME_TIMEOUT):
-            await self._greeted.wait()
+        with trio.move_on_after(WELCOME_TIMEOUT) as timeout:
+            while self._welcome is None and self.closed is None:
+                await self._greeted.wait()
+                self._greeted = trio.Event()
+                timeout.deadline = math.inf
+                if self._position is not None and self._on_queued is not None:
+                    position, self._position = self._position, None
+                    self._on_queued(position)
         if isinstance(self._welcome, HandshakeFailed):
             raise self._welcome
         if self._welcome is None and self.closed is not None:
@@ -365,6 +378,8 @@ class Client:
             self._answers.put(text)
         elif text.type == names.WELCOME:
             self._take_welcome(text)
+        elif text.type == names.QUEUED:
+            self._take_position(text)
         elif text.type == names.GOODBYE:
             self.goodbye = str(text.data.get("reason", ""))
         elif text.type not in (names.UPLOAD_READY, names.UPLOAD_COMPLETE) and not self._is_stale(text):
@@ -379,6 +394,12 @@ class Client:
         except HandshakeFailed as error:
             self._welcome = error
         self._greeted.set()
+
+    def _take_position(self, text: ServerText) -> None:
+        position = text.data.get("position")
+        if type(position) is int and self._welcome is None:
+            self._position = position
+            self._greeted.set()
 
     def _is_stale(self, text: ServerText) -> bool:
         return text.type == names.ERROR and text.data.get("upload_id") in self._given_up

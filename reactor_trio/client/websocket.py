@@ -76,11 +76,12 @@ async def open_client(
     """Connect to a server, `async with open_client("ws://127.0.0.1:8080") as client`; see `Client`.
 
     The URL may be ws, wss, http or https, and needs no path. `ssl_context` replaces the default one for
-    wss; `options` are those of `Client.over`. Connecting takes at most 10 s.
+    wss; `options` are those of `Client.over`. Connecting takes at most 10 s; waiting in the line of a full
+    server (`on_queued`) comes on top.
 
     Raises `OSError` if nothing listens there, `HandshakeFailed` if the server refuses (`status` 401: wrong
     token, 503: full) or is no reactor server, `ValueError` for another kind of URL, `TransportClosed` if
-    the connection is lost before the welcome. Nothing comes out in a group but what the body raised as one.
+    the connection is lost before the welcome (code 1013: the server's line took too long). Nothing comes out in a group but what the body raised as one.
     """
     address = Address.parse(url)
     headers = [] if token is None else [(b"Authorization", _bearer(token))]

@@ -25,6 +25,11 @@ MAX_NAME_LENGTH = 255
 # ---- from the server
 
 
+def queued(position: int) -> str:
+    """The client waits for a session; 1 is next. Only before the welcome, at each change."""
+    return encode_server_text(names.QUEUED, {"position": position})
+
+
 def welcome(data: Mapping[str, Any]) -> str:
     """The first message of every session: `data` is the whole `reactor.welcome` of DESIGN, section 3.1."""
     return encode_server_text(names.WELCOME, data)

@@ -14,6 +14,7 @@ RUNTIME_PREFIX: Final = "reactor."
 """Types that begin so belong to the runtime; a model's own names contain no dot (DESIGN, section 3.1)."""
 
 # Message types, server to client.
+QUEUED: Final = "reactor.queued"
 WELCOME: Final = "reactor.welcome"
 ACK: Final = "reactor.ack"
 SUPERSEDED: Final = "reactor.superseded"
@@ -38,6 +39,7 @@ UPLOAD_TOO_LARGE: Final = "upload_too_large"
 UPLOAD_QUOTA: Final = "upload_quota"
 UPLOAD_TYPE: Final = "upload_type"
 UPLOAD_REJECTED: Final = "upload_rejected"
+QUEUE_TIMEOUT: Final = "queue_timeout"
 INTERNAL_ERROR: Final = "internal_error"
 MODEL_ERROR: Final = "model_error"
 
@@ -66,3 +68,5 @@ class CloseCode(enum.IntEnum):
     """A message over `max_message_bytes`."""
     INTERNAL_ERROR = 1011
     """`run()` or `@connected` failed."""
+    TRY_AGAIN_LATER = 1013
+    """No session became free while the client waited (registered with IANA, after the RFC)."""

@@ -175,13 +175,11 @@ class State:
     status: Literal["loading", "ready", "draining"]
     model: str
     sessions: int
-    max_sessions: int = 0
+    waiting: int = 0
+    """Clients in line for a session."""
+    is_full: bool = False
+    """Whether all sessions are taken, and the line is full too."""
     site: Site | None = None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether `max_sessions` are running; 0 is no limit."""
-        return 0 < self.max_sessions <= self.sessions
 
 
 def plain(status: int, message: str, *headers: tuple[str, str]) -> Response:
@@ -216,7 +214,9 @@ def _schema(request: Request, policy: Policy, state: State) -> Response:
 
 
 def _health(request: Request, policy: Policy, state: State) -> Response:
-    body = orjson.dumps({"status": state.status, "model": state.model, "sessions": state.sessions})
+    body = orjson.dumps(
+        {"status": state.status, "model": state.model, "sessions": state.sessions, "waiting": state.waiting}
+    )
     if state.status == "ready":
         return Response(200, body, "application/json")
     return Response(503, body, "application/json", (("Retry-After", str(RETRY_SECONDS)),))
@@ -240,7 +240,11 @@ def _websocket(request: Request, policy: Policy, state: State) -> Response | Upg
     if state.status != "ready":
         return _unavailable(f"{state.model} is {state.status}")
     if state.is_full:
-        return _unavailable(f"all {state.max_sessions} sessions are taken")
+        return _unavailable(
+            f"all {state.sessions} sessions are taken, and {state.waiting} clients wait already"
+            if state.waiting
+            else f"all {state.sessions} sessions are taken"
+        )
     return upgrade
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import ipaddress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,6 +16,7 @@ from attrs.validators import ge, gt
 
 from reactor_trio.contract.openapi import openapi
 from reactor_trio.errors import TransportClosed
+from reactor_trio.server.admission import Admission
 from reactor_trio.server.http import (
     MAX_HEAD_BYTES,
     HeadError,
@@ -27,15 +29,17 @@ from reactor_trio.server.http import (
     Upgrade,
     answer,
 )
+from reactor_trio.server.line import Waiting
 from reactor_trio.server.page import index_page
 from reactor_trio.server.streams import PatientStream
 from reactor_trio.server.websocket import accept_websocket
 from reactor_trio.session.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from reactor_trio.contract.contract import Contract
+    from reactor_trio.server.admission import Place
     from reactor_trio.session.transport import Transport
 
 READ_BYTES = 64 * 1024
@@ -49,14 +53,18 @@ class ListenError(Exception):
     """The address cannot be listened on: in use, not allowed, or not there."""
 
 
-class ServedSession(Protocol):
+class Drainable(Protocol):
+    """A session, or a client that waits for one."""
+
+    def drain(self) -> None:
+        """Ask it to say goodbye and end."""
+
+
+class ServedSession(Drainable, Protocol):
     """What the server needs of `session.connection.Session`."""
 
     async def run(self) -> object:
         """Serve the connection to its end."""
-
-    def drain(self) -> None:
-        """Ask the session to say goodbye and end."""
 
 
 class ServedHost(Protocol):
@@ -66,7 +74,9 @@ class ServedHost(Protocol):
     def contract(self) -> Contract: ...
     @property
     def limits(self) -> Limits: ...
-    def session(self, transport: Transport, *, address: str = "") -> ServedSession: ...
+    def session(
+        self, transport: Transport, *, address: str = "", early: Sequence[str] = ()
+    ) -> ServedSession: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +96,10 @@ class ServerSettings:
     """Origins besides the server's own whose pages may connect; `*` allows any."""
     max_sessions: int = attrs.field(default=0, validator=ge(0))
     """0 is no limit."""
+    max_waiting: int = attrs.field(default=100, validator=ge(0))
+    """Clients that may wait in line while all sessions are taken; 0: they are refused at once."""
+    max_wait: float = attrs.field(default=300.0, validator=gt(0))
+    """How long a client may wait in line."""
     drain_timeout: float = attrs.field(default=30.0, validator=ge(0))
     """How long sessions may take to end after the first signal."""
     handshake_timeout: float = attrs.field(default=10.0, validator=gt(0))
@@ -151,10 +165,11 @@ class Server:
         self._status: Literal["loading", "ready", "draining"] = "loading"
         self._host: ServedHost | None = None
         self._site: Site | None = None
-        # Connections that were let in, from their handshake on: what `max_sessions` counts.
-        self._admitted = 0
-        self._sessions: set[ServedSession] = set()
-        # Set when the last admitted connection of a draining server has ended; `run` waits for it.
+        # Connections that were let in, or wait for it, from their handshake on.
+        self._admission = Admission(max_sessions=settings.max_sessions, max_waiting=settings.max_waiting)
+        # Sessions and waiting clients: whom `drain` asks to end.
+        self._drainable: set[Drainable] = set()
+        # Set when the last of these connections of a draining server has ended; `run` waits for it.
         self._drained = trio.Event()
         self.ready = trio.Event()
         """Set when the model is loaded."""
@@ -169,7 +184,9 @@ class Server:
     @property
     def state(self) -> State:
         """What requests are answered by."""
-        return State(self._status, self.name, self._admitted, self.settings.max_sessions, self._site)
+        admission = self._admission
+        is_full = not admission.has_room
+        return State(self._status, self.name, admission.sessions, admission.waiting, is_full, self._site)
 
     async def run(
         self,
@@ -211,9 +228,12 @@ class Server:
         if self._status == "loading":
             self.cancel()
         self._status = "draining"
-        for session in tuple(self._sessions):
-            session.drain()
-        if not self._admitted:
+        for each in tuple(self._drainable):
+            each.drain()
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._status == "draining" and self._admission.is_empty:
             self._drained.set()
 
     def cancel(self) -> None:
@@ -253,7 +273,9 @@ class Server:
         what = answer(request, self._policy, self.state)
         log.debug("request", method=request.method, path=request.path, address=address)
         if isinstance(what, Upgrade):
-            await self._serve_session(self._patient(stream, parser.rest), what, address)
+            # No checkpoint since the state was asked, so there is room.
+            place = self._admission.enter()
+            await self._serve_session(self._patient(stream, parser.rest), what, place, address)
         else:
             await self._respond(self._patient(stream), what, with_body=request.method != "HEAD")
 
@@ -274,10 +296,11 @@ class Server:
         with trio.move_on_after(LINGER_SECONDS):
             await stream.drain()
 
-    async def _serve_session(self, stream: PatientStream, upgrade: Upgrade, address: str) -> None:
+    async def _serve_session(
+        self, stream: PatientStream, upgrade: Upgrade, place: Place, address: str
+    ) -> None:
         host = self._host
         assert host is not None, "only a ready server grants an upgrade"
-        self._admitted += 1
         try:
             async with accept_websocket(
                 stream,
@@ -285,20 +308,34 @@ class Server:
                 subprotocol=upgrade.subprotocol,
                 max_message_bytes=host.limits.max_message_bytes,
             ) as transport:
-                await self._run_session(host.session(transport, address=address))
+                early: Sequence[str] | None = ()
+                if place.position:
+                    early = await self._wait_in_line(transport, place, host.limits, address)
+                if early is not None:
+                    session = host.session(transport, address=address, early=early)
+                    with self._drains(session):
+                        await session.run()
         finally:
-            self._admitted -= 1
-            if self._status == "draining" and not self._admitted:
-                self._drained.set()
+            place.leave()
+            self._check_drained()
 
-    async def _run_session(self, session: ServedSession) -> None:
-        self._sessions.add(session)
+    async def _wait_in_line(
+        self, transport: Transport, place: Place, limits: Limits, address: str
+    ) -> Sequence[str] | None:
+        """What the client sent while it waited, or None if it was not let in."""
+        waiting = Waiting(transport, place, limits, max_wait=self.settings.max_wait, address=address)
+        with self._drains(waiting):
+            return waiting.early if await waiting.run() else None
+
+    @contextmanager
+    def _drains(self, each: Drainable) -> Iterator[None]:
+        self._drainable.add(each)
         if self._status == "draining":  # it was let in before, and has only now finished its handshake
-            session.drain()
+            each.drain()
         try:
-            await session.run()
+            yield
         finally:
-            self._sessions.discard(session)
+            self._drainable.discard(each)
 
     def _patient(self, stream: trio.SocketStream, prefix: bytes = b"") -> PatientStream:
         limits = self._host.limits if self._host is not None else Limits()

@@ -111,8 +111,9 @@ class Connection(WebSocketConnection):
         if not await self._take_frames():
             return False
         data = await self.patient_stream.receive_some(RECEIVE_BYTES)
-        if not data:
-            return False
+        if not data:  # which ends the body of a refusal that has no length
+            refused = self._wsproto.state is ConnectionState.REJECTING
+            return refused and await self._take_refusal(b"")
         if self._wsproto.state is ConnectionState.CONNECTING:
             return await self._take_handshake(data)
         if self._wsproto.state is ConnectionState.REJECTING:

@@ -33,7 +33,7 @@ from reactor_trio.session.pacing import OutputStream
 from reactor_trio.session.uploads import Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -49,7 +49,14 @@ if TYPE_CHECKING:
 class Session:
     """One client's session with its own copy of the model, from welcome to `@disconnected`."""
 
-    def __init__(self, host: ModelHost, transport: Transport, session_id: str, address: str) -> None:
+    def __init__(
+        self,
+        host: ModelHost,
+        transport: Transport,
+        session_id: str,
+        address: str,
+        early: Sequence[str] = (),
+    ) -> None:
         limits = host.limits
         self.id = session_id
         self.ending: Ending | None = None
@@ -59,6 +66,7 @@ class Session:
         self._host = host
         self._limits = limits
         self._transport = transport
+        self._early = early
         self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(session_id=session_id)
         self._outbox = Outbox(max_messages=limits.max_queued_messages, max_bytes=limits.max_queued_bytes)
         inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
@@ -164,6 +172,7 @@ class Session:
                 self._end,
             )
             try:
+                await intake.take(self._early)
                 while True:
                     # Afterwards it reads on, for the peer's pings and its close.
                     await intake.take(self._while_it_lasts(await self._transport.receive()))

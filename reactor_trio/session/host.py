@@ -15,7 +15,7 @@ from reactor_trio.session.limits import Limits
 from reactor_trio.session.pacing import check_fps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from reactor_trio.authoring.model import ReactorModel
     from reactor_trio.session.transport import Transport
@@ -72,6 +72,9 @@ class ModelHost:
             session_id=session_id,
         )
 
-    def session(self, transport: Transport, *, address: str = "") -> Session:
-        """A session for one client; nothing happens before its `run`."""
-        return Session(self, transport, self.session_id(), address)
+    def session(self, transport: Transport, *, address: str = "", early: Sequence[str] = ()) -> Session:
+        """A session for one client; nothing happens before its `run`.
+
+        `early` is what was received from the client already: its first messages.
+        """
+        return Session(self, transport, self.session_id(), address, early)

@@ -12,7 +12,6 @@ import trio
 from reactor_trio.client.client import Client
 from reactor_trio.client.nursery import open_plain_nursery
 from reactor_trio.session.host import ModelHost
-from reactor_trio.session.limits import Limits
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.transport import MemoryTransport, memory_transport_pair
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
     from reactor_trio.session.connection import Session
     from reactor_trio.session.endings import Ending
+    from reactor_trio.session.limits import Limits
 
 
 @attrs.frozen

@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from reactor_trio.errors import TransportClosed, TransportStalled
+from reactor_trio.testing.network import Network
+from reactor_trio.testing.pipe import Close, Item, Ping, Pipe, Pong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Listener = Callable[[str | bytes], object]
 
-BUFFER_BYTES = 1024 * 1024
-"""What a direction holds before `send` waits: about what the kernels of two machines would."""
-
-
-@attrs.frozen
-class _Ping:
-    """A ping on its way: read by the peer's `receive`, like everything else."""
-
-
-@attrs.frozen
-class _Close:
-    code: int
-    reason: str
-
-
-class _Pipe:
-    """One direction."""
-
-    def __init__(self) -> None:
-        self.items: deque[str | bytes | _Ping | _Close] = deque()
-        self.bytes = 0
-        self.broken = False
-        # Replaced when it fires: set whenever something was put in, taken out, or broke.
-        self.changed = trio.Event()
-
-    def notify(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def put(self, item: str | bytes | _Ping | _Close) -> None:
-        self.items.append(item)
-        self.bytes += _size(item)
-        self.notify()
-
-    def break_(self) -> None:
-        self.broken = True
-        self.notify()
+LOST = "the connection was lost"
 
 
 class MemoryTransport:
@@ -59,18 +24,28 @@ class MemoryTransport:
 
     `stall()` makes this end stop reading: the peer's `send` fills the buffer and then times out.
     `freeze()` makes it stop writing too, as a process does that was suspended: pings stay unanswered.
-    `cut()` breaks the connection, as a pulled cable does once the kernel notices.
+    `resume()` ends either. `cut()` breaks the connection, as a pulled cable does once the kernel notices.
     """
 
-    def __init__(self, incoming: _Pipe, outgoing: _Pipe, *, send_timeout: float) -> None:
+    def __init__(self, incoming: Pipe, outgoing: Pipe, *, send_timeout: float) -> None:
         self._in = incoming
         self._out = outgoing
         self._send_timeout = send_timeout
         self._closed: TransportClosed | None = None
+        # Nothing more is read: the closing handshake is done, or the connection has broken.
+        self._ended = False
+        # We have said that we close: what still comes is thrown away (RFC 6455, 1.4).
+        self._is_closing = False
+        # A write was cut short: what would be written next would be read as the rest of it.
+        self._torn = False
+        self._is_receiving = False
+        # Whole messages only: a ping or a close does not go out in the middle of one.
+        self._writing = trio.Lock()
         self._last_received = trio.current_time()
         self._stalled = False
         self._frozen = False
-        self.peer: MemoryTransport
+        # Replaced by `freeze`, set by `resume`; a frozen writer waits for it.
+        self._thawed = trio.Event()
         self.on_receive: Listener = _ignore
         """Called with each message that `receive` returns."""
         self.on_send: Listener = _ignore
@@ -78,135 +53,228 @@ class MemoryTransport:
 
     @property
     def last_received(self) -> float:
-        """When the peer last sent something that was read here, in seconds of Trio's clock."""
-        return self._last_received
+        """When the peer last sent something that was read here, in seconds of Trio's clock.
+
+        While this end is stalled, now: a silence of its own making must not look like the peer's.
+        """
+        return trio.current_time() if self._stalled else self._last_received
 
     @property
     def closed(self) -> TransportClosed | None:
         """How this end was closed; None while it is open."""
         return self._closed
 
+    # ---- reading
+
     async def receive(self) -> Sequence[str | bytes]:
         """See `Transport.receive`."""
         await trio.lowlevel.checkpoint()
-        while True:
-            messages = [] if self._stalled else self._take()
-            if messages:
-                return messages
-            if self._closed is not None:
-                raise type(self._closed)(self._closed.code, self._closed.reason)
-            await self._in.changed.wait()
+        self._is_receiving = True
+        try:
+            while True:
+                messages = self._read()
+                if messages:
+                    return messages
+                if self._ended:
+                    raise _again(self._closed)
+                await self._next_read()
+        finally:
+            self._is_receiving = False
 
-    def _take(self) -> list[str | bytes]:
+    async def _next_read(self) -> None:
+        await _change(self._in, math.inf if self._stalled else self._in.next_event())
+
+    def _read(self) -> list[str | bytes]:
+        """Read what has arrived, up to a close; sees the end only when nothing is left to read."""
         messages: list[str | bytes] = []
-        while self._in.items and not (messages and isinstance(self._in.items[0], _Close)):
-            item = self._in.items.popleft()
-            self._in.bytes -= _size(item)
+        if self._stalled or self._ended:
+            return messages
+        while not (messages and isinstance(self._in.first(), Close)):
+            was_there, item = self._in.read()
+            if not was_there:
+                break
             self._last_received = trio.current_time()
-            if isinstance(item, _Close):
-                self._peer_closed(item)
-            elif isinstance(item, _Ping):
-                self.peer._last_received = trio.current_time()  # the pong
-            else:
-                messages.append(item)
-                self.on_receive(item)
-        if self._in.broken and not messages:
-            self._closed = self._closed or TransportClosed(1006, "the connection was lost")
+            if isinstance(item, str | bytes):
+                if not self._is_closing:
+                    messages.append(item)
+                    self.on_receive(item)
+            elif item is not None:
+                self._control(item)
+        if not messages and not self._ended and self._in.ended():
+            self._end(TransportClosed(1006, LOST))
         self._in.notify()
         return messages
 
-    def _peer_closed(self, close: _Close) -> None:
-        if self._closed is None:
-            self._closed = TransportClosed(close.code, close.reason)
-            self._out.put(_Close(close.code, close.reason))  # the other half of the handshake
+    def _control(self, item: Ping | Pong | Close) -> None:
+        match item:
+            case Ping():
+                self._out.accept(Pong(), 0)
+            case Close(code, reason):
+                if not self._is_closing:
+                    self._out.accept(Close(code, reason), 0)  # the other half of the handshake
+                self._end(TransportClosed(code, reason))
+
+    def _end(self, closed: TransportClosed) -> None:
+        self._closed = self._closed or closed
+        self._ended = True
+
+    # ---- writing
 
     async def send(self, messages: Sequence[str | bytes]) -> None:
         """See `Transport.send`."""
-        await trio.lowlevel.checkpoint()
-        for message in messages:
-            await self._room()
-            self._out.put(message)
-            self.on_send(message)
+        async with self._writing:
+            for message in messages:
+                await self._write(message, _size(message))
+                self.on_send(message)
 
     def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
         """See `Transport.send_nowait`."""
-        if self._frozen or self._closed is not None or self._out.broken or self._out.bytes >= BUFFER_BYTES:
+        if self._frozen or self._writing.locked() or self._fault() is not None:
             return False
-        for message in messages:
-            self._out.put(message)
+        sizes = [_size(message) for message in messages]
+        if sum(sizes) > self._out.room():
+            return False
+        for message, size in zip(messages, sizes, strict=True):
+            self._out.accept(message, size)
             self.on_send(message)
         return True
 
     @property
     def has_unsent(self) -> bool:
-        """See `Transport.has_unsent`: what is sent here is sent whole."""
+        """See `Transport.has_unsent`: what `send_nowait` takes, it takes whole."""
         return False
 
-    async def _room(self) -> None:
-        if self._frozen:
-            await trio.sleep_forever()
-        while True:
-            if self._closed is not None or self._out.broken:
-                raise self._closed or TransportClosed(1006, "the connection was lost")
-            if self._out.bytes < BUFFER_BYTES:
-                return
-            with trio.move_on_after(self._send_timeout) as scope:
-                await self._out.changed.wait()
-            if scope.cancelled_caught:
-                self._closed = TransportStalled(1006, f"no byte was accepted for {self._send_timeout:g} s")
-                self.cut()
+    async def _write(self, item: Item, size: int) -> None:
+        written = 0
+        gives_up = trio.current_time() + self._send_timeout
+        try:
+            while True:
+                while self._frozen:
+                    await self._thawed.wait()
+                    gives_up = trio.current_time() + self._send_timeout
+                self._check_open()
+                before, written = written, self._out.accept(item, size, written)
+                if written == size:
+                    return
+                if written > before:
+                    gives_up = trio.current_time() + self._send_timeout
+                elif trio.current_time() >= gives_up:
+                    self._give_up()
+                await _change(self._out, min(gives_up, self._out.refuses_at))
+        except trio.Cancelled:
+            self._torn = written > 0
+            raise
+
+    def _give_up(self) -> None:
+        self._closed = TransportStalled(1006, f"no byte was accepted for {self._send_timeout:g} s")
+        self._abort()
+        raise _again(self._closed)
+
+    def _check_open(self) -> None:
+        fault = self._fault()
+        if fault is not None:
+            raise fault
+
+    def _fault(self) -> TransportClosed | None:
+        """What keeps this end from writing."""
+        if self._closed is not None:
+            return _again(self._closed)
+        return TransportClosed(1006, LOST) if self._torn or self._out.refused() else None
 
     async def ping(self) -> None:
         """See `Transport.ping`."""
-        await trio.lowlevel.checkpoint()
-        await self._room()
-        self._out.put(_Ping())
+        async with self._writing:
+            await self._write(Ping(), 0)
+
+    # ---- the end
 
     async def aclose(self, code: int, reason: str) -> None:
         """See `Transport.aclose`."""
         try:
-            await trio.lowlevel.checkpoint()
-            if self._closed is None and not self._out.broken:
-                self._closed = TransportClosed(code, reason)
-                self._out.put(_Close(code, reason))
-                self._in.notify()
-                while self._out.items and not self._out.broken:
-                    await self._out.changed.wait()
+            async with self._writing:
+                if self._fault() is None:
+                    self._out.accept(Close(code, reason), 0)
+                    self._closed, self._is_closing = TransportClosed(code, reason), True
+            while self._is_closing and not self._ended:
+                if not self._is_receiving:
+                    self._read()
+                if not self._ended:
+                    await self._next_read()
         except trio.Cancelled:
-            self.cut()
+            self._abort()
             raise
 
     async def abort(self) -> None:
         """See `Transport.abort`."""
-        self.cut()
+        self._abort()
         await trio.lowlevel.checkpoint()
 
+    def _abort(self) -> None:
+        self._end(TransportClosed(1006, "closed by force"))
+        self._in.refuse(self._out.finish())
+        self._in.notify()
+
     def cut(self) -> None:
-        """Break the connection, with no word to either end."""
-        self._closed = self._closed or TransportClosed(1006, "the connection was lost")
-        self._in.break_()
-        self._out.break_()
+        """Break the connection: what was on its way is lost, and each end notices when it reads or writes."""
+        for pipe in (self._in, self._out):
+            pipe.break_at(trio.current_time())
 
     def stall(self) -> None:
-        """Stop reading for good."""
+        """Stop reading, until `resume`."""
         self._stalled = True
 
     def freeze(self) -> None:
-        """Stop reading and writing for good."""
+        """Stop reading and writing, until `resume`."""
         self._stalled = self._frozen = True
+        self._thawed = trio.Event()
+
+    def resume(self) -> None:
+        """Read and write again."""
+        self._last_received = self.last_received
+        self._stalled = self._frozen = False
+        self._thawed.set()
+        self._in.notify()
 
 
-def memory_transport_pair(*, send_timeout: float = 10.0) -> tuple[MemoryTransport, MemoryTransport]:
-    """Two connected ends. `send_timeout` is in seconds of Trio's clock."""
-    there, back = _Pipe(), _Pipe()
-    left = MemoryTransport(there, back, send_timeout=send_timeout)
-    right = MemoryTransport(back, there, send_timeout=send_timeout)
-    left.peer, right.peer = right, left
-    return left, right
+def memory_transport_pair(
+    *, send_timeout: float = 10.0, network: Network | None = None, name: str = ""
+) -> tuple[MemoryTransport, MemoryTransport]:
+    """Two connected ends: the client's, and the server's.
+
+    `send_timeout` is in seconds of Trio's clock: an end that can write no byte for so long gives up.
+    `network` lies between the two; `name` tells its connections apart, so that each draws its own jitter.
+    """
+    network = network or Network()
+
+    def break_at(time: float) -> None:
+        for pipe in (up, down):
+            pipe.break_at(time)
+
+    up = Pipe(network.up, network.draws(name, "up"), break_at)
+    down = Pipe(network.down, network.draws(name, "down"), break_at)
+    client = MemoryTransport(down, up, send_timeout=send_timeout)
+    server = MemoryTransport(up, down, send_timeout=send_timeout)
+    return client, server
 
 
-def _size(item: str | bytes | _Ping | _Close) -> int:
-    return len(item) if isinstance(item, str | bytes) else 0
+async def _change(pipe: Pipe, until: float) -> None:
+    """Wait until something changes in the pipe, at most until then (seconds of Trio's clock)."""
+    changed = pipe.changed
+    if math.isinf(until):
+        await changed.wait()
+    else:
+        with trio.move_on_at(until):
+            await changed.wait()
+
+
+def _again(closed: TransportClosed | None) -> TransportClosed:
+    """A new exception each time: one that is raised twice would grow its traceback."""
+    assert closed is not None
+    return type(closed)(closed.code, closed.reason)
+
+
+def _size(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
 
 
 def _ignore(message: str | bytes) -> None:

@@ -1,0 +1,198 @@
+"""A client that waits in line for a session: it is told its place, its connection is read, nothing else.
+
+It is no session: no copy of the model, no hooks. One task reads, so that pings are answered and a client
+that leaves is gone at once; the other writes. What the client sends meanwhile:
+
+- commands are kept in order and given to the session, up to `max_queued_events` of them and `KEPT_BYTES`;
+  what goes beyond is answered `overloaded`, and so is what belongs to an upload, since the limits that an
+  upload must keep stand in the welcome;
+- `reactor.ping` is answered at once: a client that measures the connection, or keeps it alive, may go on.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from reactor_trio.errors import ProtocolError, TransportClosed
+from reactor_trio.protocol import control, names
+from reactor_trio.protocol.text import decode_client_text
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.server.admission import Place
+    from reactor_trio.session.limits import Limits
+    from reactor_trio.session.transport import Transport
+
+KEPT_BYTES = 64 * 1024
+"""Commands that may wait with their client; many clients may wait."""
+
+
+class Outcome(enum.Enum):
+    """How the waiting ended."""
+
+    LET_IN = "let_in"
+    LEFT = "client_left"
+    TIMED_OUT = "queue_timeout"
+    SHUTTING_DOWN = "shutting_down"
+
+
+class Waiting:
+    """One client in the line. `max_wait` is in seconds."""
+
+    def __init__(
+        self, transport: Transport, place: Place, limits: Limits, *, max_wait: float, address: str = ""
+    ) -> None:
+        self.early: list[str] = []
+        """What the client has sent for its session, in order."""
+        self._transport = transport
+        self._place = place
+        self._limits = limits
+        self._max_wait = max_wait
+        self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(address=address)
+        self._early_bytes = 0
+        self._answers: deque[str] = deque()
+        self._outcome: Outcome | None = None
+        # Set whenever there is something to write or the waiting is over; the writing task waits for it.
+        self._news = trio.Event()
+        # Cancelled when the client is gone: there is no one left to write to.
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> bool:
+        """Wait; returns whether the client was let in. If not, it has been told why and closed, or has left.
+
+        Before it returns True nothing of it is left running, so the connection is the session's. Never raises
+        `TransportClosed`. If cancelled, the connection is of no more use.
+        """
+        self._place.on_change = self._wake
+        self._log.info("client waits", position=self._place.position)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, name="server/line: read")
+                await self._write()
+                # `receive` loses nothing when it is cancelled. Were it to cut a pong that this client does
+                # not take, the stream would know that it is torn, and the session end with its first write.
+                nursery.cancel_scope.cancel(reason="the waiting is over")
+        self._log.info("client waits no more", outcome=(self._outcome or Outcome.LEFT).value)
+        return self._outcome is Outcome.LET_IN
+
+    def drain(self) -> None:
+        """Tell the client that the server shuts down, and close."""
+        self._end(Outcome.SHUTTING_DOWN)
+
+    def _end(self, outcome: Outcome) -> None:
+        """The first one counts."""
+        if self._outcome is None:
+            self._outcome = outcome
+            self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+
+    # ---- writing
+
+    async def _write(self) -> None:
+        try:
+            await self._tell()
+            if self._outcome is not Outcome.LET_IN:
+                await self._farewell()
+        except TransportClosed:
+            self._gone()
+
+    async def _tell(self) -> None:
+        """Tell the client of its place until it has none; ping it meanwhile."""
+        heartbeat, told = self._limits.heartbeat, None
+        gives_up = trio.current_time() + self._max_wait
+        next_ping, pinged = trio.current_time() + heartbeat, None
+        while self._outcome is None:
+            self._news = trio.Event()
+            batch: list[str | bytes] = [*self._answers]
+            self._answers.clear()
+            if (position := self._place.position) and position != told:
+                batch.append(control.queued(position))
+                told = position
+            if batch:
+                await self._transport.send(batch)
+            elif not position:
+                self._end(Outcome.LET_IN)
+            elif trio.current_time() >= gives_up:
+                self._end(Outcome.TIMED_OUT)
+            elif trio.current_time() >= next_ping:
+                if pinged is not None and self._transport.last_received < pinged:
+                    self._gone()
+                await self._transport.ping()
+                pinged = trio.current_time()
+                next_ping = pinged + heartbeat
+            else:
+                with trio.move_on_at(min(next_ping, gives_up)):
+                    await self._news.wait()
+
+    async def _farewell(self) -> None:
+        with trio.move_on_after(self._limits.close_timeout):
+            if self._outcome is Outcome.TIMED_OUT:
+                reason = f"no session became free within {self._max_wait:g} s"
+                await self._transport.send([control.error(names.QUEUE_TIMEOUT, reason)])
+                await self._transport.aclose(names.CloseCode.TRY_AGAIN_LATER, reason)
+            elif self._outcome is Outcome.SHUTTING_DOWN:
+                reason = Outcome.SHUTTING_DOWN.value
+                await self._transport.send([control.goodbye(reason)])
+                await self._transport.aclose(names.CloseCode.GOING_AWAY, reason)
+
+    def _gone(self) -> None:
+        self._end(Outcome.LEFT)
+        self._scope.cancel(reason="the client has left the line")
+
+    # ---- reading
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                for message in await self._transport.receive():
+                    self._take(message)
+                if len(self._answers) > self._limits.max_queued_messages:
+                    self._gone()  # it asks, and does not read
+        except TransportClosed:
+            if self._outcome is None:
+                self._gone()
+
+    def _take(self, message: str | bytes) -> None:
+        if self._outcome not in (None, Outcome.LET_IN):
+            return
+        try:
+            self._take_text(message) if isinstance(message, str) else self._refuse(None)
+        except ProtocolError as error:
+            self._answers.append(control.error_of(error))
+            self._wake()
+
+    def _take_text(self, text: str) -> None:
+        message = decode_client_text(text)
+        if message.type == names.PING:
+            ping = control.parse_control(message)
+            assert isinstance(ping, control.Ping)
+            self._answers.append(control.pong(ping.t, trio.current_time(), message.id))
+            self._wake()
+            return
+        size = len(text) if text.isascii() else len(text.encode())
+        has_room = len(self.early) < self._limits.max_queued_events
+        if message.type == names.UPLOAD_START or not has_room or self._early_bytes + size > KEPT_BYTES:
+            self._refuse(message)
+        self.early.append(text)
+        self._early_bytes += size
+
+    def _refuse(self, message: ClientText | None) -> None:
+        if message is None or message.type == names.UPLOAD_START:
+            reason = "this client waits for a session: uploads can begin after the welcome"
+        else:
+            reason = "this client waits for a session, and has sent too much already; this was not taken"
+        raise ProtocolError(
+            names.OVERLOADED,
+            reason,
+            event=None if message is None else message.type,
+            reply_to=None if message is None else message.id,
+        )

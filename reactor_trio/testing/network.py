@@ -1,0 +1,138 @@
+"""The network between a client and its session in memory: scripted, and the same in every run."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+from attrs.validators import ge, gt, instance_of, optional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.testing.pipe import Pipe
+    from reactor_trio.testing.transport import MemoryTransport
+
+Direction = Literal["up", "down"]
+"""`up` is from the client to the server, `down` from the server to the client."""
+
+BUFFER_BYTES = 1024 * 1024
+"""What a direction holds before `send` waits: about what the kernels of two machines would."""
+
+
+@attrs.frozen(kw_only=True)
+class Link:
+    """One direction of a connection. Bytes are those of the messages; WebSocket's own framing is free.
+
+    Raises `ValueError` for a value out of range.
+    """
+
+    delay: float = attrs.field(default=0.0, validator=ge(0))
+    """Seconds from the last byte's leaving to its arrival."""
+    jitter: float = attrs.field(default=0.0, validator=ge(0))
+    """Up to this many seconds more, drawn evenly for each message. Nothing overtakes: it is one stream."""
+    bandwidth: float | None = attrs.field(default=None, validator=optional(gt(0)))
+    """Bytes a second; None: as many as come."""
+    buffer_bytes: int = attrs.field(default=BUFFER_BYTES, validator=[instance_of(int), ge(1)])
+    """Bytes that were written and not yet read; then `send` waits, and after `send_timeout` gives up."""
+    cut_at: int | None = attrs.field(default=None, validator=optional([instance_of(int), ge(0)]))
+    """The connection breaks, both ways, when this many bytes have arrived since it was made.
+
+    A message of which a part is missing is not delivered.
+    """
+
+
+@attrs.frozen(kw_only=True)
+class Network:
+    """What lies between a client and the server: `open_session(Painter, network=Network(delay=0.05))`.
+
+    `delay` and `jitter` are in seconds one way, `bandwidth` in bytes a second, and count for each direction
+    on its own; `up` (from the client) or `down` replaces them for one direction. `seed` decides what jitter
+    is drawn; clients of the same network draw differently. Without arguments everything arrives at once.
+
+    Raises `ValueError` for a value out of range.
+    """
+
+    delay: float = 0.0
+    jitter: float = 0.0
+    bandwidth: float | None = None
+    buffer_bytes: int = BUFFER_BYTES
+    seed: int = 0
+    up: Link = attrs.field()
+    down: Link = attrs.field()
+
+    @up.default
+    def _up(self) -> Link:
+        return self._link()
+
+    @down.default
+    def _down(self) -> Link:
+        return self._link()
+
+    def _link(self) -> Link:
+        return Link(
+            delay=self.delay, jitter=self.jitter, bandwidth=self.bandwidth, buffer_bytes=self.buffer_bytes
+        )
+
+    def draws(self, connection: str, direction: Direction) -> Callable[[], float]:
+        """Where one direction of one connection draws its jitter from: numbers in [0, 1)."""
+        # Seeded by text: `random` hashes it with SHA-512, so that it is the same in every process.
+        return random.Random(f"{self.seed}/{connection}/{direction}").random
+
+
+class LiveNetwork:
+    """The network of one client while a test runs, `client.network`; made by `open_session`."""
+
+    def __init__(self, client: MemoryTransport, up: Pipe, down: Pipe) -> None:
+        self._client = client
+        self._pipes: dict[Direction, Pipe] = {"up": up, "down": down}
+
+    def stall(self) -> None:
+        """The client stops reading: the server's `send` fills the buffer, and then times out."""
+        self._client.stall()
+
+    def freeze(self) -> None:
+        """The client stops reading and writing, as a suspended process does: pings stay unanswered."""
+        self._client.freeze()
+
+    def resume(self) -> None:
+        """End `stall` or `freeze`: the client reads and writes again."""
+        self._client.resume()
+
+    def cut(self) -> None:
+        """Break the connection now; what was on its way is lost, and both sides notice at once."""
+        self._client.cut()
+
+    def cut_after(self, count: int, direction: Direction) -> None:
+        """Break the connection when `count` more bytes have arrived in this direction; see `Link.cut_at`.
+
+        Bytes that were written before, and are still on their way, count among them.
+        """
+        pipe = self._pipes[direction]
+        pipe.cut_at(pipe.arrived + count)
+
+    def lose(self) -> None:
+        """From now on nothing arrives, in either direction, and neither side is told: half-open.
+
+        Writing succeeds until the buffer is full. Only a time-out finds it: the heartbeat, `send_timeout`.
+        """
+        for pipe in self._pipes.values():
+            pipe.lose()
+
+    def change(self, direction: Direction | None = None, /, **fields: Any) -> None:
+        """Change fields of `Link` for what is written from now on: `change("down", bandwidth=10_000)`.
+
+        Without a direction, both. Raises `TypeError` for an unknown field, `ValueError` as `Link` does.
+        """
+        for name, pipe in self._pipes.items():
+            if direction in (None, name):
+                pipe.link = attrs.evolve(pipe.link, **fields)
+
+    def link(self, direction: Direction) -> Link:
+        """How this direction is now."""
+        return self._pipes[direction].link
+
+    def arrived(self, direction: Direction) -> int:
+        """How many bytes have arrived in this direction by now, read or not."""
+        return self._pipes[direction].arrived

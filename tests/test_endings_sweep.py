@@ -1,0 +1,579 @@
+"""Every way to end a session, at every scheduling point of what it may be doing.
+
+A scenario is run once undisturbed and its task steps are counted; then it is run again for each step, and
+right before that step the session's end is set off. Afterwards nothing of the session may be left, its
+`@disconnected` has run once, and a neighbour on the same host has seen what it always sees.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import tempfile
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import outcome
+import pytest
+import structlog
+import trio
+
+from reactor_trio import (
+    ModelMessage,
+    Output,
+    ReactorModel,
+    UploadedFile,
+    Video,
+    connected,
+    disconnected,
+    event,
+    file_uploaded,
+)
+from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
+from reactor_trio.session.limits import Limits
+from reactor_trio.testing import InlineExecutor, load_host, run
+from strict_transport import StrictTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from reactor_trio.session.connection import Session
+    from reactor_trio.session.host import ModelHost
+
+LIMITS = Limits(
+    heartbeat=1.0,
+    send_timeout=0.5,
+    close_timeout=0.3,
+    hook_timeout=1.0,
+    upload_timeout=5.0,
+    spool_bytes=8,
+    max_queued_messages=4,
+)
+HANG = 60.0
+"""Virtual seconds after which a session hangs: each of its ways out is bounded by far less."""
+FRAME = np.full((8, 8, 3), 128, np.uint8)
+
+
+# ---- the model
+
+
+class Said(ModelMessage):
+    text: str
+
+
+class Picture(Output):
+    screen: Video
+
+
+@attrs.define
+class Probe:
+    """What a session's model tells of itself."""
+
+    entered: int = 0
+    """How often `@connected` was entered."""
+    left: int = 0
+    """How often `@disconnected` ran to its end."""
+    active: list[str] = attrs.field(factory=list)
+    """Parts of the model's code that are running."""
+    faults: list[str] = attrs.field(factory=list)
+    # Cancelled by the sweep: `run` returns from wherever it is, and raises if `fails` is set.
+    leave: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    fails: bool = False
+    transport: StrictTransport | None = None
+    emits: bool = False
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self.active.append(name)
+        try:
+            yield
+        finally:
+            self.active.remove(name)
+
+    @contextmanager
+    def handler(self, name: str) -> Iterator[None]:
+        if self.active not in ([], ["run"]):
+            self.faults.append(f"{name} beside {self.active}")
+        if not self.entered:
+            self.faults.append(f"{name} before @connected")
+        with self.part(name):
+            yield
+
+
+class Swept(ReactorModel):
+    """Does whatever a scenario's client asks for; `probe` is assigned for each session."""
+
+    fps = 10
+    buffer_size = 2
+    probe: Probe
+
+    async def run(self) -> None:
+        with self.probe.part("run"):
+            with self.probe.leave:
+                await self.connected.wait()
+                while self.probe.emits:
+                    await self.emit(Picture(screen=FRAME))
+                await trio.sleep_forever()
+            if self.probe.fails:
+                raise ZeroDivisionError("the author's bug")
+
+    @connected
+    async def on_connect(self) -> None:
+        self.probe.entered += 1
+        with self.probe.part("@connected"):
+            await trio.sleep(0.02)
+
+    @event
+    async def work(self, seconds: float) -> None:
+        with self.probe.handler("work"):
+            for _ in range(3):
+                await trio.sleep(seconds / 3)
+
+    @event(in_thread=True)
+    def think(self) -> Said:
+        with self.probe.handler("think"):
+            return Said(text="thought")
+
+    @event
+    def mark(self, number: int) -> Said:
+        with self.probe.handler("mark"):
+            return Said(text=f"marked {number}")
+
+    @event
+    def later(self):  # type: ignore[no-untyped-def]
+        return self._later()
+
+    async def _later(self) -> None:
+        with self.probe.handler("later"):
+            await trio.sleep(0.01)
+
+    @event(dedupe=True)
+    async def set_ref(self, ref: str) -> None:
+        with self.probe.handler("set_ref"):
+            await trio.sleep(0.01)
+
+    @event
+    async def say(self, times: int) -> None:
+        with self.probe.handler("say"):
+            for number in range(times):
+                await self.send(Said(text=f"said {number}"))
+
+    @event(dedupe=True)
+    async def use(self, file: UploadedFile) -> Said:
+        with self.probe.handler("use"):
+            await trio.sleep(0.01)
+            return Said(text=file.data.decode())
+
+    @file_uploaded
+    async def on_file(self, uploaded_file: UploadedFile) -> None:
+        with self.probe.handler("@file_uploaded"):
+            await trio.sleep(0.05)
+
+    @disconnected
+    async def on_disconnect(self) -> None:
+        assert self.probe.transport is not None
+        if self.probe.active:
+            self.probe.faults.append(f"@disconnected beside {self.probe.active}")
+        if not self.probe.transport.aborted:
+            self.probe.faults.append("@disconnected before the connection was closed")
+        await self.send(Said(text="nobody hears this"))
+        await trio.sleep(0.02)
+        self.probe.left += 1
+
+
+# ---- what blocks
+
+
+class SlowExecutor(InlineExecutor):
+    """Work takes virtual time, and goes on when its caller is cancelled: as in a thread."""
+
+    async def run(self, lane: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        result = outcome.capture(fn, *args, **kwargs)
+        model = getattr(fn, "__self__", None)
+        probe = model.probe if isinstance(model, Swept) else Probe()
+        with trio.CancelScope(shield=True), probe.part("a thread"):
+            await trio.sleep(0.03)
+        return result.unwrap()
+
+
+# ---- what the clients do
+
+Step = tuple[float, "tuple[str | bytes, ...] | Callable[[StrictTransport], object]"]
+"""Seconds to wait, and then what to send, or what else to do."""
+
+ids = itertools.count(1)
+
+
+def text(type_: str, **data: Any) -> str:
+    """A command that asks for an answer."""
+    return json.dumps({"type": type_, "data": data, "id": next(ids)})
+
+
+def start(upload_id: str, size: int) -> str:
+    return text("reactor.upload_start", upload_id=upload_id, name="n", mime_type="text/plain", size=size)
+
+
+def chunk(upload_id: str, offset: int, payload: bytes) -> bytes:
+    return encode_upload_chunk(UploadChunk(upload_id, offset, payload))
+
+
+def use(upload_id: str) -> str:
+    return text("use", file={"upload_id": upload_id})
+
+
+UPLOAD: tuple[Step, ...] = (
+    (0.1, (start("large", 12), start("small", 4), use("large"), text("mark", number=1))),
+    (0.1, (chunk("large", 0, b"abcd"), chunk("small", 0, b"ab"))),
+    (0.1, (chunk("large", 4, b"efgh"), start("second", 9), chunk("small", 2, b"cd"), use("small"))),
+    # In one batch: what is behind a chunk that is being written, and a reference to one under way.
+    (0.1, (use("second"), chunk("large", 8, b"ijkl"), chunk("second", 0, b"012345678"), use("large"))),
+    (0.1, (start("third", 20), chunk("third", 0, b"0123456789"), use("third"), chunk("third", 3, b"?"))),
+    (0.4, (start("never", 20), chunk("never", 0, b"0123456789"), use("never"))),
+)
+
+
+@attrs.frozen
+class Scenario:
+    """What the victim is doing."""
+
+    steps: tuple[Step, ...]
+    executor: InlineExecutor = InlineExecutor()
+    emits: bool = False
+    capacity: float = float("inf")
+    short_writes: bool = False
+
+
+SCENARIOS = {
+    "idle": Scenario(((2.2, ()),)),
+    "handler": Scenario(
+        (
+            (0.0, (text("mark", number=0), text("work", seconds=0.3), text("set_ref", ref="A"))),
+            (0.1, (text("set_ref", ref="B"), text("mark", number=1), text("later"))),
+            (0.5, (text("later"), text("work", seconds=0.1), "garbage", b"garbage")),
+            (0.2, (text("reactor.ping", t=1.0), text("set_ref", ref=5), text("mark", number=2))),
+        ),
+        short_writes=True,
+    ),
+    "thread": Scenario(
+        (
+            (0.1, (text("think"), text("think"), text("mark", number=1))),
+            (0.02, (text("set_ref", ref="A"), text("think"))),
+            (0.3, (text("think"),)),
+            (0.02, ()),
+        ),
+        SlowExecutor(),
+    ),
+    "upload": Scenario(UPLOAD),
+    "upload in threads": Scenario(UPLOAD, SlowExecutor(), short_writes=True),
+    "emit": Scenario(((0.1, (text("mark", number=1),)), (0.6, (text("work", seconds=0.1),))), emits=True),
+    "emit in threads": Scenario(((0.1, (text("mark", number=1),)), (0.6, ())), SlowExecutor(), emits=True),
+    "send": Scenario(
+        (
+            (0.1, StrictTransport.pause),
+            (0.0, (text("say", times=20),)),
+            (0.1, tuple(text("mark", number=number) for number in range(6))),
+            (0.1, (start("small", 2), chunk("small", 0, b"ab"), *(text("unknown") for _ in range(3)))),
+            (0.1, StrictTransport.resume),
+            (0.2, (text("mark", number=7),)),
+        ),
+        capacity=100,
+        short_writes=True,
+    ),
+    "hook": Scenario(
+        (
+            (0.0, (text("mark", number=1), text("set_ref", ref="A"))),
+            (0.01, (text("mark", number=2), text("set_ref", ref="B"))),
+            (0.1, (start("empty", 0), start("small", 2), chunk("small", 0, b"ab"), text("mark", number=3))),
+            (0.08, ()),
+        )
+    ),
+}
+
+NEIGHBOUR: tuple[Step, ...] = (
+    (0.05, (text("mark", number=1), text("work", seconds=0.2), text("set_ref", ref="A"))),
+    (0.1, (text("set_ref", ref="B"), start("small", 2), chunk("small", 0, b"hi"), use("small"))),
+    (0.4, (text("say", times=3), start("other", 8), chunk("other", 0, b"01234567"), use("other"))),
+    *((0.7, (text("mark", number=number), text("reactor.ping", t=1.5))) for number in range(6)),
+)
+
+
+# ---- the ways out
+
+
+@attrs.frozen
+class Victim:
+    """What an ending acts on."""
+
+    session: Session
+    transport: StrictTransport
+    probe: Probe
+    outside: trio.CancelScope
+
+
+def run_ends(victim: Victim) -> None:
+    victim.probe.leave.cancel()
+
+
+def run_fails(victim: Victim) -> None:
+    victim.probe.fails = True
+    victim.probe.leave.cancel()
+
+
+ENDINGS: dict[str, tuple[Callable[[Victim], object], str]] = {
+    "client close": (lambda victim: victim.transport.hang_up(), "client_closed"),
+    "socket reset": (lambda victim: victim.transport.cut(), "connection_lost"),
+    "heartbeat": (lambda victim: victim.transport.freeze(), "heartbeat_lost"),
+    "slow client": (lambda victim: victim.transport.stall(), "slow_client"),
+    "run ends": (run_ends, "finished"),
+    "run fails": (run_fails, "model_error"),
+    "drain": (lambda victim: victim.session.drain(), "shutting_down"),
+    "second signal": (lambda victim: victim.outside.cancel(), "cancelled"),
+}
+POLITE = {"run ends", "run fails", "drain"}
+CLOSE_CODES = {"finished": 1000, "model_error": 1011, "shutting_down": 1001}
+
+
+class Cut(trio.abc.Instrument):
+    """Counts task steps, and does something right before one or several of them."""
+
+    def __init__(self, actions: dict[int, Callable[[], object]]) -> None:
+        self.steps = 0
+        self.actions = actions
+        self.failure: BaseException | None = None
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+        action = self.actions.pop(self.steps, None)
+        if action is not None:
+            try:
+                action()
+            except BaseException as failure:  # Trio would log it and go on without the instrument
+                self.failure = failure
+
+
+# ---- one run
+
+
+@attrs.define
+class Outcome:
+    """One run of a scenario."""
+
+    steps: int = 0
+    """Task steps from the scenario's start to the victim's end."""
+    reason: str = ""
+    faults: list[str] = attrs.field(factory=list)
+    neighbour: list[Any] = attrs.field(factory=list)
+
+
+Cuts = dict[int, str]
+"""Before which step to set off which ending."""
+
+
+async def play(transport: StrictTransport, steps: Iterable[Step]) -> None:
+    for seconds, what in steps:
+        await trio.sleep(seconds)
+        if callable(what):
+            what(transport)
+        else:
+            transport.arrive(*what)
+    await trio.sleep(0.05)
+    transport.hang_up()
+
+
+@attrs.define
+class Theatre:
+    """A host, with the temporary files and the log of whatever runs on it."""
+
+    host: ModelHost
+    files: list[Any] = attrs.field(factory=list)
+    errors: list[str] = attrs.field(factory=list)
+
+    def play(self, scenario: Scenario, cuts: Cuts) -> Outcome:
+        result = Outcome()
+        self.files.clear()
+        self.errors.clear()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            run(self._main, scenario, cuts, result)
+        result.faults += [f"warned: {warning.message}" for warning in warned]
+        return result
+
+    async def _main(self, scenario: Scenario, cuts: Cuts, result: Outcome) -> None:
+        with trio.move_on_after(HANG) as hang:
+            await self._sessions(scenario, cuts, result)
+        if hang.cancelled_caught:
+            result.faults.append("it hangs")
+
+    async def _sessions(self, scenario: Scenario, cuts: Cuts, result: Outcome) -> None:
+        names = iter(("neighbour", "victim"))
+        host = attrs.evolve(self.host, executor=scenario.executor, session_id=lambda: next(names))
+        quiet = StrictTransport(send_timeout=LIMITS.send_timeout)
+        other = host.session(quiet)
+        other.model.probe = Probe(transport=quiet)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.run, name="neighbour")
+            nursery.start_soon(play, quiet, NEIGHBOUR, name="neighbour's client")
+            await self._victim(host, scenario, cuts, result)
+            result.faults += [f"still runs: {name}" for name in strangers()]
+        result.neighbour = transcript(quiet)
+        result.faults += [f"the neighbour: {fault}" for fault in faults_of(other, quiet)]
+
+    async def _victim(self, host: ModelHost, scenario: Scenario, cuts: Cuts, result: Outcome) -> None:
+        transport = StrictTransport(
+            send_timeout=LIMITS.send_timeout,
+            capacity=scenario.capacity,
+            short_writes=scenario.short_writes,
+        )
+        session = host.session(transport)
+        session.model.probe = probe = Probe(transport=transport, emits=scenario.emits)
+        victim = Victim(session, transport, probe, trio.CancelScope())
+        cut = Cut({step: functools.partial(ENDINGS[name][0], victim) for step, name in cuts.items()})
+        trio.lowlevel.add_instrument(cut)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, transport, scenario.steps, name="victim's client")
+            with victim.outside:
+                await session.run()
+            nursery.cancel_scope.cancel()
+        trio.lowlevel.remove_instrument(cut)
+        assert session.ending is not None
+        result.steps, result.reason = cut.steps, session.ending.reason
+        result.faults += [*faults_of(session, transport), *faults_of_farewell(session, transport)]
+        result.faults += [f"a temporary file is open: {file!r}" for file in self.files if not file.closed]
+        result.faults += [f"logged: {e}" for e in self.errors if not (probe.fails and e == "run() failed")]
+        if cut.failure is not None:
+            result.faults.append(f"the cut failed: {cut.failure!r}")
+
+
+def strangers() -> Iterator[str]:
+    """Tasks that are neither the test's, nor Trio's, nor the neighbour's."""
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    waiting = [root]
+    while waiting:
+        task = waiting.pop()
+        if task.name == "neighbour":
+            continue
+        children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        waiting += children
+        known = task in (root, trio.lowlevel.current_task()) or task.name == "neighbour's client"
+        if not known and not task.name.startswith("<TrioToken"):
+            yield task.name
+
+
+def transcript(transport: StrictTransport) -> list[Any]:
+    """What the client has read, and when."""
+    return transport.read
+
+
+def faults_of(session: Session, transport: StrictTransport) -> list[str]:
+    """What is wrong with a session that has ended."""
+    probe = session.model.probe
+    inbox = session._inbox.statistics()
+    answered = [message["reply_to"] for message in texts(transport) if "reply_to" in message]
+    checks = {
+        f"@connected was entered {probe.entered} times": probe.entered > 1,
+        f"@disconnected ran {probe.left} times, @connected {probe.entered}": probe.left != probe.entered,
+        f"{probe.active} still run": bool(probe.active),
+        f"an end of the inbox is open: {inbox}": bool(inbox.open_send_channels + inbox.open_receive_channels),
+        f"tasks wait at the inbox: {inbox}": bool(inbox.tasks_waiting_send + inbox.tasks_waiting_receive),
+        "the connection is open": not (transport.has_ended and transport.aborted),
+        f"answered twice: {answered}": len(answered) != len(set(answered)),
+    }
+    return [*probe.faults, *transport.faults, *(text for text, is_fault in checks.items() if is_fault)]
+
+
+def faults_of_farewell(session: Session, transport: StrictTransport) -> list[str]:
+    """What the client of a session that ended of the server's will should have been told last."""
+    assert session.ending is not None
+    reason, code = session.ending.reason, session.ending.close_code
+    if transport.close_code not in (None, code):
+        return [f"{reason} was closed with {transport.close_code}"]
+    if code is None or transport.close_code is None:
+        return []
+    kind, data = ("reactor.goodbye", {"reason": reason}) if session.ending.goodbye else ("reactor.error", None)
+    _, last = transport.read[-1]
+    message = json.loads(last) if isinstance(last, str) else {"type": "a frame"}
+    if message["type"] != kind or data not in (None, message["data"]):
+        return [f"{reason}: the last message was {message}"]
+    return []
+
+
+def texts(transport: StrictTransport) -> list[dict[str, Any]]:
+    return [json.loads(message) for _, message in transport.read if isinstance(message, str)]
+
+
+# ---- the sweep
+
+
+@pytest.fixture(scope="module")
+def theatre() -> Iterator[Theatre]:
+    async def load() -> ModelHost:
+        return await load_host(Swept, limits=LIMITS)
+
+    stage = Theatre(run(load))
+    real = tempfile.TemporaryFile
+
+    def temporary_file(**options: Any) -> Any:
+        stage.files.append(real(**options))
+        return stage.files[-1]
+
+    def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:
+        if method in ("error", "critical", "exception"):
+            stage.errors.append(event_dict["event"])
+        raise structlog.DropEvent
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", temporary_file)
+        before = structlog.get_config()
+        structlog.configure(processors=[note])
+        yield stage
+        structlog.configure(**before)
+    print(f"\n{sum(points.values())} cut points: {points}")
+
+
+points: dict[str, int] = {}
+"""How many cuts each test has made."""
+
+
+def undisturbed(theatre: Theatre, name: str) -> Outcome:
+    if name not in _undisturbed:
+        _undisturbed[name] = theatre.play(SCENARIOS[name], {})
+    return _undisturbed[name]
+
+
+_undisturbed: dict[str, Outcome] = {}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_undisturbed_a_scenario_ends_with_its_client(theatre: Theatre, scenario: str) -> None:
+    result = undisturbed(theatre, scenario)
+    assert result.faults == []
+    assert result.reason == "client_closed"
+    again = theatre.play(SCENARIOS[scenario], {})
+    assert again == result, "each run is the same"
+    assert len(result.neighbour) > 20
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_session_ends_cleanly_at_every_scheduling_point(
+    theatre: Theatre, scenario: str, ending: str, record_property: Callable[[str, object], None]
+) -> None:
+    reference = undisturbed(theatre, scenario)
+    faults: list[str] = []
+    reasons: dict[str, int] = {}
+    for step in range(1, reference.steps + 1):
+        result = theatre.play(SCENARIOS[scenario], {step: ending})
+        reasons[result.reason] = reasons.get(result.reason, 0) + 1
+        if result.neighbour != reference.neighbour:
+            result.faults.append("the neighbour noticed")
+        faults += [f"before step {step}: {fault}" for fault in result.faults]
+    points[f"{scenario}/{ending}"] = reference.steps
+    record_property("cut_points", reference.steps)
+    assert not faults, "\n".join([f"{len(faults)} faults", *faults[:10]])
+    assert set(reasons) <= {ENDINGS[ending][1], "client_closed"}

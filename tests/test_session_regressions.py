@@ -1,0 +1,120 @@
+"""Mistakes of the session that the sweep of endings and the fuzzer found, each in its smallest form."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from reactor_trio import Output, ReactorModel, Video, event
+from reactor_trio.compute.executor import ENCODE, FILES
+from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
+from reactor_trio.session.limits import Limits
+from reactor_trio.testing import InlineExecutor, load_host, open_session
+from strict_transport import StrictTransport
+from virtual import virtually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Screen(Output):
+    screen: Video
+
+
+class Plain(ReactorModel):
+    @event
+    def mark(self) -> None: ...
+
+
+class SlowExecutor(InlineExecutor):
+    """Work of one lane takes a second, and goes on when its caller is cancelled: as in a thread."""
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
+
+    async def run(self, lane: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        if lane == self.lane:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+        return await super().run(lane, fn, *args, **kwargs) if lane != self.lane else fn(*args, **kwargs)
+
+
+def start(upload_id: str, size: int) -> str:
+    data = {"upload_id": upload_id, "name": "n", "mime_type": "t", "size": size}
+    return json.dumps({"type": "reactor.upload_start", "data": data})
+
+
+def chunk(upload_id: str, offset: int, payload: bytes) -> bytes:
+    return encode_upload_chunk(UploadChunk(upload_id, offset, payload))
+
+
+# An upload of 4 bytes: its temporary file is there after 1 s, its first two bytes after 2, the rest after 3.
+SPOOLED = (start("u", 4), chunk("u", 0, b"ab"), chunk("u", 2, b"cd"))
+
+
+@virtually
+async def test_a_session_drained_while_the_last_chunk_is_written_to_a_file_ends_as_asked() -> None:
+    async with open_session(Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(FILES)) as client:
+        with capture_logs() as logs:
+            await client.transport.send(SPOOLED)
+            await trio.sleep(2.5)
+            client.session.drain()
+            assert (await client.ended()).reason == "shutting_down"
+        assert [entry["event"] for entry in logs] == ["session ended"]
+
+
+@virtually
+async def test_a_session_cancelled_while_the_last_chunk_is_written_to_a_file_is_cancelled() -> None:
+    with trio.CancelScope() as scope:
+        async with open_session(Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(FILES)) as client:
+            await client.transport.send(SPOOLED)
+            await trio.sleep(2.5)
+            scope.cancel()
+    assert client.session.ending is not None
+    assert client.session.ending.reason == "cancelled"
+
+
+@virtually
+async def test_no_frame_comes_after_the_goodbye() -> None:
+    class Painter(ReactorModel):
+        async def run(self) -> None:
+            await self.emit(Screen(screen=np.zeros((8, 8, 3), np.uint8)))
+            await trio.sleep_forever()
+
+    limits = Limits(max_queued_messages=1)
+    host = await load_host(Painter, limits=limits, executor=SlowExecutor(ENCODE))
+    transport = StrictTransport(send_timeout=10, capacity=1)
+    session = host.session(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        transport.pause()  # the goodbye waits for its turn, and meanwhile the frame is encoded
+        await trio.sleep(0.5)
+        session.drain()
+        await trio.sleep(1)
+        transport.resume()
+    _, last = transport.read[-1]
+    assert json.loads(last)["type"] == "reactor.goodbye"
+
+
+@pytest.mark.parametrize("capacity", [1, 1000])
+@virtually
+async def test_no_answer_comes_after_the_goodbye(capacity: int) -> None:
+    host = await load_host(Plain, limits=Limits(max_queued_messages=1))
+    transport = StrictTransport(send_timeout=10, capacity=capacity)
+    session = host.session(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await trio.sleep(1)
+        transport.pause()
+        transport.arrive(*[json.dumps({"type": "unknown", "id": number}) for number in range(9)])
+        await trio.sleep(1)
+        session.drain()
+        await trio.sleep(1)
+        transport.resume()
+    _, last = transport.read[-1]
+    assert json.loads(last)["type"] == "reactor.goodbye"
