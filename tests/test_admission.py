@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 from fake_transport import WELCOME, FakeTransport
 from reactor_trio import ModelMessage, ReactorModel, disconnected, event
+from reactor_trio.cli import call
 from reactor_trio.client import Client, HandshakeFailed, open_client
 from reactor_trio.client.client import WELCOME_TIMEOUT
 from reactor_trio.errors import CommandError, TransportClosed
@@ -25,7 +26,8 @@ from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.protocol.text import decode_server_text, encode_client_text
 from reactor_trio.server.admission import Admission, Place
 from reactor_trio.server.line import KEPT_BYTES, Waiting
-from reactor_trio.server.serve import Server, ServerSettings
+from reactor_trio.server.serve import Server
+from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import MemoryTransport, memory_transport_pair
@@ -275,7 +277,8 @@ async def test_commands_are_kept_in_order_and_what_goes_beyond_is_overloaded() -
                     names.ERROR,
                     {
                         "code": "overloaded",
-                        "message": "this client waits for a session, and has sent too much already; this was not taken",
+                        "message": "this client waits for a session, and has sent too much already; "
+                        "this was not taken",
                         "event": "set_prompt",
                     },
                 )
@@ -507,6 +510,20 @@ async def test_what_was_sent_in_the_line_is_done_in_the_session() -> None:
                     seen = [orjson.loads(await other.get_message()) for _ in range(3)]
                     assert [each["type"] for each in seen] == ["reactor.welcome", "count", "count"]
                     assert [each["data"]["count"] for each in seen[1:]] == [1, 2]
+
+
+async def test_the_call_command_prints_the_place_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with serving(max_sessions=1) as (server, url), trio.open_nursery() as nursery:
+            async with open_client(url):
+                nursery.start_soon(call._carry_out, call.Order(url, "add", [], None, 0))
+                while not server.state.waiting:
+                    await trio.lowlevel.checkpoint()
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()
+    printed = capsys.readouterr()
+    assert printed.err == "All sessions are taken; place in line: 1\n"
+    assert '{"type":"count","data":{"count":1}}' in printed.out
 
 
 async def test_health_counts_those_who_wait() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import trio
 
 from reactor_trio.client import Client, open_client
 from reactor_trio.errors import CommandError
-from serving import ROOT, Done, Served, serve
+from serving import PROCESS_TIMEOUT, ROOT, Done, Served, serve
 
 EXAMPLES = ROOT / "examples"
 README = ROOT / "README.md"
@@ -62,7 +64,7 @@ def printed(done: Done) -> list[dict[str, Any]]:
 
 
 def test_each_docstring_says_how_to_serve_and_call_the_example() -> None:
-    for path in EXAMPLES.glob("*.py"):
+    for path in set(EXAMPLES.glob("*.py")) - {EXAMPLES / "paint.py"}:  # a client
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
         assert f"    python -m reactor_trio serve examples/{path.name}\n" in text
         assert len(docstring_calls(path.name)) >= 2, path
@@ -211,6 +213,22 @@ def readme_model() -> str:
     assert found is not None, "README.md has no ```python block"
     assert "ReactorModel)" in found[1], f"the first ```python block of README.md is no model:\n{found[1]}"
     return found[1]
+
+
+def test_a_client_paints_with_the_demo(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg(RED))
+    with serve("reactor_trio.demo:Painter", tmp_path) as demo:
+        command = [sys.executable, ROOT / "examples" / "paint.py", "a storm", photo, "--url", demo.url]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=PROCESS_TIMEOUT, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert "colours: #" in done.stdout
+    assert "progress: {'step': 0" in done.stdout
+    painting = simplejpeg.decode_jpeg((tmp_path / "painting.jpg").read_bytes())
+    assert painting.shape == (512, 512, 3)
+    assert painting.std() > 5, "it is no empty canvas"
 
 
 def test_the_model_of_the_readme_is_short() -> None:

@@ -226,7 +226,8 @@ def test_health_says_how_it_is(state: State, status: int) -> None:
 
 
 def test_health_of_a_full_server_is_still_200() -> None:
-    assert refused(request("/health"), OPEN, State("ready", "Painter", 1, is_full=True, site=SITE)).status == 200
+    full = State("ready", "Painter", 1, is_full=True, site=SITE)
+    assert refused(request("/health"), OPEN, full).status == 200
 
 
 def test_nothing_is_shown_while_the_model_loads() -> None:

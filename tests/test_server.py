@@ -16,7 +16,9 @@ from trio.testing import MockClock
 
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server import serve as serve_module
-from reactor_trio.server.serve import ListenError, Server, ServerSettings, open_listeners
+from reactor_trio.server.listeners import ListenError, open_listeners
+from reactor_trio.server.serve import Server
+from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.transport import Transport
 

@@ -27,11 +27,15 @@ from reactor_trio.cli.find_model import (
 from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.errors import ModelNotFound
 from reactor_trio.server.drain import serve_process
+from reactor_trio.server.listeners import ListenError
 from reactor_trio.server.logs import LEVELS, LogFormat, configure_logging
-from reactor_trio.server.serve import ListenError, Server, ServerSettings
+from reactor_trio.server.serve import Server
+from reactor_trio.server.settings import ServerSettings
+from reactor_trio.server.tls import load_context
 from reactor_trio.session.limits import Limits
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from types import TracebackType
 
@@ -132,6 +136,18 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="ORIGIN",
     help="Other pages that may connect, such as https://example.com; * for any.",
 )
+@click.option(
+    "--certfile",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Certificate chain in PEM: serve https and wss.",
+)
+@click.option(
+    "--keyfile",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The certificate's key in PEM, without a password, if it is not in --certfile.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option(
@@ -174,9 +190,19 @@ def serve(
 
 def _settings(options: dict[str, Any]) -> tuple[Limits, ServerSettings]:
     try:
-        return Limits(**{name: options.pop(name) for name in LIMITS}), ServerSettings(**options)
+        limits = Limits(**{name: options.pop(name) for name in LIMITS})
+        context = _ssl_context(options.pop("certfile"), options.pop("keyfile"))
+        return limits, ServerSettings(ssl_context=context, **options)
     except ValueError as exc:
         raise Refusal(str(exc)) from None
+
+
+def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
+    if certfile is None:
+        if keyfile is not None:
+            raise ValueError("--keyfile needs --certfile")
+        return None
+    return load_context(certfile, keyfile)
 
 
 def _require_torch() -> None:
@@ -215,9 +241,9 @@ def _run(name: str, settings: ServerSettings, load: Callable[[ThreadExecutor], A
 
 
 def _announce(server: Server) -> None:
-    authority = server.authority
+    authority, s = server.authority, "s" if server.is_secure else ""
     with suppress(OSError):  # no one reads it: no reason to stop
-        click.echo(f"{server.name} is served at http://{authority}/  (WebSocket ws://{authority}/ws)")
+        click.echo(f"{server.name} is served at http{s}://{authority}/  (WebSocket ws{s}://{authority}/ws)")
         sys.stdout.flush()
 
 

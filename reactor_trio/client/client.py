@@ -108,9 +108,11 @@ class Client:
         `executor` runs what blocks (reading files), `max_messages` bounds the queue of unsolicited
         messages, `max_frames` that of each track. While all sessions of the server are taken, this waits in
         its line: `on_queued(position)` is called at each change, 1 is next. The time that the welcome may
-        take does not run meanwhile; `trio.fail_after` bounds the waiting. Raises `HandshakeFailed` for a server without a
-        readable welcome, `TransportClosed` if it closes instead. Leaving takes at most 3 s, also if
-        cancelled, since the close is polite first.
+        take does not run meanwhile; `trio.fail_after` bounds the waiting.
+
+        Raises `HandshakeFailed` for a server without a readable welcome, `TransportClosed` if it closes
+        instead, and what `on_queued` raises. Leaving takes at most 3 s, also if cancelled, since the close is
+        polite first.
         """
         client = cls(transport, **options)
         async with open_plain_nursery() as nursery:

@@ -81,7 +81,8 @@ async def open_client(
 
     Raises `OSError` if nothing listens there, `HandshakeFailed` if the server refuses (`status` 401: wrong
     token, 503: full) or is no reactor server, `ValueError` for another kind of URL, `TransportClosed` if
-    the connection is lost before the welcome (code 1013: the server's line took too long). Nothing comes out in a group but what the body raised as one.
+    the connection is lost before the welcome (code 1013: the server's line took too long). Nothing comes
+    out in a group but what the body raised as one.
     """
     address = Address.parse(url)
     headers = [] if token is None else [(b"Authorization", _bearer(token))]

@@ -47,7 +47,7 @@ _PAGE = """<!DOCTYPE html>
 <h1>{name}</h1>
 <p>{description}</p>
 <h2>Connect</h2>
-<p>WebSocket: <code>ws://{authority}/ws</code>, subprotocol <code>reactor.v1</code>{token}.
+<p>WebSocket: <code>{scheme}://{authority}/ws</code>, subprotocol <code>reactor.v1</code>{token}.
 Machine-readable: <a href="/schema">/schema</a>. State: <a href="/health">/health</a>.</p>
 <pre>{example}</pre>
 <h2>Commands</h2>
@@ -62,18 +62,24 @@ Machine-readable: <a href="/schema">/schema</a>. State: <a href="/health">/healt
 
 _EXAMPLE = """from reactor_trio.client import connect
 
-with connect("ws://{authority}/ws"{token}) as client:
+with connect("{scheme}://{authority}/ws"{token}) as client:
     print(client.welcome)"""
 
 
-def index_page(welcome: Mapping[str, Any], authority: str, *, needs_token: bool) -> Response:
+def index_page(
+    welcome: Mapping[str, Any], authority: str, *, needs_token: bool, is_secure: bool = False
+) -> Response:
     """The page for what `Contract.welcome()` returns, at the host and port that `authority` names."""
     model = welcome["model"]
-    example = _EXAMPLE.format(authority=authority, token=', token="..."' if needs_token else "")
+    scheme = "wss" if is_secure else "ws"
+    example = _EXAMPLE.format(
+        scheme=scheme, authority=authority, token=', token="..."' if needs_token else ""
+    )
     page = _PAGE.format(
         style=_STYLE,
         name=escape(model["name"]),
         description=escape(model.get("description") or ""),
+        scheme=scheme,
         authority=escape(authority),
         token=", with a token" if needs_token else "",
         example=escape(example),

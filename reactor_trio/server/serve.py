@@ -1,27 +1,25 @@
-"""The server: listeners, admission, and one conversation a connection. DESIGN, sections 4.3, 4.5 and 5."""
+"""The server: one conversation a connection, from its first byte to the end of its session.
+
+DESIGN, sections 4.3, 4.5 and 5.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
-import ipaddress
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import attrs
 import orjson
 import structlog
 import trio
-from attrs.validators import ge, gt
 
 from reactor_trio.contract.openapi import openapi
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server.admission import Admission
 from reactor_trio.server.http import (
-    MAX_HEAD_BYTES,
     HeadError,
     HeadParser,
-    Policy,
     Request,
     Response,
     Site,
@@ -30,8 +28,10 @@ from reactor_trio.server.http import (
     answer,
 )
 from reactor_trio.server.line import Waiting
+from reactor_trio.server.listeners import authority_of, open_listeners, peer_of
 from reactor_trio.server.page import index_page
 from reactor_trio.server.streams import PatientStream
+from reactor_trio.server.tls import TLSStream
 from reactor_trio.server.websocket import accept_websocket
 from reactor_trio.session.limits import Limits
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from reactor_trio.contract.contract import Contract
     from reactor_trio.server.admission import Place
+    from reactor_trio.server.settings import ServerSettings
     from reactor_trio.session.transport import Transport
 
 READ_BYTES = 64 * 1024
@@ -47,10 +48,6 @@ LINGER_SECONDS = 2.0
 """How long an answered client may take to read its answer and hang up."""
 
 log = structlog.get_logger(__name__)
-
-
-class ListenError(Exception):
-    """The address cannot be listened on: in use, not allowed, or not there."""
 
 
 class Drainable(Protocol):
@@ -77,79 +74,6 @@ class ServedHost(Protocol):
     def session(
         self, transport: Transport, *, address: str = "", early: Sequence[str] = ()
     ) -> ServedSession: ...
-
-
-@attrs.frozen(kw_only=True)
-class ServerSettings:
-    """How the server is reached, and by whom. Sizes are in bytes, times in seconds.
-
-    Raises `ValueError` for a value out of range, and for an address that others can reach if neither
-    `token` is set nor `no_auth` says that this is meant.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = attrs.field(default=8080, validator=ge(0))
-    """0 picks a free one."""
-    token: str | None = attrs.field(default=None, repr=False)
-    no_auth: bool = False
-    allow_origins: tuple[str, ...] = ()
-    """Origins besides the server's own whose pages may connect; `*` allows any."""
-    max_sessions: int = attrs.field(default=0, validator=ge(0))
-    """0 is no limit."""
-    max_waiting: int = attrs.field(default=100, validator=ge(0))
-    """Clients that may wait in line while all sessions are taken; 0: they are refused at once."""
-    max_wait: float = attrs.field(default=300.0, validator=gt(0))
-    """How long a client may wait in line."""
-    drain_timeout: float = attrs.field(default=30.0, validator=ge(0))
-    """How long sessions may take to end after the first signal."""
-    handshake_timeout: float = attrs.field(default=10.0, validator=gt(0))
-    """How long a request head may take to arrive."""
-    max_head_bytes: int = attrs.field(default=MAX_HEAD_BYTES, validator=gt(0))
-
-    def __attrs_post_init__(self) -> None:
-        if self.token is not None and not (
-            self.token.isascii() and self.token.isprintable() and self.token.strip()
-        ):
-            raise ValueError("a token must be visible ASCII, and not empty")
-        if self.token is None and not self.no_auth and not self.is_loopback:
-            raise ValueError(
-                f"{self.host!r} can be reached from other machines: give a token, or say that none is wanted "
-                "(--token or --no-auth)"
-            )
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    @property
-    def policy(self) -> Policy:
-        """Who may come in."""
-        guarded = self.token is not None or not self.is_loopback
-        return Policy(self.token, frozenset(self.allow_origins), None if guarded else frozenset({self.host}))
-
-
-async def open_listeners(settings: ServerSettings) -> list[trio.SocketListener]:
-    """Bind the address, all addresses of a name on the same port.
-
-    Raises `ListenError`. If cancelled, nothing is bound.
-    """
-    try:
-        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-        ports = [listener.socket.getsockname()[1] for listener in listeners]
-        if len(set(ports)) > 1:  # port 0, and a name with an IPv4 and an IPv6 address
-            for listener in listeners:
-                await listener.aclose()
-            listeners = await trio.open_tcp_listeners(ports[0], host=settings.host)
-    except OSError as exc:
-        where = _authority(settings.host, settings.port)
-        raise ListenError(f"cannot listen on {where}: {exc.strerror or exc}") from exc
-    return listeners
 
 
 class Server:
@@ -179,7 +103,14 @@ class Server:
     @property
     def authority(self) -> str:
         """Host and port to connect to, as they stand in a URL."""
-        return _authority(self.settings.host, self.addresses[0][1] if self.addresses else self.settings.port)
+        return authority_of(
+            self.settings.host, self.addresses[0][1] if self.addresses else self.settings.port
+        )
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the port speaks TLS: https and wss."""
+        return self.settings.ssl_context is not None
 
     @property
     def state(self) -> State:
@@ -245,7 +176,9 @@ class Server:
         welcome, needs_token = contract.welcome(), self._policy.token is not None
         schema = orjson.dumps(openapi(contract, version=_version()))
         self._host, self.name = host, contract.name
-        self._site = Site(schema, partial(index_page, welcome, needs_token=needs_token))
+        self._site = Site(
+            schema, partial(index_page, welcome, needs_token=needs_token, is_secure=self.is_secure)
+        )
         self._status = "ready"
         self.ready.set()
 
@@ -260,11 +193,13 @@ class Server:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
-        address = _peer(stream)
+    async def _converse(self, socket: trio.SocketStream) -> None:
+        address = peer_of(socket)
+        deadline = trio.current_time() + self.settings.handshake_timeout
+        stream = await self._secured(socket, deadline)
         parser = HeadParser(max_head_bytes=self.settings.max_head_bytes)
         try:
-            request = await self._read_head(stream, parser)
+            request = await self._read_head(stream, parser, deadline)
         except HeadError as exc:
             await self._respond(self._patient(stream), exc.response)
             return
@@ -279,15 +214,27 @@ class Server:
         else:
             await self._respond(self._patient(stream), what, with_body=request.method != "HEAD")
 
-    async def _read_head(self, stream: trio.SocketStream, parser: HeadParser) -> Request | None:
+    async def _secured(self, socket: trio.SocketStream, deadline: float) -> trio.abc.Stream:
+        """The socket, or TLS over it. Raises `trio.BrokenResourceError` for a client that does not speak it."""
+        if self.settings.ssl_context is None:
+            return socket
+        stream = TLSStream(socket, self.settings.ssl_context)
+        with trio.move_on_at(deadline):
+            await stream.do_handshake()
+            return stream
+        raise trio.BrokenResourceError("the TLS handshake took too long")
+
+    async def _read_head(
+        self, stream: trio.abc.Stream, parser: HeadParser, deadline: float
+    ) -> Request | None:
         request = None
-        with trio.move_on_after(self.settings.handshake_timeout) as deadline:
+        with trio.move_on_at(deadline) as scope:
             while request is None:
                 data = await stream.receive_some(READ_BYTES)
                 if not data:
                     return None
                 request = parser.feed(data)
-        if deadline.cancelled_caught:
+        if scope.cancelled_caught:
             raise HeadError(408, "the request took too long")
         return request
 
@@ -337,21 +284,9 @@ class Server:
         finally:
             self._drainable.discard(each)
 
-    def _patient(self, stream: trio.SocketStream, prefix: bytes = b"") -> PatientStream:
+    def _patient(self, stream: trio.abc.Stream, prefix: bytes = b"") -> PatientStream:
         limits = self._host.limits if self._host is not None else Limits()
         return PatientStream(stream, send_timeout=limits.send_timeout, prefix=prefix)
-
-
-def _peer(stream: trio.SocketStream) -> str:
-    try:
-        host, port, *_ = stream.socket.getpeername()
-    except OSError:  # it has gone already; reading will tell
-        return ""
-    return _authority(host, port)
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _version() -> str:

@@ -154,6 +154,7 @@ class Session:
         if self.ending is None:
             self.ending = ending
             self.connected.clear()
+            self._uploads.stop()
             self._work_scope.cancel(reason=ending.reason)
 
     # ---- the tasks
@@ -230,9 +231,9 @@ class Session:
         with trio.move_on_after(self._limits.send_timeout):
             self.output.flush()
             if ending.error is not None:
-                await self._outbox.put(control.error(names.MODEL_ERROR, ending.error))
+                await self._outbox.put(control.error(names.MODEL_ERROR, ending.error), last=not ending.goodbye)
             if ending.goodbye:
-                await self._outbox.put(control.goodbye(ending.reason))
+                await self._outbox.put(control.goodbye(ending.reason), last=True)
             await self._outbox.flushed()
         await self._close(ending.close_code, ending.reason)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from reactor_trio.session.transport import Transport
 
 
+watchers: list[Callable[[Session], object]] = []
+"""Called with each new session: so `reactor_trio.testing` finds what outlives one."""
+
+
 def random_session_id() -> str:
     """16 hexadecimal digits that cannot be guessed."""
     return secrets.token_hex(8)

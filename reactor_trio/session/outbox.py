@@ -38,6 +38,8 @@ class Outbox:
         self._tracks_writing: frozenset[str] = frozenset()
         self._frames_replaced = 0
         self._closed = False
+        # Set by `put` with `last`: frames are refused from the call on, messages once it is appended.
+        self._refuses_frames = self._has_last = False
         self._woken = False
         # Set by whoever puts something; the taking task waits for it.
         self._filled = trio.Event()
@@ -62,7 +64,7 @@ class Outbox:
     def is_idle(self) -> bool:
         """Whether nothing waits or is being written: what is sent past the outbox now overtakes nothing."""
         waits = self._messages or self._frames or self._turn.locked()
-        return not (waits or self._is_writing or self._closed)
+        return not (waits or self._is_writing or self._closed or self._has_last)
 
     def wake(self) -> None:
         """Have the taking task write, though nothing waits: the transport has begun what it must end."""
@@ -71,33 +73,39 @@ class Outbox:
 
     def put_nowait(self, message: str) -> None:
         """Append a message. Raises `trio.WouldBlock` if there is no room. Does nothing once closed."""
-        if self._closed:
+        if self._closed or self._has_last:
             return
         size = _size(message)
         if self._turn.locked() or self._is_full(size):
             raise trio.WouldBlock
         self._append(message, size)
 
-    async def put(self, message: str) -> None:
+    async def put(self, message: str, *, last: bool = False) -> None:
         """Append a message, after those whose senders already wait for room.
 
+        What is put after the `last` one is thrown away, and so is every frame that is not written yet.
         If cancelled, the message was not appended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if last:
+            self._refuses_frames = True
+            self._frames.clear()
         try:
             self.put_nowait(message)
         except trio.WouldBlock:
-            await self._put_in_turn(message, _size(message))
+            await self._put_in_turn(message, _size(message), last)
         else:
+            self._has_last |= last
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _put_in_turn(self, message: str, size: int) -> None:
+    async def _put_in_turn(self, message: str, size: int, last: bool) -> None:
         async with self._turn:
             while self._is_full(size) and not self._closed:
                 self._room = trio.Event()
                 await self._room.wait()
-            if not self._closed:
+            if not (self._closed or self._has_last):
                 self._append(message, size)
+                self._has_last = last
 
     def _is_full(self, size: int) -> bool:
         # A message larger than the whole bound is let in alone, or it could never be sent.
@@ -111,7 +119,7 @@ class Outbox:
 
     def put_frame(self, track: str, frame: bytes) -> None:
         """Leave a frame for the next write, in place of one of the same track that still waits."""
-        if self._closed:
+        if self._closed or self._refuses_frames:
             return
         self._frames_replaced += track in self._frames
         self._frames[track] = frame

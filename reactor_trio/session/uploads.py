@@ -59,6 +59,7 @@ class Uploads:
         self._files: dict[str, UploadedFile | PendingUpload] = {}
         # Set whenever an upload is complete or has failed; commands that wait for one wait for it.
         self._changed = trio.Event()
+        self._stopped = False
 
     @property
     def files(self) -> Mapping[str, UploadedFile | PendingUpload]:
@@ -78,7 +79,7 @@ class Uploads:
         """Keep the next chunk; returns its upload, or None if it was dropped. Not always a checkpoint.
 
         Raises `ProtocolError` as `UploadLedger.chunk`, `OSError` if the temporary file cannot be written.
-        If cancelled, the session is over: the file may lack bytes.
+        If cancelled, also while a thread writes the chunk, the session is over: the file may lack bytes.
         """
         try:
             upload = self._ledger.chunk(chunk)
@@ -87,7 +88,8 @@ class Uploads:
             raise
         if upload is not None:
             await self._store(self._stored[upload.upload_id], chunk.payload)
-        return upload
+        # The session may have ended while a thread wrote: there is no one left to give the file to.
+        return None if self._stopped else upload
 
     async def _store(self, stored: _Stored, payload: bytes | memoryview) -> None:
         if not stored.spooled:
@@ -97,6 +99,7 @@ class Uploads:
         if file is None:
             file = stored.file = await self._executor.run(FILES, _temporary_file)
         await self._executor.run(FILES, file.write, payload)
+        await _unless_cancelled()
 
     def abort(self, upload_id: str, id: Id | None) -> Upload:  # noqa: A002  the wire's word
         """Give an upload up. Raises `ProtocolError` as `UploadLedger.abort`."""
@@ -124,6 +127,7 @@ class Uploads:
         """The same for one that was spooled. If cancelled, the file stays until `close`."""
         stored = self._stored[upload.upload_id]
         data = await self._executor.run(FILES, _read_back, stored.file)
+        await _unless_cancelled()
         stored.discard()
         del self._stored[upload.upload_id]
         return self._deliver(upload, data)
@@ -145,12 +149,22 @@ class Uploads:
             await self._changed.wait()
         await trio.lowlevel.checkpoint()
 
+    def stop(self) -> None:
+        """The session ends: a chunk that is being written is the last one, and completes nothing."""
+        self._stopped = True
+
     def close(self) -> None:
         """Throw everything away."""
         for stored in self._stored.values():
             stored.discard()
         self._stored.clear()
         self._files.clear()
+
+
+async def _unless_cancelled() -> None:
+    # A cancelled call to a thread waits for it and returns all the same. By then the inbox may be closed,
+    # and the nursery for what comes next.
+    await trio.lowlevel.checkpoint_if_cancelled()
 
 
 def _temporary_file() -> IO[bytes]:

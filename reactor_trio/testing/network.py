@@ -84,9 +84,9 @@ class Network:
 class LiveNetwork:
     """The network of one client while a test runs, `client.network`; made by `open_session`."""
 
-    def __init__(self, client: MemoryTransport, up: Pipe, down: Pipe) -> None:
+    def __init__(self, client: MemoryTransport) -> None:
         self._client = client
-        self._pipes: dict[Direction, Pipe] = {"up": up, "down": down}
+        self._pipes: dict[Direction, Pipe] = {"up": client.outgoing, "down": client.incoming}
 
     def stall(self) -> None:
         """The client stops reading: the server's `send` fills the buffer, and then times out."""

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import asynccontextmanager
+import weakref
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 
 from reactor_trio.client.client import Client
 from reactor_trio.client.nursery import open_plain_nursery
 from reactor_trio.session.host import ModelHost
+from reactor_trio.session.limits import Limits
 from reactor_trio.testing.executor import InlineExecutor
+from reactor_trio.testing.leaks import watched
+from reactor_trio.testing.network import LiveNetwork, Network
+from reactor_trio.testing.transcript import Transcript, recorder
 from reactor_trio.testing.transport import MemoryTransport, memory_transport_pair
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from reactor_trio.authoring.model import ReactorModel
     from reactor_trio.compute.executor import Executor
     from reactor_trio.session.connection import Session
     from reactor_trio.session.endings import Ending
-    from reactor_trio.session.limits import Limits
 
 
-@attrs.frozen
-class TranscriptEntry:
-    """One message on the wire, with the virtual time at which the session read or wrote it."""
-
-    time: float
-    """Seconds since the session began."""
-    direction: str
-    """`>` to the server, `<` to the client."""
-    message: str | bytes
+# Connections of each host so far: each draws its own jitter, the same in every run.
+_connections: weakref.WeakKeyDictionary[ModelHost, Iterator[int]] = weakref.WeakKeyDictionary()
 
 
 class SessionClient(Client):
@@ -41,10 +37,12 @@ class SessionClient(Client):
 
     session: Session
     """The session under test: `session.model` is its copy of the model, `session.ending` why it ended."""
+    network: LiveNetwork
+    """What lies between: `stall()`, `resume()`, `cut()`, `lose()`, `change(...)`."""
     transport: MemoryTransport
-    """The client's end: `stall()` stops reading, `cut()` breaks the connection."""
-    transcript: list[TranscriptEntry]
-    """Everything that crossed the wire, in order."""
+    """The client's end, for sending raw messages: `await client.transport.send(["no JSON"])`."""
+    transcript: Transcript
+    """Everything that crossed the wire so far, in order, with the times of the server's end."""
 
     async def ended(self) -> Ending:
         """Wait until the session has ended, `@disconnected` included, and return why."""
@@ -90,30 +88,33 @@ async def open_session(
     *,
     limits: Limits | None = None,
     executor: Executor | None = None,
+    network: Network | None = None,
     **client_options: Any,
 ) -> AsyncIterator[SessionClient]:
     """A client of a real session of `model`, over a connection in memory.
 
     All that a served session does happens here: the same nursery, channels, validation, pacing, limits and
     hooks. Time is Trio's, so under `MockClock(autojump_threshold=0)`, as `reactor_trio.testing.run` and
-    pytest-trio's `autojump_clock` set it up, a minute takes no time. Blocking work runs inline unless an
-    `executor` is given. `model` may be a `ModelHost` (see `load_host`), so that several sessions share it.
+    pytest-trio's `autojump_clock` set it up, a minute takes no time. Blocking work runs inline and at once
+    unless an `executor` is given, such as `DeviceCost(0.080)`. `network` is what lies between client and
+    server; without one everything arrives at once. `model` may be a `ModelHost` (see `load_host`), so that
+    several sessions share it; `limits` and `executor` are then the host's.
 
     Leaving closes the client and waits for the session's `@disconnected`. Raises what `load` raises.
     """
-    host = (
-        model
-        if isinstance(model, ModelHost)
-        else await load_host(model, config, limits=limits, executor=executor)
+    host = await _host(model, config, limits, executor)
+    number = next(_connections.setdefault(host, itertools.count(1)))
+    ours, theirs = memory_transport_pair(
+        send_timeout=host.limits.send_timeout, network=network, name=f"connection {number}"
     )
-    ours, theirs = memory_transport_pair(send_timeout=host.limits.send_timeout)
     session = host.session(theirs, address="memory")
     transcript = _record(theirs)
     ended = trio.Event()
 
     async def serve() -> None:
         try:
-            await session.run()
+            with watched(session):
+                await session.run()
         finally:
             ended.set()
 
@@ -123,20 +124,57 @@ async def open_session(
         async with SessionClient.over(ours, **options) as client:
             assert isinstance(client, SessionClient)
             client.session, client.transport, client.transcript = session, ours, transcript
+            client.network = LiveNetwork(ours)
             client._session_ended = ended
             yield client
 
 
-def _record(server_end: MemoryTransport) -> list[TranscriptEntry]:
+@asynccontextmanager
+async def open_sessions(
+    model: type[ReactorModel] | ModelHost,
+    count: int,
+    config: dict[str, Any] | None = None,
+    *,
+    limits: Limits | None = None,
+    executor: Executor | None = None,
+    network: Network | None | Sequence[Network | None] = None,
+    **client_options: Any,
+) -> AsyncIterator[tuple[SessionClient, ...]]:
+    """Several clients at once, of one loaded model: each has a session of its own, as when they are served.
+
+    They connect one after the other. `network` lies between each of them and the server, or is one for each.
+    Everything else is as in `open_session`. Raises `ValueError` if there are not `count` networks.
+    """
+    networks = [network] * count if network is None or isinstance(network, Network) else list(network)
+    if len(networks) != count:
+        raise ValueError(f"{count} clients need {count} networks, not {len(networks)}")
+    host = await _host(model, config, limits, executor)
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(open_session(host, network=each, **client_options))
+            for each in networks
+        ]
+        yield tuple(clients)
+
+
+async def _host(
+    model: type[ReactorModel] | ModelHost,
+    config: dict[str, Any] | None,
+    limits: Limits | None,
+    executor: Executor | None,
+) -> ModelHost:
+    if isinstance(model, ModelHost):
+        return model
+    return await load_host(model, config, limits=limits, executor=executor)
+
+
+def _record(server_end: MemoryTransport) -> Transcript:
     began = trio.current_time()
-    transcript: list[TranscriptEntry] = []
+    transcript = Transcript()
 
-    def recorder(direction: str) -> Callable[[str | bytes], None]:
-        def record(message: str | bytes) -> None:
-            transcript.append(TranscriptEntry(trio.current_time() - began, direction, message))
+    def now() -> float:
+        return trio.current_time() - began
 
-        return record
-
-    server_end.on_receive = recorder(">")
-    server_end.on_send = recorder("<")
+    server_end.on_receive = recorder(transcript, ">", now)
+    server_end.on_send = recorder(transcript, "<", now)
     return transcript

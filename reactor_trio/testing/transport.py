@@ -28,8 +28,10 @@ class MemoryTransport:
     """
 
     def __init__(self, incoming: Pipe, outgoing: Pipe, *, send_timeout: float) -> None:
-        self._in = incoming
-        self._out = outgoing
+        self.incoming = incoming
+        """The direction that ends here."""
+        self.outgoing = outgoing
+        """The direction that begins here."""
         self._send_timeout = send_timeout
         self._closed: TransportClosed | None = None
         # Nothing more is read: the closing handshake is done, or the connection has broken.
@@ -82,15 +84,15 @@ class MemoryTransport:
             self._is_receiving = False
 
     async def _next_read(self) -> None:
-        await _change(self._in, math.inf if self._stalled else self._in.next_event())
+        await _change(self.incoming, math.inf if self._stalled else self.incoming.next_event())
 
     def _read(self) -> list[str | bytes]:
         """Read what has arrived, up to a close; sees the end only when nothing is left to read."""
         messages: list[str | bytes] = []
         if self._stalled or self._ended:
             return messages
-        while not (messages and isinstance(self._in.first(), Close)):
-            was_there, item = self._in.read()
+        while not (messages and isinstance(self.incoming.first(), Close)):
+            was_there, item = self.incoming.read()
             if not was_there:
                 break
             self._last_received = trio.current_time()
@@ -100,18 +102,18 @@ class MemoryTransport:
                     self.on_receive(item)
             elif item is not None:
                 self._control(item)
-        if not messages and not self._ended and self._in.ended():
+        if not messages and not self._ended and self.incoming.ended():
             self._end(TransportClosed(1006, LOST))
-        self._in.notify()
+        self.incoming.notify()
         return messages
 
     def _control(self, item: Ping | Pong | Close) -> None:
         match item:
             case Ping():
-                self._out.accept(Pong(), 0)
+                self.outgoing.accept(Pong(), 0)
             case Close(code, reason):
                 if not self._is_closing:
-                    self._out.accept(Close(code, reason), 0)  # the other half of the handshake
+                    self.outgoing.accept(Close(code, reason), 0)  # the other half of the handshake
                 self._end(TransportClosed(code, reason))
 
     def _end(self, closed: TransportClosed) -> None:
@@ -132,10 +134,10 @@ class MemoryTransport:
         if self._frozen or self._writing.locked() or self._fault() is not None:
             return False
         sizes = [_size(message) for message in messages]
-        if sum(sizes) > self._out.room():
+        if sum(sizes) > self.outgoing.room():
             return False
         for message, size in zip(messages, sizes, strict=True):
-            self._out.accept(message, size)
+            self.outgoing.accept(message, size)
             self.on_send(message)
         return True
 
@@ -153,14 +155,14 @@ class MemoryTransport:
                     await self._thawed.wait()
                     gives_up = trio.current_time() + self._send_timeout
                 self._check_open()
-                before, written = written, self._out.accept(item, size, written)
+                before, written = written, self.outgoing.accept(item, size, written)
                 if written == size:
                     return
                 if written > before:
                     gives_up = trio.current_time() + self._send_timeout
                 elif trio.current_time() >= gives_up:
                     self._give_up()
-                await _change(self._out, min(gives_up, self._out.refuses_at))
+                await _change(self.outgoing, min(gives_up, self.outgoing.refuses_at))
         except trio.Cancelled:
             self._torn = written > 0
             raise
@@ -179,7 +181,7 @@ class MemoryTransport:
         """What keeps this end from writing."""
         if self._closed is not None:
             return _again(self._closed)
-        return TransportClosed(1006, LOST) if self._torn or self._out.refused() else None
+        return TransportClosed(1006, LOST) if self._torn or self.outgoing.refused() else None
 
     async def ping(self) -> None:
         """See `Transport.ping`."""
@@ -193,7 +195,7 @@ class MemoryTransport:
         try:
             async with self._writing:
                 if self._fault() is None:
-                    self._out.accept(Close(code, reason), 0)
+                    self.outgoing.accept(Close(code, reason), 0)
                     self._closed, self._is_closing = TransportClosed(code, reason), True
             while self._is_closing and not self._ended:
                 if not self._is_receiving:
@@ -211,12 +213,12 @@ class MemoryTransport:
 
     def _abort(self) -> None:
         self._end(TransportClosed(1006, "closed by force"))
-        self._in.refuse(self._out.finish())
-        self._in.notify()
+        self.incoming.refuse(self.outgoing.finish())
+        self.incoming.notify()
 
     def cut(self) -> None:
         """Break the connection: what was on its way is lost, and each end notices when it reads or writes."""
-        for pipe in (self._in, self._out):
+        for pipe in (self.incoming, self.outgoing):
             pipe.break_at(trio.current_time())
 
     def stall(self) -> None:
@@ -233,7 +235,7 @@ class MemoryTransport:
         self._last_received = self.last_received
         self._stalled = self._frozen = False
         self._thawed.set()
-        self._in.notify()
+        self.incoming.notify()
 
 
 def memory_transport_pair(

@@ -1,0 +1,50 @@
+"""A client of the demo: set a prompt, upload a photograph for its colours, keep what is painted.
+
+    python -m reactor_trio serve
+    python examples/paint.py "a storm at night" photo.jpg
+
+It writes `painting.jpg`, two seconds of painting later. The photograph may be left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import trio
+
+from reactor_trio.client import Client, open_client
+
+SECONDS = 2.0
+"""How long to watch: a new prompt morphs in within one and a half."""
+
+
+async def watch(client: Client) -> bytes:
+    """The last frame, a JPEG, after some seconds of them."""
+    picture = b""
+    with trio.move_on_after(SECONDS):
+        async for frame in client.frames():
+            picture = frame.data
+    return picture
+
+
+async def main(url: str, prompt: str, photo: str | None, out: str) -> None:
+    """Paint one picture."""
+    async with open_client(url) as client:
+        await client.call("set_prompt", prompt=prompt)
+        if photo is not None:
+            image = await client.upload(photo)
+            reply = await client.call("set_palette_image", image=image)
+            assert reply is not None
+            print("colours:", *reply.data["colours"])
+        print("progress:", (await client.receive("progress")).data)
+        await trio.Path(out).write_bytes(await watch(client))
+        print(f"{out}: what the model painted for {prompt!r}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prompt")
+    parser.add_argument("photo", nargs="?")
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--out", default="painting.jpg")
+    arguments = parser.parse_args()
+    trio.run(main, arguments.url, arguments.prompt, arguments.photo, arguments.out)

@@ -1,0 +1,46 @@
+"""Where the server listens, and how addresses are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from reactor_trio.server.settings import ServerSettings
+
+
+class ListenError(Exception):
+    """The address cannot be listened on: in use, not allowed, or not there."""
+
+
+async def open_listeners(settings: ServerSettings) -> list[trio.SocketListener]:
+    """Bind the address, all addresses of a name on the same port.
+
+    Raises `ListenError`. If cancelled, nothing is bound.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
+        ports = [listener.socket.getsockname()[1] for listener in listeners]
+        if len(set(ports)) > 1:  # port 0, and a name with an IPv4 and an IPv6 address
+            for listener in listeners:
+                await listener.aclose()
+            listeners = await trio.open_tcp_listeners(ports[0], host=settings.host)
+    except OSError as exc:
+        where = authority_of(settings.host, settings.port)
+        raise ListenError(f"cannot listen on {where}: {exc.strerror or exc}") from exc
+    return listeners
+
+
+def peer_of(stream: trio.SocketStream) -> str:
+    """Host and port of the peer; empty if it has gone already."""
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except OSError:
+        return ""
+    return authority_of(host, port)
+
+
+def authority_of(host: str, port: int) -> str:
+    """Host and port as they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,71 @@
+"""How a server is reached, and by whom: one frozen value."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs.validators import ge, gt
+
+from reactor_trio.server.http import MAX_HEAD_BYTES, Policy
+
+if TYPE_CHECKING:
+    import ssl
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    """How the server is reached, and by whom. Sizes are in bytes, times in seconds.
+
+    Raises `ValueError` for a value out of range, and for an address that others can reach if neither
+    `token` is set nor `no_auth` says that this is meant.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = attrs.field(default=8080, validator=ge(0))
+    """0 picks a free one."""
+    token: str | None = attrs.field(default=None, repr=False)
+    no_auth: bool = False
+    allow_origins: tuple[str, ...] = ()
+    """Origins besides the server's own whose pages may connect; `*` allows any."""
+    max_sessions: int = attrs.field(default=0, validator=ge(0))
+    """0 is no limit."""
+    max_waiting: int = attrs.field(default=100, validator=ge(0))
+    """Clients that may wait in line while all sessions are taken; 0: they are refused at once."""
+    max_wait: float = attrs.field(default=300.0, validator=gt(0))
+    """How long a client may wait in line."""
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
+    """Speak TLS (https, wss), and nothing else; see `server.tls.load_context`."""
+    drain_timeout: float = attrs.field(default=30.0, validator=ge(0))
+    """How long sessions may take to end after the first signal."""
+    handshake_timeout: float = attrs.field(default=10.0, validator=gt(0))
+    """How long a client may take for the TLS handshake and its request head together."""
+    max_head_bytes: int = attrs.field(default=MAX_HEAD_BYTES, validator=gt(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.token is not None and not (
+            self.token.isascii() and self.token.isprintable() and self.token.strip()
+        ):
+            raise ValueError("a token must be visible ASCII, and not empty")
+        if self.token is None and not self.no_auth and not self.is_loopback:
+            raise ValueError(
+                f"{self.host!r} can be reached from other machines: give a token, or say that none is wanted "
+                "(--token or --no-auth)"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def policy(self) -> Policy:
+        """Who may come in."""
+        guarded = self.token is not None or not self.is_loopback
+        return Policy(self.token, frozenset(self.allow_origins), None if guarded else frozenset({self.host}))

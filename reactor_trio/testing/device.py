@@ -1,0 +1,85 @@
+"""A device whose work takes virtual time: "what if a frame takes 80 ms?" is one line of a test."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from reactor_trio.compute.executor import RunningCall, device_lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+DEVICES = device_lane("")
+"""What the lane of every device begins with."""
+
+
+class DeviceCost:
+    """An executor without threads, in which work on a device costs virtual seconds.
+
+    A call costs `fixed + per_item * items(*args, **kwargs)` seconds. `items` is given the arguments of the
+    call, without the function, and says how many items there are, for example those of a batch:
+
+        open_session(Painter, executor=DeviceCost(0.080))
+        DeviceCost(fixed=0.010, per_item=0.005, items=lambda batch: len(batch))
+
+    Without `items` each call is one item. Either number may be changed while a test runs. As on a real
+    device calls run one at a time for each lane, first come, first served, for all sessions together. Work
+    that is not for a device (encoding, files, handlers in threads) takes no time.
+
+    Raises `ValueError` if a cost is negative or not finite; what `items` raises, `run` raises.
+    """
+
+    def __init__(
+        self, fixed: float = 0.0, per_item: float = 0.0, *, items: Callable[..., int] | None = None
+    ) -> None:
+        self.fixed = _check("fixed", fixed)
+        """Seconds that each call takes."""
+        self.per_item = _check("per_item", per_item)
+        """Seconds more for each item."""
+        self._items = items
+        # For order as much as for exclusion: Trio's lock is first come, first served.
+        self._lanes: dict[str, trio.Lock] = {}
+        self._running: dict[str, RunningCall] = {}
+        self.busy: dict[str, float] = {}
+        """Seconds that each lane has worked so far, calls that still run included whole."""
+
+    def cost(self, *args: Any, **kwargs: Any) -> float:
+        """Seconds that a call with these arguments takes."""
+        count = 1 if self._items is None else self._items(*args, **kwargs)
+        return _check("cost", self.fixed + self.per_item * count)
+
+    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """Wait for the lane, let the time pass, then call `fn` inline.
+
+        If cancelled while waiting for the lane, `fn` is not called. If cancelled later, the call waits for
+        its end and returns its result, as a thread would, and `Cancelled` comes at the next checkpoint.
+        """
+        if not lane.startswith(DEVICES):
+            await trio.lowlevel.checkpoint()
+            return fn(*args, **kwargs)
+        asked = trio.current_time()
+        async with self._lanes.setdefault(lane, trio.Lock()):
+            seconds = self.cost(*args, **kwargs)
+            self.busy[lane] = self.busy.get(lane, 0.0) + seconds
+            self._running[lane] = RunningCall(lane, getattr(fn, "__qualname__", None) or repr(fn), asked)
+            try:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(seconds)
+                return fn(*args, **kwargs)
+            finally:
+                del self._running[lane]
+
+    def running(self) -> tuple[RunningCall, ...]:
+        """The calls that a device works on now, oldest first; see `Executor.running`."""
+        return tuple(sorted(self._running.values(), key=lambda call: call.asked))
+
+
+def _check(name: str, seconds: float) -> float:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{name} must be a number of seconds >= 0, not {seconds!r}")
+    return seconds

@@ -1,0 +1,171 @@
+"""What outlives its session: looked for when a session in memory ends, and again when a test does.
+
+A session's own nursery makes it hard to leave anything behind. What still can: a task that a model started
+in somebody else's nursery, a thread that was abandoned, a session that was made and never run, or a bug of
+the runtime. Here alone the test kit reads the session's private parts; a test guards their names.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import IO, TYPE_CHECKING
+
+import attrs
+import trio
+
+from reactor_trio.session import host, uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from reactor_trio.session.connection import Session
+
+# Every task that is started from a session's tasks, in whatever nursery, inherits it.
+_session: ContextVar[Session | None] = ContextVar("reactor_trio_session", default=None)
+
+
+@attrs.frozen
+class Leak:
+    """One thing that was there when its session no longer was."""
+
+    session_id: str
+    kind: str
+    """`task`, `thread`, `file`, `channel` or `outbox`."""
+    what: str
+    """Which one, and where it is."""
+
+    def __str__(self) -> str:
+        return f"{self.session_id}: {self.what}"
+
+
+@attrs.frozen
+class _Watched:
+    session: Session
+    # Of the run that the session belongs to: while that lives, so may the session.
+    token: trio.lowlevel.TrioToken
+
+
+class LeakWatch:
+    """While it is entered it sees every session that is made, in any thread; `leaks()` says what is left."""
+
+    def __init__(self) -> None:
+        self._sessions: list[_Watched] = []
+        self._files: list[tuple[IO[bytes], Session | None]] = []
+        # What was found when a session ended; it may be gone by the end of the test.
+        self._found: list[Leak] = []
+        self._open_file: Callable[[], IO[bytes]] = uploads._temporary_file
+
+    def __enter__(self) -> LeakWatch:
+        host.watchers.append(self._made)
+        _watches.append(self)
+        self._open_file = uploads._temporary_file
+        uploads._temporary_file = self._temporary_file
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        uploads._temporary_file = self._open_file
+        _watches.remove(self)
+        host.watchers.remove(self._made)
+
+    def _made(self, session: Session) -> None:
+        self._sessions.append(_Watched(session, trio.lowlevel.current_trio_token()))
+
+    def _temporary_file(self) -> IO[bytes]:
+        # Such a file has no name that one could look for. In a thread the context is that of the caller.
+        file = self._open_file()
+        self._files.append((file, _session.get()))
+        return file
+
+    def ended(self, session: Session) -> None:
+        """Look for tasks and threads of a session whose `run` has just returned, from the task that ran it."""
+        self._found += _tasks(session)
+        if sum(each.session.id == session.id for each in self._sessions) == 1:
+            self._found += _threads(session)
+
+    def leaks(self) -> list[Leak]:
+        """What outlived its session, each thing once; sessions whose Trio run still goes on are left out."""
+        over = [each.session for each in self._sessions if _is_over(each.token)]
+        found = list(self._found)
+        for session in over:
+            found += [*_threads(session), *_channel_ends(session), *_outbox(session)]
+        found += [
+            Leak(session.id if session else "a session", "file", f"temporary file {file.name} is open")
+            for file, session in self._files
+            if not file.closed and (session is None or session in over)
+        ]
+        return list(dict.fromkeys(found))
+
+
+_watches: list[LeakWatch] = []
+
+
+@contextmanager
+def watched(session: Session) -> Iterator[None]:
+    """Around a session's `run`: whoever watches looks, when it has returned, for what goes on."""
+    before = _session.set(session)
+    try:
+        yield
+    finally:
+        _session.reset(before)
+        for watch in _watches:
+            watch.ended(session)
+
+
+def _is_over(token: trio.lowlevel.TrioToken) -> bool:
+    try:
+        token.run_sync_soon(lambda: None)
+    except trio.RunFinishedError:
+        return True
+    return False
+
+
+def _tasks(session: Session) -> Iterator[Leak]:
+    root = trio.lowlevel.current_root_task()
+    waiting = [] if root is None else [root]
+    while waiting:
+        task = waiting.pop()
+        waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        if task.context.get(_session) is session and task is not trio.lowlevel.current_task():
+            yield Leak(session.id, "task", f"task {task.name!r} goes on{_where(task)}")
+
+
+def _where(task: trio.lowlevel.Task) -> str:
+    """Where the task waits: the innermost line that is not Trio's own."""
+    library = os.path.dirname(trio.__file__)  # noqa: PTH120  frames have plain texts for paths
+    lines = [
+        f" at {frame.f_code.co_filename}:{line}"
+        for frame, line in task.iter_await_frames()
+        if not frame.f_code.co_filename.startswith(library)
+    ]
+    return lines[-1] if lines else ""
+
+
+def _threads(session: Session) -> Iterator[Leak]:
+    # Trio names a worker thread `<function> from <task>` while it works, and the session its own tasks.
+    for thread in threading.enumerate():
+        _, _, task = thread.name.partition(" from ")
+        if task.startswith(f"{session.id}/"):
+            yield Leak(session.id, "thread", f"thread {thread.name!r} still runs")
+
+
+def _channel_ends(session: Session) -> Iterator[Leak]:
+    numbers = session._inbox.statistics()
+    for count, end in ((numbers.open_send_channels, "sending"), (numbers.open_receive_channels, "receiving")):
+        if count:
+            ends = "end is" if count == 1 else f"ends ({count}) are"
+            yield Leak(session.id, "channel", f"{end} {ends} open: inbox{_never(session)}")
+
+
+def _outbox(session: Session) -> Iterator[Leak]:
+    if not session._outbox._closed:
+        yield Leak(session.id, "outbox", f"the outbox is open{_never(session)}")
+
+
+def _never(session: Session) -> str:
+    return " (the session was made and never run)" if session.ending is None else ""
