@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from reactor_trio.client import Superseded
 from reactor_trio.errors import NoSession, TransportClosed
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import SessionClient, load_host, open_session
+from reactor_trio.testing import InlineExecutor, SessionClient, load_host, open_session
 from virtual import virtually
 
 
@@ -240,6 +241,82 @@ async def test_a_reply_without_an_id_is_sent_all_the_same() -> None:
     async with open_session(Notebook) as client:
         await client.send("mark", number=1)
         assert (await client.receive("said")).data == {"text": "marked 1"}
+
+
+@virtually
+async def test_a_plain_handler_may_return_an_awaitable_and_keeps_its_turn() -> None:
+    """As a decorator does that wraps an `async def`."""
+
+    class Wrapped(ReactorModel):
+        @connected
+        def on_connect(self) -> None:
+            self.notes: list[str] = []
+
+        @event
+        def slow(self, text: str):  # type: ignore[no-untyped-def]
+            async def work() -> Said:
+                await trio.sleep(1)
+                self.notes.append(text)
+                return Said(text=text)
+
+            return work()
+
+        @event
+        def quick(self) -> Said:
+            self.notes.append("quick")
+            return Said(text="quick")
+
+        @event
+        def broken(self):  # type: ignore[no-untyped-def]
+            async def work() -> None:
+                raise CommandError("late", "in the awaitable")
+
+            return work()
+
+    async with open_session(Wrapped) as client:
+        for id_, (name, data) in enumerate(
+            [("slow", {"text": "a"}), ("quick", {}), ("broken", {}), ("slow", {"text": "b"}), ("quick", {})]
+        ):
+            await said(client, json.dumps({"type": name, "data": data, "id": id_}))
+        await trio.sleep(5)
+        assert client.session.model.notes == ["a", "quick", "b", "quick"]
+        assert list(answers(client)) == [0, 1, 2, 3, 4], "answered in the order of the commands"
+        assert answers(client)[2][1]["code"] == "late"
+
+
+@virtually
+async def test_handlers_that_never_wait_leave_the_loop_its_turn() -> None:
+    """A batch of commands is not run in one go if their handlers are slow: others get the loop."""
+    turns: list[int] = []
+    done: list[int] = []
+
+    class Busy(ReactorModel):
+        @event
+        def burn(self, number: int) -> None:
+            until = time.perf_counter() + 0.002
+            while time.perf_counter() < until:
+                pass
+            done.append(number)
+
+        async def run(self) -> None:
+            await self.connected.wait()
+            while True:
+                turns.append(len(done))
+                await trio.lowlevel.checkpoint()
+                await trio.sleep(0)
+
+    async def main() -> None:
+        async with open_session(Busy, executor=InlineExecutor()) as client:
+            await client.transport.send(
+                [json.dumps({"type": "burn", "data": {"number": number}}) for number in range(30)]
+            )
+            while len(done) < 30:
+                await trio.sleep(0)
+
+    # In real time: virtual time stands still while a handler computes.
+    await trio.to_thread.run_sync(trio.run, main)
+    assert done == list(range(30))
+    assert len({count for count in turns if 0 < count < 30}) >= 3
 
 
 GARBAGE = {

@@ -146,3 +146,73 @@ async def test_every_method_checkpoints() -> None:
         with trio.testing.assert_checkpoints():
             await stream.aclose()
     await theirs.aclose()
+
+
+async def test_what_needs_no_waiting_is_written_at_once_and_a_part_is_ended_by_the_next_write() -> None:
+    left, right = trio.socket.socketpair()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.SocketStream(left) as inner, trio.SocketStream(right) as peer:
+            stream = PatientStream(inner, send_timeout=SEND_TIMEOUT)
+            assert stream.send_nowait([b"head", b"payload"])
+            assert not stream.has_rest
+            assert await peer.receive_some() == b"headpayload"
+            sent, number = b"", 0
+            while True:  # until the kernel takes nothing, or only a part
+                data = bytes([number % 256]) * 50_000
+                if not stream.send_nowait([data]):
+                    break
+                sent, number = sent + data, number + 1
+                if stream.has_rest:
+                    break
+            assert not stream.send_nowait([b"not before the rest"])
+            received = b""
+
+            async def read() -> None:
+                nonlocal received
+                while len(received) < len(sent) + 4:
+                    received += await peer.receive_some()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await stream.send_all(b"tail")
+            assert received == sent + b"tail"
+
+
+async def test_nothing_is_written_at_once_where_it_cannot_be() -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    assert not PatientStream(ours, send_timeout=SEND_TIMEOUT).send_nowait([b"x"]), "no descriptor"
+    left, right = trio.socket.socketpair()
+    stream = PatientStream(trio.SocketStream(left), send_timeout=SEND_TIMEOUT)
+    assert not stream.send_nowait([bytes(1_000_000)]), "more than a slice is for the patient way"
+    right.close()
+    stream.send_nowait([b"x"])
+    assert not stream.send_nowait([b"x"]), "the peer is gone; the next write says so"
+    await stream.aclose()
+    assert not stream.send_nowait([b"x"])
+
+
+async def test_reading_a_socket_tells_end_closing_and_reset() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        left, right = trio.socket.socketpair()
+        stream = PatientStream(trio.SocketStream(left), send_timeout=SEND_TIMEOUT)
+        await right.send(b"bytes")
+        assert await stream.receive_some(3) == b"byt"
+        right.shutdown(trio.socket.SHUT_WR)
+        assert await stream.receive_some() == b"es"
+        assert await stream.receive_some() == b""
+        async with trio.open_nursery() as nursery:
+            other, kept = trio.socket.socketpair()
+            waiting = PatientStream(trio.SocketStream(other), send_timeout=SEND_TIMEOUT)
+
+            async def read() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await waiting.receive_some()
+
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await waiting.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await waiting.receive_some()
+        kept.close()
+        right.close()
+        await stream.aclose()

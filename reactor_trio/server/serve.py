@@ -215,7 +215,7 @@ class Server:
             await self._respond(self._patient(stream), what, with_body=request.method != "HEAD")
 
     async def _secured(self, socket: trio.SocketStream, deadline: float) -> trio.abc.Stream:
-        """The socket, or TLS over it. Raises `trio.BrokenResourceError` for a client that does not speak it."""
+        """The socket, or TLS over it. Raises `trio.BrokenResourceError` if the client does not speak it."""
         if self.settings.ssl_context is None:
             return socket
         stream = TLSStream(socket, self.settings.ssl_context)

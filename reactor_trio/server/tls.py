@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def load_context(certfile: Path, keyfile: Path | None = None) -> ssl.SSLContext:

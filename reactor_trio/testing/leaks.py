@@ -83,7 +83,7 @@ class LeakWatch:
         return file
 
     def ended(self, session: Session) -> None:
-        """Look for tasks and threads of a session whose `run` has just returned, from the task that ran it."""
+        """Look for tasks and threads of a session whose `run` has just returned, in the task that ran it."""
         self._found += _tasks(session)
         if sum(each.session.id == session.id for each in self._sessions) == 1:
             self._found += _threads(session)

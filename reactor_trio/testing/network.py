@@ -59,21 +59,27 @@ class Network:
     bandwidth: float | None = None
     buffer_bytes: int = BUFFER_BYTES
     seed: int = 0
-    up: Link = attrs.field()
-    down: Link = attrs.field()
+    up: Link | None = None
+    down: Link | None = None
 
-    @up.default
-    def _up(self) -> Link:
-        return self._link()
+    def link(self, direction: Direction) -> Link:
+        """What this direction is like at first."""
+        return (self.up if direction == "up" else self.down) or self._both
 
-    @down.default
-    def _down(self) -> Link:
-        return self._link()
-
-    def _link(self) -> Link:
-        return Link(
-            delay=self.delay, jitter=self.jitter, bandwidth=self.bandwidth, buffer_bytes=self.buffer_bytes
-        )
+    # Made at once, so that a number out of range is refused where the network is written down.
+    _both: Link = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda network: Link(
+                delay=network.delay,
+                jitter=network.jitter,
+                bandwidth=network.bandwidth,
+                buffer_bytes=network.buffer_bytes,
+            ),
+            takes_self=True,
+        ),
+    )
 
     def draws(self, connection: str, direction: Direction) -> Callable[[], float]:
         """Where one direction of one connection draws its jitter from: numbers in [0, 1)."""
@@ -86,7 +92,8 @@ class LiveNetwork:
 
     def __init__(self, client: MemoryTransport) -> None:
         self._client = client
-        self._pipes: dict[Direction, Pipe] = {"up": client.outgoing, "down": client.incoming}
+        up, down = client.pipes
+        self._pipes: dict[Direction, Pipe] = {"up": up, "down": down}
 
     def stall(self) -> None:
         """The client stops reading: the server's `send` fills the buffer, and then times out."""

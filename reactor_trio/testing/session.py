@@ -12,7 +12,6 @@ import trio
 from reactor_trio.client.client import Client
 from reactor_trio.client.nursery import open_plain_nursery
 from reactor_trio.session.host import ModelHost
-from reactor_trio.session.limits import Limits
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import watched
 from reactor_trio.testing.network import LiveNetwork, Network
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
     from reactor_trio.session.connection import Session
     from reactor_trio.session.endings import Ending
+    from reactor_trio.session.limits import Limits
 
 
 # Connections of each host so far: each draws its own jitter, the same in every run.
@@ -137,7 +137,7 @@ async def open_sessions(
     *,
     limits: Limits | None = None,
     executor: Executor | None = None,
-    network: Network | None | Sequence[Network | None] = None,
+    network: Network | Sequence[Network | None] | None = None,
     **client_options: Any,
 ) -> AsyncIterator[tuple[SessionClient, ...]]:
     """Several clients at once, of one loaded model: each has a session of its own, as when they are served.

@@ -1,4 +1,4 @@
-"""What crossed the wire in a test, with its virtual times: to be read, compared, and kept as a golden file."""
+"""What crossed the wire in a test, with its virtual times: to be read, compared, kept as a golden file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import attrs
 
@@ -126,7 +126,7 @@ def _lines(text: str) -> list[str]:
 
 def recorder(
     transcript: Transcript, direction: str, now: Callable[[], float]
-) -> Callable[[str | bytes], Any]:
+) -> Callable[[str | bytes], object]:
     """What a transport calls with each message; `now()` is the time to note with it."""
 
     def record(message: str | bytes) -> None:

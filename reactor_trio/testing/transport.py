@@ -28,10 +28,8 @@ class MemoryTransport:
     """
 
     def __init__(self, incoming: Pipe, outgoing: Pipe, *, send_timeout: float) -> None:
-        self.incoming = incoming
-        """The direction that ends here."""
-        self.outgoing = outgoing
-        """The direction that begins here."""
+        self._in = incoming
+        self._out = outgoing
         self._send_timeout = send_timeout
         self._closed: TransportClosed | None = None
         # Nothing more is read: the closing handshake is done, or the connection has broken.
@@ -52,6 +50,11 @@ class MemoryTransport:
         """Called with each message that `receive` returns."""
         self.on_send: Listener = _ignore
         """Called with each message that `send` has written."""
+
+    @property
+    def pipes(self) -> tuple[Pipe, Pipe]:
+        """The direction that begins here, and the one that ends here."""
+        return self._out, self._in
 
     @property
     def last_received(self) -> float:
@@ -84,17 +87,19 @@ class MemoryTransport:
             self._is_receiving = False
 
     async def _next_read(self) -> None:
-        await _change(self.incoming, math.inf if self._stalled else self.incoming.next_event())
+        await _change(self._in, math.inf if self._stalled else self._in.next_event())
 
     def _read(self) -> list[str | bytes]:
         """Read what has arrived, up to a close; sees the end only when nothing is left to read."""
         messages: list[str | bytes] = []
         if self._stalled or self._ended:
             return messages
-        while not (messages and isinstance(self.incoming.first(), Close)):
-            was_there, item = self.incoming.read()
+        something = False
+        while not (messages and isinstance(self._in.first(), Close)):
+            was_there, item = self._in.read()
             if not was_there:
                 break
+            something = True
             self._last_received = trio.current_time()
             if isinstance(item, str | bytes):
                 if not self._is_closing:
@@ -102,18 +107,19 @@ class MemoryTransport:
                     self.on_receive(item)
             elif item is not None:
                 self._control(item)
-        if not messages and not self._ended and self.incoming.ended():
+        if not messages and not self._ended and self._in.ended():
             self._end(TransportClosed(1006, LOST))
-        self.incoming.notify()
+        if something or self._ended:  # there is room for the peer; and `aclose` may be waiting for the end
+            self._in.notify()
         return messages
 
     def _control(self, item: Ping | Pong | Close) -> None:
         match item:
             case Ping():
-                self.outgoing.accept(Pong(), 0)
+                self._out.accept(Pong(), 0)
             case Close(code, reason):
                 if not self._is_closing:
-                    self.outgoing.accept(Close(code, reason), 0)  # the other half of the handshake
+                    self._out.accept(Close(code, reason), 0)  # the other half of the handshake
                 self._end(TransportClosed(code, reason))
 
     def _end(self, closed: TransportClosed) -> None:
@@ -134,10 +140,10 @@ class MemoryTransport:
         if self._frozen or self._writing.locked() or self._fault() is not None:
             return False
         sizes = [_size(message) for message in messages]
-        if sum(sizes) > self.outgoing.room():
+        if sum(sizes) > self._out.room():
             return False
         for message, size in zip(messages, sizes, strict=True):
-            self.outgoing.accept(message, size)
+            self._out.accept(message, size)
             self.on_send(message)
         return True
 
@@ -155,14 +161,14 @@ class MemoryTransport:
                     await self._thawed.wait()
                     gives_up = trio.current_time() + self._send_timeout
                 self._check_open()
-                before, written = written, self.outgoing.accept(item, size, written)
+                before, written = written, self._out.accept(item, size, written)
                 if written == size:
                     return
                 if written > before:
                     gives_up = trio.current_time() + self._send_timeout
                 elif trio.current_time() >= gives_up:
                     self._give_up()
-                await _change(self.outgoing, min(gives_up, self.outgoing.refuses_at))
+                await _change(self._out, min(gives_up, self._out.refuses_at))
         except trio.Cancelled:
             self._torn = written > 0
             raise
@@ -181,7 +187,7 @@ class MemoryTransport:
         """What keeps this end from writing."""
         if self._closed is not None:
             return _again(self._closed)
-        return TransportClosed(1006, LOST) if self._torn or self.outgoing.refused() else None
+        return TransportClosed(1006, LOST) if self._torn or self._out.refused() else None
 
     async def ping(self) -> None:
         """See `Transport.ping`."""
@@ -195,7 +201,7 @@ class MemoryTransport:
         try:
             async with self._writing:
                 if self._fault() is None:
-                    self.outgoing.accept(Close(code, reason), 0)
+                    self._out.accept(Close(code, reason), 0)
                     self._closed, self._is_closing = TransportClosed(code, reason), True
             while self._is_closing and not self._ended:
                 if not self._is_receiving:
@@ -213,12 +219,12 @@ class MemoryTransport:
 
     def _abort(self) -> None:
         self._end(TransportClosed(1006, "closed by force"))
-        self.incoming.refuse(self.outgoing.finish())
-        self.incoming.notify()
+        self._in.refuse(self._out.finish())
+        self._in.notify()
 
     def cut(self) -> None:
         """Break the connection: what was on its way is lost, and each end notices when it reads or writes."""
-        for pipe in (self.incoming, self.outgoing):
+        for pipe in (self._in, self._out):
             pipe.break_at(trio.current_time())
 
     def stall(self) -> None:
@@ -235,7 +241,7 @@ class MemoryTransport:
         self._last_received = self.last_received
         self._stalled = self._frozen = False
         self._thawed.set()
-        self.incoming.notify()
+        self._in.notify()
 
 
 def memory_transport_pair(
@@ -252,8 +258,8 @@ def memory_transport_pair(
         for pipe in (up, down):
             pipe.break_at(time)
 
-    up = Pipe(network.up, network.draws(name, "up"), break_at)
-    down = Pipe(network.down, network.draws(name, "down"), break_at)
+    up = Pipe(network.link("up"), network.draws(name, "up"), break_at)
+    down = Pipe(network.link("down"), network.draws(name, "down"), break_at)
     client = MemoryTransport(down, up, send_timeout=send_timeout)
     server = MemoryTransport(up, down, send_timeout=send_timeout)
     return client, server

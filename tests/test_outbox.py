@@ -1,0 +1,151 @@
+"""The outbox: messages in order and bounded, frames replaced, and nothing lost when a sender is cancelled."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from reactor_trio.session.outbox import Outbox
+
+DEADLINE = 5.0
+"""Seconds after which a test hangs."""
+
+
+def outbox(max_messages: int = 3, max_bytes: int = 1000) -> Outbox:
+    return Outbox(max_messages=max_messages, max_bytes=max_bytes)
+
+
+async def test_messages_come_before_frames_and_only_the_newest_frame_of_a_track() -> None:
+    box = outbox()
+    box.put_frame("left", b"l0")
+    box.put_nowait("one")
+    box.put_frame("left", b"l1")
+    box.put_frame("right", b"r0")
+    await box.put("two")
+    assert await box.take() == ["one", "two", b"l1", b"r0"]
+    assert box.statistics().frames_replaced == 1
+
+
+async def test_it_is_full_by_number_and_by_bytes() -> None:
+    by_number, by_bytes = outbox(max_messages=2), outbox(max_bytes=10)
+    by_number.put_nowait("1")
+    by_number.put_nowait("2")
+    with pytest.raises(trio.WouldBlock):
+        by_number.put_nowait("3")
+    by_bytes.put_nowait("12345")
+    with pytest.raises(trio.WouldBlock):
+        by_bytes.put_nowait("ääää")  # eight bytes
+    by_bytes.put_nowait("12345")
+    assert by_bytes.statistics().bytes == 10
+
+
+async def test_a_message_larger_than_the_bound_is_let_in_alone() -> None:
+    box = outbox(max_bytes=10)
+    box.put_nowait("x" * 100)
+    with pytest.raises(trio.WouldBlock):
+        box.put_nowait("y")
+    assert await box.take() == ["x" * 100]
+    box.put_nowait("y")
+
+
+async def test_senders_wait_in_line_and_nobody_pushes_in() -> None:
+    box = outbox(max_messages=1)
+    box.put_nowait("0")
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            for number in (1, 2, 3):
+                nursery.start_soon(box.put, str(number))
+                await wait_all_tasks_blocked()
+            with pytest.raises(trio.WouldBlock):
+                box.put_nowait("pushing in")
+            taken = []
+            for _ in range(4):
+                taken += await box.take()
+                await wait_all_tasks_blocked()
+    assert taken == ["0", "1", "2", "3"]
+
+
+async def test_a_cancelled_sender_leaves_nothing_behind_and_frees_its_place() -> None:
+    box = outbox(max_messages=1)
+    box.put_nowait("0")
+    first = trio.CancelScope()
+
+    async def put_first() -> None:
+        with first:
+            await box.put("cancelled")
+
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(put_first)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(box.put, "second")
+            await wait_all_tasks_blocked()
+            first.cancel()
+            await wait_all_tasks_blocked()
+            assert await box.take() == ["0"]
+            await wait_all_tasks_blocked()
+            assert await box.take() == ["second"]
+
+
+async def test_a_cancelled_take_takes_nothing() -> None:
+    box = outbox()
+    with trio.move_on_after(0):
+        await box.take()
+    box.put_nowait("kept")
+    assert await box.take() == ["kept"]
+
+
+async def test_flushed_means_written_and_frame_written_means_its_own_track() -> None:
+    box = outbox()
+    done: list[str] = []
+
+    async def note(name: str, wait: object) -> None:
+        await wait  # type: ignore[misc]
+        done.append(name)
+
+    box.put_nowait("text")
+    box.put_frame("left", b"l0")
+    await box.take()
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(note, "flushed", box.flushed())
+            nursery.start_soon(note, "left", box.frame_written("left"))
+            nursery.start_soon(note, "right", box.frame_written("right"))
+            await wait_all_tasks_blocked()
+            assert done == ["right"], "nothing of it is being written"
+            assert not box.is_idle
+            with trio.move_on_after(0):
+                await box.take()  # which says that the last batch is written
+            assert box.is_idle
+    assert sorted(done) == ["flushed", "left", "right"]
+
+
+async def test_closing_lets_everybody_go_on() -> None:
+    box = outbox(max_messages=1)
+    box.put_nowait("0")
+    await box.take()
+    box.put_nowait("1")
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.put, "2")
+            nursery.start_soon(box.flushed)
+            await wait_all_tasks_blocked()
+            box.close()
+    box.put_nowait("thrown away")
+    await box.put("thrown away too")
+    box.put_frame("left", b"x")
+    assert box.statistics().messages == box.statistics().tracks == 0
+
+
+async def test_a_writer_can_be_woken_for_what_the_transport_has_begun() -> None:
+    box = outbox()
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_take_nothing, box)
+            await wait_all_tasks_blocked()
+            box.wake()
+
+
+async def _take_nothing(box: Outbox) -> None:
+    assert await box.take() == []
