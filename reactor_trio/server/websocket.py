@@ -80,6 +80,7 @@ class Connection(WebSocketConnection):
         self._frames = FrameReader(masked=not engine.client, max_message_bytes=self._max_message_size)
         self.received: list[str | bytes] = []
         """Whole messages that nobody has fetched yet."""
+        self._has_events = False
         # The answer to a client's handshake, until it is whole.
         self._head = bytearray()
         self._handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
@@ -113,11 +114,11 @@ class Connection(WebSocketConnection):
         data = await self.patient_stream.receive_some(RECEIVE_BYTES)
         if not data:  # which ends the body of a refusal that has no length
             refused = self._wsproto.state is ConnectionState.REJECTING
-            return refused and await self._take_refusal(b"")
+            return refused and await self._ask_engine(b"")
         if self._wsproto.state is ConnectionState.CONNECTING:
             return await self._take_handshake(data)
         if self._wsproto.state is ConnectionState.REJECTING:
-            return await self._take_refusal(data)
+            return await self._ask_engine(data)
         self._frames.feed(data)
         return await self._take_frames()
 
@@ -129,35 +130,36 @@ class Connection(WebSocketConnection):
         head, rest = bytes(self._head[:end]), bytes(self._head[end:])
         self._head.clear()
         try:
-            self._wsproto.receive_data(head)
+            if not await self._ask_engine(head):
+                return False
         except RemoteProtocolError:  # no handshake at all
             return False
-        if not await self._handle_events():
-            return False
         if self._wsproto.state is ConnectionState.REJECTING:
-            return not rest or await self._take_refusal(rest)  # no bytes would mean the end to the engine
+            return not rest or await self._ask_engine(rest)  # no bytes would mean the end to the engine
         self._frames.feed(rest)
         return await self._take_frames()
-
-    async def _take_refusal(self, data: bytes | bytearray) -> bool:
-        self._wsproto.receive_data(bytes(data))
-        return await self._handle_events()
 
     async def _take_frames(self) -> bool:
         if not await self._handle_events():
             return False
         while (frame := self._frames.next()) is not None:
             if isinstance(frame, bytearray):
-                self._wsproto.receive_data(bytes(frame))
-                if not await self._handle_events():
+                if not await self._ask_engine(frame):
                     return False
             elif self._wsproto.state is ConnectionState.OPEN:  # RFC 6455, 1.4: nothing after our close frame
                 self.received.append(frame)
         return True
 
+    async def _ask_engine(self, data: bytes | bytearray) -> bool:
+        self._has_events = True
+        self._wsproto.receive_data(bytes(data))
+        return await self._handle_events()
+
     async def _handle_events(self) -> bool:
-        for event in self._wsproto.events():
-            await self._handlers[type(event)](event)
+        if self._has_events:  # asking the engine costs more than reading a frame
+            for event in self._wsproto.events():
+                await self._handlers[type(event)](event)
+            self._has_events = False
         return self._reader_running and self._wsproto.state is not ConnectionState.CLOSED
 
     async def _handle_message_event(self, event: TextMessage | BytesMessage) -> None:
