@@ -1,8 +1,8 @@
 """The pytest plugin of `reactor_trio.testing`: virtual time for tests, and no leak goes unseen.
 
-It is a module of its own, outside the package, because pytest imports it at the start of every run: importing
-anything from `reactor_trio` imports NumPy and Trio, and most tests have nothing to do with it. What it does is
-in `reactor_trio/testing`, which is imported by the first test that needs it.
+It is a module of its own, outside the package, because pytest imports it at the start of a run: to import
+anything of `reactor_trio` is to import NumPy and Trio, and most tests have no use for it. What it does
+is in `reactor_trio/testing`, which is imported by the first test that needs it.
 
 - fixture `reactor_session`: `open_session`, in virtual time also in an async test (with pytest-trio);
 - fixture `virtual_clock`: a clock that jumps over waiting; tests of pytest-trio that ask for it run under it;
@@ -83,17 +83,18 @@ def reactor_session(virtual_clock: MockClock) -> Callable[..., Any]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """Watch the sessions that the test and its fixtures make; let an async test run in virtual time."""
-    _kinds(item)  # a wrong marker fails early
-    if _is_async(item) and (_marked_seconds(item) is not None or _wants_virtual_time(item)):
-        item.add_marker(pytest.mark.trio(run=_runner(item)), append=False)
-    if "reactor_trio" not in sys.modules and not _wants_virtual_time(
-        item
-    ):  # nothing to watch; and nothing to import
-        return (yield)
-    from reactor_trio.testing import LeakWatch
+    wants_virtual_time = _wants_virtual_time(item)
+    if "reactor_trio" in sys.modules or wants_virtual_time:  # else there is nothing to watch
+        from reactor_trio.testing import LeakWatch
 
-    item.stash[_watch] = LeakWatch().__enter__()
-    return (yield)
+        item.stash[_watch] = LeakWatch().__enter__()
+    result = yield
+    # Wrong markers fail here, once pytest has set up what its teardown expects.
+    _kinds(item)
+    _marked_seconds(item)
+    if _is_async(item) and (item.get_closest_marker("virtual_seconds") or wants_virtual_time):
+        item.add_marker(pytest.mark.trio(run=_runner(item)), append=False)
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -132,6 +133,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _is_async(item: pytest.Item) -> bool:
+    """Whether pytest-trio runs it."""
     is_coroutine = inspect.iscoroutinefunction(getattr(item, "obj", None))
     return is_coroutine and item.get_closest_marker("trio") is not None
 

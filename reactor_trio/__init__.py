@@ -16,6 +16,7 @@ from __future__ import annotations
 from reactor_trio.authoring.client_info import ClientInfo
 from reactor_trio.authoring.decorators import connected, disconnected, event, file_uploaded
 from reactor_trio.authoring.fields import InputField, MessageField
+from reactor_trio.authoring.identity import AuthRequest, Identity
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.authoring.model import ReactorModel
 from reactor_trio.authoring.tracks import Audio, Output, Video
@@ -24,8 +25,10 @@ from reactor_trio.errors import CommandError, ReactorError
 
 __all__ = [
     "Audio",
+    "AuthRequest",
     "ClientInfo",
     "CommandError",
+    "Identity",
     "InputField",
     "MessageField",
     "ModelMessage",

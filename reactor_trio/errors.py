@@ -7,6 +7,7 @@
     ├── TransportClosed           the peer left, or the network took it away
     │   └── TransportStalled      ... by accepting no byte for `send_timeout` seconds
     ├── NoSession                 a bug in the model: `send` or `emit` outside a session
+    ├── BadModelSetting           a bug in the model: an `fps` or `buffer_size` that cannot be used
     └── ModelNotFound             the operator named a model or an option that does not exist
 
 Mistakes in the declaration of a model are plain `TypeError`s, raised when the class is made.
@@ -33,7 +34,7 @@ class CommandError(ReactorError):
     """Raised by a handler to refuse a command; the client is sent both arguments.
 
     On the client's side `Client.call` raises it with what the server answered: there `event`,
-    `upload_id` and `errors` are filled in where the server named them.
+    `upload_id`, `errors` and `retry_after` (seconds) are filled in where the server named them.
 
     Raises `ValueError` if `code` is not of the form `[a-z][a-z0-9_]*`.
     """
@@ -46,6 +47,7 @@ class CommandError(ReactorError):
         event: str | None = None,
         upload_id: str | None = None,
         errors: Sequence[FieldError] = (),
+        retry_after: float | None = None,
     ) -> None:
         if not _CODE.fullmatch(code):
             raise ValueError(f"an error code is [a-z][a-z0-9_]*, not {code!r}")
@@ -55,9 +57,12 @@ class CommandError(ReactorError):
         self.event = event
         self.upload_id = upload_id
         self.errors = tuple(errors)
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
-        details = "".join(f"\n  {error}" for error in self.errors)
+        # The message of a payload with one fault is that fault.
+        says_more = [str(error) for error in self.errors] != [self.message]
+        details = "".join(f"\n  {error}" for error in self.errors) if says_more else ""
         return f"{self.code}: {self.message}{details}"
 
 
@@ -76,7 +81,7 @@ class ProtocolError(ReactorError):
     """The client's message is answered with `reactor.error` (DESIGN, section 3.3).
 
     `code` is the wire code; `reply_to` the message's own `id` where one could be read; `data` holds
-    the further fields of the answer (`event`, `upload_id`).
+    the further fields of the answer (`event`, `upload_id`, `retry_after` in seconds).
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class ProtocolError(ReactorError):
         reply_to: str | int | None = None,
         event: str | None = None,
         upload_id: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(code, message)
         self.code = code
@@ -94,13 +100,16 @@ class ProtocolError(ReactorError):
         self.reply_to = reply_to
         self.event = event
         self.upload_id = upload_id
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
 
 class InvalidPayload(ProtocolError):
-    """A payload that does not fit: every fault is listed, each at its own path.
+    """A payload that does not fit: every fault is listed in `errors`, each at its own path.
+
+    The message is the first of them, and how many more there are.
 
     `code` is `invalid_payload`, unless all that is wrong concerns an upload (`unresolved_upload`,
     `upload_type`, `upload_too_large`).
@@ -108,7 +117,8 @@ class InvalidPayload(ProtocolError):
 
     def __init__(self, errors: Sequence[FieldError], *, code: str = "invalid_payload", **where: Any) -> None:
         self.errors = tuple(errors)
-        super().__init__(code, "; ".join(map(str, self.errors)), **where)
+        more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+        super().__init__(code, "".join(map(str, self.errors[:1])) + more, **where)
 
 
 class TransportClosed(ReactorError):
@@ -129,6 +139,10 @@ class TransportStalled(TransportClosed):
 
 class NoSession(ReactorError):
     """`send`, `emit` or `client` was used on a model that is not serving a session."""
+
+
+class BadModelSetting(ReactorError, ValueError):
+    """What `load` left in `fps` or `buffer_size` cannot be used."""
 
 
 class ModelNotFound(ReactorError):

@@ -26,7 +26,9 @@ class StrictTransport:
     second `send_nowait` is taken only in part, and must be ended by the next write.
     """
 
-    def __init__(self, *, send_timeout: float, capacity: float = math.inf, short_writes: bool = False) -> None:
+    def __init__(
+        self, *, send_timeout: float, capacity: float = math.inf, short_writes: bool = False
+    ) -> None:
         self.faults: list[str] = []
         self.read: list[tuple[float, str | bytes]] = []
         self.close_code: int | None = None

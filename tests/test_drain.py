@@ -98,7 +98,8 @@ async def test_a_second_signal_cancels_at_once(autojump_clock: MockClock) -> Non
 async def test_a_thread_that_goes_on_ends_the_process_and_is_named(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    executor = FakeExecutor(RunningCall("device:cuda:0", "Painter.forward", trio.current_time()))
+    now = trio.current_time()
+    executor = FakeExecutor(RunningCall("device:cuda:0", "Painter.forward", now, now))
     assert await obey(FakeServer(), executor, signals_at=(1, 2)) == pytest.approx(2 + THREAD_SECONDS)
     expected = "Stopped without waiting for: Painter.forward in lane device:cuda:0, for 7 s\n"
     assert capsys.readouterr().err == expected

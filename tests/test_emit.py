@@ -292,6 +292,9 @@ async def test_emit_is_paced_with_nobody_reading() -> None:
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
 @virtually
 async def test_an_impossible_rate_is_refused_when_the_model_is_loaded(fps: float) -> None:
-    with pytest.raises(ValueError, match="fps must be a finite number > 0"):
-        async with open_session(type("Impossible", (ReactorModel,), {"fps": fps})):
+    def load(self: Any, config: dict[str, Any]) -> None:
+        self.fps = fps
+
+    with pytest.raises(ValueError, match=r"Impossible\.fps is a finite number > 0"):
+        async with open_session(type("Impossible", (ReactorModel,), {"load": load})):
             raise AssertionError("unreachable")

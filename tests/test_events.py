@@ -88,7 +88,7 @@ def declared(cls: Any) -> Any:
 def test_a_signature_becomes_an_event() -> None:
     class Painter(Base):
         @event(name="set_prompt", description="Change it", dedupe=True)
-        async def change(self, prompt: str, client: Any, seed: int = 3) -> None: ...
+        async def change(self, prompt: str, client: ClientInfo, seed: int = 3) -> None: ...
 
         @event
         def reset(self) -> None: ...
@@ -253,7 +253,7 @@ def test_hooks() -> None:
             return "bye"
 
         @file_uploaded
-        def got(self, client: Any, uploaded_file: UploadedFile) -> Any:
+        def got(self, client: ClientInfo, uploaded_file: UploadedFile) -> Any:
             return (client, uploaded_file)
 
     found = declared(Painter)

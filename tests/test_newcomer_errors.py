@@ -40,6 +40,8 @@ from reactor_trio.testing import load_host, open_session
 from serving import PROCESS_TIMEOUT, ROOT
 from virtual import virtually
 
+LINES = Path(__file__).read_text().splitlines()
+
 
 class Said(ModelMessage):
     text: str
@@ -52,7 +54,9 @@ class Picture(Output):
 # ---- the parameter `client`
 
 
-@pytest.mark.parametrize("annotation", [..., ClientInfo, "ClientInfo", "reactor_trio.ClientInfo", "Elsewhere.ClientInfo"])
+@pytest.mark.parametrize(
+    "annotation", [..., ClientInfo, "ClientInfo", "reactor_trio.ClientInfo", "Elsewhere.ClientInfo"]
+)
 @pytest.mark.parametrize("decorator", [event, connected])
 def test_client_may_be_left_bare_or_be_annotated_client_info(annotation: Any, decorator: Any) -> None:
     def go(self: Any, client: Any) -> None: ...
@@ -140,8 +144,14 @@ async def async_generator(self: Any, config: Any = None) -> AsyncIterator[int]:
     ("members", "message"),
     [
         ({"run": plain_run}, "Model.run is awaited: write `async def run(self)`"),
-        ({"run": generator_run}, "Model.run cannot have a `yield`: frames go out with `await self.emit(...)`"),
-        ({"run": async_generator}, "Model.run cannot have a `yield`: frames go out with `await self.emit(...)`"),
+        (
+            {"run": generator_run},
+            "Model.run cannot have a `yield`: frames go out with `await self.emit(...)`",
+        ),
+        (
+            {"run": async_generator},
+            "Model.run cannot have a `yield`: frames go out with `await self.emit(...)`",
+        ),
         ({"load": async_generator}, "Model.load cannot have a `yield`: it is called, not iterated over"),
         ({"load": generator_run}, "Model.load cannot have a `yield`: it is called, not iterated over"),
         ({"fps": "30"}, "Model.fps is a finite number > 0, in frames per second, not '30'"),
@@ -185,6 +195,11 @@ def test_what_run_load_and_the_settings_may_be() -> None:
     class Mixed(Mixin, ReactorModel): ...
 
 
+class Late(ReactorModel):
+    def load(self, config: dict[str, Any]) -> None:
+        vars(self).update(config)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -196,10 +211,6 @@ def test_what_run_load_and_the_settings_may_be() -> None:
 )
 @virtually
 async def test_a_setting_that_load_spoils_is_told(values: dict[str, Any], message: str) -> None:
-    class Late(ReactorModel):
-        def load(self, config: dict[str, Any]) -> None:
-            vars(self).update(config)
-
     with pytest.raises(BadModelSetting) as caught:
         await load_host(Late, values)
     assert str(caught.value) == message
@@ -219,6 +230,7 @@ class Forgetful(ReactorModel):
         await self.connected.wait()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.send, Said("from a nursery"))
+            await trio.sleep_forever()
 
     @event
     def forget_send(self) -> None:
@@ -258,8 +270,7 @@ class Forgetful(ReactorModel):
 )
 @virtually
 async def test_a_forgotten_await_is_told_once_with_its_place(method: str, lost: str) -> None:
-    lines = Path(__file__).read_text().splitlines()
-    line = next(number for number, line in enumerate(lines, 1) if line.endswith(f"# FORGOTTEN {method}"))
+    line = next(number for number, line in enumerate(LINES, 1) if line.endswith(f"# FORGOTTEN {method}"))
     with warnings.catch_warnings(record=True) as warned, structlog.testing.capture_logs() as logs:
         warnings.simplefilter("always")
         async with open_session(Forgetful) as client:
@@ -344,7 +355,10 @@ def test_a_name_goes_to_event_by_keyword() -> None:
 )
 def test_a_mutable_default_has_its_remedy(annotation: Any, default: Any, remedy: str) -> None:
     text = with_field(annotation, default)
-    assert text == f"the default does not fit: {default!r} is mutable, and would be shared by all calls; {remedy}"
+    assert (
+        text
+        == f"the default does not fit: {default!r} is mutable, and would be shared by all calls; {remedy}"
+    )
 
 
 def test_none_for_what_is_not_optional_has_its_remedy() -> None:
@@ -359,8 +373,8 @@ def test_bytes_are_an_upload() -> None:
 
 def test_other_types_list_what_is_supported() -> None:
     assert with_field(set[str]) == (
-        "the type set[str] is not supported; a field is int, float, str, bool, Literal, Enum, T | None, list[T], "
-        "tuple, dict[str, V], an attrs class, a dataclass, UploadedFile or Any"
+        "the type set[str] is not supported; a field is int, float, str, bool, Literal, Enum, T | None, "
+        "list[T], tuple, dict[str, V], an attrs class, a dataclass, UploadedFile or Any"
     )
 
 
@@ -450,7 +464,7 @@ async def test_an_unknown_event_is_told_which_there_are() -> None:
 @virtually
 async def test_a_model_without_events_says_so_and_many_are_cut_off() -> None:
     async with open_session(ReactorModel) as client:
-        with pytest.raises(CommandError, match="no event 'say'; it has none$"):
+        with pytest.raises(CommandError, match=r"no event 'say'; it has none$"):
             await client.call("say")
     members = {f"event_{number}": event(name=f"event_{number}")(lambda self: None) for number in range(25)}
     async with open_session(type("Many", (ReactorModel,), members)) as client:
@@ -485,10 +499,11 @@ def test_the_list_of_faults_is_printed_where_it_says_more() -> None:
 
 @virtually
 async def test_a_model_without_tracks_sends_no_video() -> None:
-    async with open_session(Wordy) as client:
-        with pytest.raises(ValueError, match="^this model sends no video$"):
+    silent = type("Silent", (ReactorModel,), {"__module__": "a_module_without_outputs"})
+    async with open_session(silent) as client:
+        with pytest.raises(ValueError, match=r"^this model sends no video$"):
             await client.frame()
-        with pytest.raises(ValueError, match="^no track 'main'; this model sends none$"):
+        with pytest.raises(ValueError, match=r"^no track 'main'; the model sends none$"):
             await client.frame("main")
 
 
@@ -497,7 +512,7 @@ async def test_nothing_listens() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         with trio.fail_after(PROCESS_TIMEOUT):
-            with pytest.raises(OSError, match=f"^nothing listens at 127.0.0.1:{port}$") as caught:
+            with pytest.raises(OSError, match=rf"^nothing listens at 127.0.0.1:{port}$") as caught:
                 async with open_client(f"ws://127.0.0.1:{port}"):
                     pass
             assert caught.value.__suppress_context__
@@ -601,7 +616,9 @@ def test_a_mistake_between_classes_is_a_short_text(tmp_path: Path) -> None:
 
 
 def test_an_option_is_named_as_it_is_typed(tmp_path: Path) -> None:
-    (tmp_path / "good.py").write_text("from reactor_trio import ReactorModel\nclass Good(ReactorModel): ...\n")
+    (tmp_path / "good.py").write_text(
+        "from reactor_trio import ReactorModel\nclass Good(ReactorModel): ...\n"
+    )
     status, lines = serve_fails(tmp_path, "good.py", "--heartbeat", "0")
     assert status == 2
-    assert lines[-1] == "Error: Invalid value for --heartbeat: must be > 0: 0.0"
+    assert lines[-1] == "Error: --heartbeat must be > 0: 0.0"

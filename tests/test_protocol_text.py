@@ -227,7 +227,7 @@ def test_an_error_carries_all_that_it_knows() -> None:
         names.ERROR,
         {
             "code": "invalid_payload",
-            "message": "boxes[2].width: missing; x: must be a number",
+            "message": "boxes[2].width: missing (and 1 more)",
             "event": "draw",
             "upload_id": "u",
             "errors": [

@@ -81,7 +81,7 @@ class FakeHost:
         self.stuck = stuck
         self.sessions: list[EchoSession] = []
 
-    def session(self, transport: Transport, *, address: str = "", early: Any = ()) -> EchoSession:
+    def session(self, transport: Transport, *, address: str = "", **options: Any) -> EchoSession:
         self.sessions.append(EchoSession(transport, address, stuck=self.stuck))
         return self.sessions[-1]
 

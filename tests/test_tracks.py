@@ -61,5 +61,5 @@ def test_anything_else_is_refused(annotation: Any, default: Any) -> None:
 
 
 def test_a_sample_rate_is_positive() -> None:
-    with pytest.raises(ValueError, match="sample_rate"):
+    with pytest.raises(TypeError, match="sample_rate"):
         Audio(sample_rate=0)

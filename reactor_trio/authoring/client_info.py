@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
+
+if TYPE_CHECKING:
+    from reactor_trio.authoring.identity import Identity
 
 
 @attrs.frozen
@@ -15,3 +20,5 @@ class ClientInfo:
     """When the session began, in seconds of the runtime's clock."""
     address: str
     """Where the client connects from, such as `192.0.2.7:51234`; empty where there is no network."""
+    identity: Identity | None = None
+    """Who it is, where the server asks (`--token`, `--jwt-key`, `server.authenticate`); else None."""

@@ -88,6 +88,8 @@ def file_uploaded(function: Any = None, /) -> Any:
 
 def _apply(decorator: str, marker: EventMarker | HookMarker, function: Any) -> Any:
     def mark(target: Any) -> Any:
+        if isinstance(target, str) and isinstance(marker, EventMarker):
+            raise TypeError(f'@event marks a method; its name is said so: @event(name="{target}")')
         name = getattr(target, "__qualname__", None) or repr(target)
         if not callable(target) and not isinstance(target, staticmethod | classmethod):
             raise TypeError(f"{decorator} marks a method, not {name}")

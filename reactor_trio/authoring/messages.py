@@ -6,14 +6,16 @@ import contextlib
 import dataclasses
 import inspect
 import re
+import typing
 from typing import Any, ClassVar, dataclass_transform
 
 import attrs
 
 from reactor_trio.authoring.fields import MessageField
-from reactor_trio.authoring.records import RecordType, field_names, make_record
+from reactor_trio.authoring.records import RecordType, field_names, make_record, missing_annotation
 from reactor_trio.contract.hints import Unresolved
 from reactor_trio.contract.serialise import check_message_type
+from reactor_trio.contract.types import name_of
 
 _ACRONYM_END = re.compile(r"([A-Z]+)([A-Z][a-z])")
 _WORD_END = re.compile(r"([a-z0-9])([A-Z])")
@@ -41,6 +43,7 @@ class ModelMessage(metaclass=RecordType):
         super().__init_subclass__(**kwargs)
         # Read before a dataclass on top writes a docstring of its own.
         description = cleaned_docstring(cls)
+        _check_annotated(cls)
         if not make_record(cls):
             return
         cls.__wire_name__ = wire_name(cls)
@@ -49,6 +52,17 @@ class ModelMessage(metaclass=RecordType):
         # An annotation may name a class further down in the file; `read_contract` looks again.
         with contextlib.suppress(Unresolved):
             check_message_type(cls)
+
+
+def _check_annotated(cls: type) -> None:
+    """`prompt = str` would be no field, but a class attribute that no one misses."""
+    annotated = inspect.get_annotations(cls)
+    for name, value in vars(cls).items():
+        is_nested = getattr(value, "__qualname__", "").startswith(f"{cls.__qualname__}.")
+        is_type = isinstance(value, type) or typing.get_origin(value) is not None or value is Any
+        # A class's name, in capitals, may well be an alias.
+        if is_type and name[0].islower() and name not in annotated and not is_nested:
+            raise TypeError(missing_annotation(cls, name, f"{name}: {name_of(value)}"))
 
 
 def wire_name(cls: type) -> str:

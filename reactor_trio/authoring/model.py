@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 import trio
 
+from reactor_trio.authoring.calls import Call
 from reactor_trio.compute.executor import device_lane
 from reactor_trio.contract.events import Declarations, read_declarations
+from reactor_trio.contract.lifecycle import check_lifecycle
 from reactor_trio.errors import NoSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from reactor_trio.authoring.client_info import ClientInfo
     from reactor_trio.authoring.connected import Connected
@@ -63,7 +65,8 @@ class ReactorModel:
     `copy.copy(prototype)`: what `load` stored is shared by all sessions, by reference, and what a handler
     or `run` assigns to `self` is the session's own. So a mutable container made in `load` is shared.
 
-    A mistake in the declaration of events and hooks is a `TypeError` when the class is made.
+    A mistake in the declaration of events and hooks is a `TypeError` when the class is made. `send`, `emit`
+    and `compute` are to be awaited; one that was not is an error in the log, with its place.
     """
 
     fps: float = 30.0
@@ -97,6 +100,7 @@ class ReactorModel:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__declarations__ = read_declarations(cls)
+        check_lifecycle(cls)
 
     def load(self, config: dict[str, Any]) -> Any:
         """Bring the weights in: called once in the process, before any client is accepted.
@@ -113,15 +117,20 @@ class ReactorModel:
         """
         await trio.sleep_forever()
 
-    async def send(self, message: ModelMessage) -> None:
+    def send(self, message: ModelMessage) -> Coroutine[Any, Any, None]:
         """Send a message to the client, after all that was sent before; waits while the client is behind.
 
         Raises `TypeError` if a value in it cannot be serialised. In `@disconnected` it does nothing. If
         cancelled, the message was not sent.
         """
+        return Call(self, "send", self._reactor_send(message))
+
+    async def _reactor_send(self, message: ModelMessage) -> None:
         await self._session_port("send").send(message)
 
-    async def emit(self, output: Output, drop: bool = False, compute_time: float | None = None) -> bool:
+    def emit(
+        self, output: Output, drop: bool = False, compute_time: float | None = None
+    ) -> Coroutine[Any, Any, bool]:
         """Show one frame, or a batch of frames, of each track of `output`; returns whether it was taken.
 
         Video is `(H, W, 3)` or `(N, H, W, 3)`, RGB, uint8 or float in [0, 1], as numpy array or as torch
@@ -133,14 +142,20 @@ class ReactorModel:
         Raises `ValueError`, with track, shape and dtype, for anything else. In `@disconnected` it returns
         False. If cancelled, the output was not taken.
         """
+        return Call(self, "emit", self._reactor_emit(output, drop, compute_time))
+
+    async def _reactor_emit(self, output: Output, drop: bool, compute_time: float | None) -> bool:
         return await self._session_port("emit").emit(output, drop=drop, compute_time=compute_time)
 
-    async def compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Run blocking work in a worker thread and return its result; one call at a time for each device.
 
         The loop that serves every client goes on meanwhile. If cancelled while waiting for the device, `fn`
         is not called; if cancelled later, this waits for `fn` to end, since a thread cannot be stopped.
         """
+        return Call(self, "compute", self._reactor_compute(fn, *args, **kwargs))
+
+    async def _reactor_compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._reactor_executor is None:
             raise NoSession("compute() needs the runtime: it can be used from load() on")
         return await self._reactor_executor.run(device_lane(self.device), fn, *args, **kwargs)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FIELDS: Final = "__record_fields__"
-_FIELD_INFO = (MessageFieldInfo, dataclasses.Field, type(attrs.field()))
+_FIELD_INFO = (MessageFieldInfo, InputFieldInfo, dataclasses.Field, type(attrs.field()))
 
 
 class RecordType(type):
@@ -54,7 +54,7 @@ def make_record(cls: type) -> bool:
     annotated = [name for name, kind in inspect.get_annotations(cls).items() if not is_class_var(kind)]
     for name, value in vars(cls).items():
         if isinstance(value, _FIELD_INFO) and name not in annotated:
-            raise TypeError(f"{cls.__qualname__}.{name} has no annotation")
+            raise TypeError(_unannotated(cls, name, value))
     own = {name: _field(cls, name, vars(cls).get(name, MISSING)) for name in annotated}
     _check_order(cls, own)
     for name, field in own.items():
@@ -70,6 +70,16 @@ def make_record(cls: type) -> bool:
 def field_names(cls: type) -> tuple[str, ...]:
     """The fields of a class that `make_record` has seen, its bases' first."""
     return tuple(field.name for field in attrs.fields(cls))
+
+
+def missing_annotation(cls: type, name: str, remedy: str) -> str:
+    """The words for a field that was written with `=`, and what to write."""
+    return f"{cls.__qualname__}.{name} has no annotation: write `{remedy}`, with a colon"
+
+
+def _unannotated(cls: type, name: str, value: Any) -> str:
+    specifier = "MessageField" if isinstance(value, MessageFieldInfo | InputFieldInfo) else "field"
+    return f"{cls.__qualname__}.{name} has no annotation: write `{name}: TYPE = {specifier}(...)`"
 
 
 def _field(cls: type, name: str, value: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 import attrs
 
-from reactor_trio.authoring.records import RecordType, make_record
+from reactor_trio.authoring.records import RecordType, make_record, missing_annotation
 from reactor_trio.contract.hints import Unresolved, class_hints, is_class_var
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 else:
 
+    def _check_rate(track, attribute, rate):
+        if isinstance(rate, bool) or not isinstance(rate, int) or rate <= 0:
+            raise TypeError(f"Audio(sample_rate={rate!r}): a sample rate is a whole number > 0")
+
     @attrs.frozen
     class Video:
         """Annotation of a video track: frames `(H, W, 3)` or batches `(N, H, W, 3)`, uint8 RGB."""
@@ -44,7 +49,7 @@ else:
         As the field's default, `Audio(sample_rate=24000)` sets the rate; the field stays required.
         """
 
-        sample_rate: int = attrs.field(default=48_000, validator=attrs.validators.gt(0))
+        sample_rate: int = attrs.field(default=48_000, validator=_check_rate)
         """Samples per second and channel."""
 
 
@@ -75,17 +80,29 @@ class Output(metaclass=RecordType):
         super().__init_subclass__(**kwargs)
         if "__tracks__" in vars(cls):
             return  # The copy that a `slots=True` on top has made.
+        _check_annotated(cls)
         tracks = {track.name: track for track in cls.__tracks__}
         tracks.update({track.name: track for track in _own_tracks(cls)})
         make_record(cls)
         cls.__tracks__ = tuple(tracks.values())
 
 
+def _check_annotated(cls: type) -> None:
+    """`main_video = Video` would be no track, but a class attribute that no one misses."""
+    annotated = inspect.get_annotations(cls)
+    for name, value in vars(cls).items():
+        kind = value if isinstance(value, type) else type(value)
+        if name in annotated or kind not in (Video, Audio):
+            continue
+        options = f" = {value!r}" if value not in (kind, kind()) else ""
+        raise TypeError(missing_annotation(cls, name, f"{name}: {kind.__name__}{options}"))
+
+
 def _own_tracks(cls: type) -> list[TrackSpec]:
     try:
         hints = class_hints(cls)
     except Unresolved as exc:
-        raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from exc
+        raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
     own = vars(cls).get("__annotations__", {})
     return [_track(cls, name, hint) for name, hint in hints.items() if name in own and not is_class_var(hint)]
 

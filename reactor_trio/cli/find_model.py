@@ -34,6 +34,8 @@ class ModelChoice:
     name: str | None = None
     """What it is called; None: as its class."""
     config: dict[str, Any] = attrs.field(factory=dict)
+    authenticate: str | None = None
+    """The function that decides who may come in: `module:function` or `path/to/file.py:function`."""
 
 
 class ModelImportError(Exception):
@@ -65,10 +67,16 @@ def _read_project(path: Path) -> ModelChoice:
         config = read_yaml(path.parent / config)
     if not isinstance(config, dict):
         raise ModelNotFound(f"{path.name}: runtime.config should be a mapping, or the path of a YAML file")
-    place, colon, class_name = _split(target)
-    if _is_path(place):
-        target = f"{path.parent / place}{colon}{class_name}"
-    return ModelChoice(target, name, config)
+    authenticate = _section(data, "server").get("authenticate")
+    if authenticate is not None and not (isinstance(authenticate, str) and ":" in authenticate):
+        raise ModelNotFound(f"{path.name}: server.authenticate should be module:function")
+    hook = None if authenticate is None else _beside(path, authenticate)
+    return ModelChoice(_beside(path, target), name, config, hook)
+
+
+def _beside(project: Path, target: str) -> str:
+    place, colon, name = _split(target)
+    return f"{project.parent / place}{colon}{name}" if _is_path(place) else target
 
 
 def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -130,6 +138,16 @@ def find_model(target: str) -> type[ReactorModel]:
     return _pick(module, place, class_name)
 
 
+def find_hook(target: str) -> Any:
+    """Import the function that `server.authenticate` names; errors are those of `find_model`."""
+    place, _, name = _split(target)
+    module = _import_file(Path(place)) if _is_path(place) else _import_module(place)
+    hook = getattr(module, name, None)
+    if not callable(hook):
+        raise ModelNotFound(f"server.authenticate: {place} has no function {name}")
+    return hook
+
+
 def _split(target: str) -> tuple[str, str, str]:
     place, colon, class_name = target.rpartition(":")
     if colon and class_name.isidentifier():
@@ -146,6 +164,9 @@ def _import_file(path: Path) -> ModuleType:
         raise ModelNotFound(f"there is no file {path}")
     # A name that no other module has: a model's file may well be called like a library.
     name = f"reactor_model_{path.stem}"
+    imported = sys.modules.get(name)
+    if imported is not None and imported.__file__ == str(path):
+        return imported  # a hook beside the model: the file is run once
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ModelNotFound(f"{path} is no Python file")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,19 +18,24 @@ import click
 import outcome
 import trio
 
+from reactor_trio.cli.auth import jwt_options, take_authenticate
 from reactor_trio.cli.find_model import (
     DEMO,
     ModelImportError,
     apply_overrides,
     choose,
+    find_hook,
     find_model,
     read_yaml,
 )
 from reactor_trio.compute.executor import ThreadExecutor
-from reactor_trio.errors import ModelNotFound
+from reactor_trio.compute.watchdog import Watchdog, watching
+from reactor_trio.contract.contract import read_contract
+from reactor_trio.errors import BadModelSetting, ModelNotFound
 from reactor_trio.server.drain import serve_process
 from reactor_trio.server.listeners import ListenError
 from reactor_trio.server.logs import LEVELS, LogFormat, configure_logging
+from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.tls import load_context
@@ -36,10 +43,10 @@ from reactor_trio.session.limits import Limits
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
-    from types import TracebackType
+    from collections.abc import Callable, Iterator
 
     from reactor_trio.cli.find_model import ModelChoice
+    from reactor_trio.server.auth import Authenticate
     from reactor_trio.session.host import ModelHost
 
 LIMITS = {
@@ -52,6 +59,8 @@ LIMITS = {
     "upload_timeout": "How long a command waits for its upload, in seconds.",
     "max_queued_events": "Commands of a session that may wait.",
     "max_defer": "How long newer commands may push a deduplicated one back, in seconds.",
+    "max_events_per_second": "Commands of a session in a second, and at once; 0: no limit.",
+    "max_bytes_per_second": "Bytes of uploads and media of a session in a second; 0: no limit.",
     "max_queued_messages": "Messages that may wait for a client.",
     "max_queued_bytes": "Bytes of messages that may wait for a client.",
     "max_bad_messages": "Unreadable messages in a row that end a session.",
@@ -61,6 +70,8 @@ LIMITS = {
     "hook_timeout": "What @disconnected may take, in seconds.",
 }
 """Each field of `Limits`, and what its option's help says."""
+
+_OUR_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class Refusal(click.ClickException):
@@ -128,6 +139,7 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--token", envvar="REACTOR_TOKEN", show_envvar=True, help="What clients must show to be let in."
 )
+@jwt_options
 @click.option("--no-auth", is_flag=True, help="Let anyone in who can reach the address.")
 @click.option(
     "--allow-origin",
@@ -157,6 +169,19 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Seconds that sessions have to end on SIGTERM.",
 )
+@click.option(
+    "--stuck-timeout",
+    type=float,
+    default=300.0,
+    show_default=True,
+    help="Seconds that a call may keep the model's device until /health says failed; 0: for ever.",
+)
+@click.option(
+    "--watchdog/--no-watchdog",
+    default=True,
+    show_default=True,
+    help="Log which line of the model blocks all clients, if one does.",
+)
 @_limit_options
 def serve(
     model: str | None,
@@ -164,6 +189,7 @@ def serve(
     overrides: tuple[str, ...],
     log_format: LogFormat,
     log_level: str,
+    watchdog: bool,
     **options: Any,
 ) -> None:
     """Serve MODEL to WebSocket clients.
@@ -172,9 +198,10 @@ def serve(
     Without it, reactor.yaml in the current folder says what to serve; without that, it is the demo.
     """
     configure_logging(log_format, log_level)
-    limits, settings = _settings(options)
     try:
         choice = choose(model, Path.cwd())
+        hook = find_hook(choice.authenticate) if choice.authenticate else None
+        limits, settings = _settings(options, hook)
         config = apply_overrides(read_yaml(config_file) if config_file else choice.config, overrides)
         if choice.target.startswith(DEMO.partition(":")[0]):
             _require_torch()
@@ -184,17 +211,24 @@ def serve(
     except ModelImportError as exc:
         _print_traceback(exc.__cause__ or exc)
         raise SystemExit(1) from None
+    try:
+        read_contract(model_class)
+    except TypeError as exc:  # two classes that do not go together: there is no line to show
+        raise Failure(str(exc)) from None
     name = choice.name or model_class.__name__
-    _run(name, settings, partial(_load, model_class, config, choice, limits))
+    _run(name, settings, partial(_load, model_class, config, choice, limits), has_watchdog=watchdog)
 
 
-def _settings(options: dict[str, Any]) -> tuple[Limits, ServerSettings]:
+def _settings(options: dict[str, Any], hook: Authenticate | None) -> tuple[Limits, ServerSettings]:
     try:
         limits = Limits(**{name: options.pop(name) for name in LIMITS})
         context = _ssl_context(options.pop("certfile"), options.pop("keyfile"))
-        return limits, ServerSettings(ssl_context=context, **options)
+        authenticate = take_authenticate(options, hook)
+        return limits, ServerSettings(ssl_context=context, authenticate=authenticate, **options)
     except ValueError as exc:
-        raise Refusal(str(exc)) from None
+        # attrs says `'send_timeout' must be > 0: 0.0`, the operator `--send-timeout`.
+        text = re.sub(r"^'(\w+)'(?= must )", lambda field: f"--{field[1].replace('_', '-')}", str(exc))
+        raise Refusal(text) from None
 
 
 def _ssl_context(certfile: Path | None, keyfile: Path | None) -> ssl.SSLContext | None:
@@ -218,22 +252,34 @@ async def _load(
     choice: ModelChoice,
     limits: Limits,
     executor: ThreadExecutor,
+    metrics: Metrics,
 ) -> ModelHost:
     from reactor_trio.session.host import ModelHost
 
-    return await ModelHost.load(model_class, config, name=choice.name, limits=limits, executor=executor)
+    return await ModelHost.load(
+        model_class, config, name=choice.name, limits=limits, executor=executor, observer=metrics
+    )
 
 
-def _run(name: str, settings: ServerSettings, load: Callable[[ThreadExecutor], Any]) -> None:
-    executor = ThreadExecutor()
+def _run(
+    name: str,
+    settings: ServerSettings,
+    load: Callable[[ThreadExecutor, Metrics], Any],
+    *,
+    has_watchdog: bool,
+) -> None:
+    executor, metrics = ThreadExecutor(), Metrics()
 
     async def main() -> None:
-        server = Server(settings, name=name)
-        await serve_process(server, partial(load, executor), executor=executor, announce=_announce)
+        server = Server(settings, name=name, metrics=metrics, executor=executor)
+        with watching(Watchdog(metrics.stalled)) if has_watchdog else nullcontext():
+            await serve_process(
+                server, partial(load, executor, metrics), executor=executor, announce=_announce
+            )
 
     try:
         trio.run(main)
-    except ListenError as exc:
+    except (ListenError, BadModelSetting) as exc:
         raise Failure(str(exc)) from None
     except Exception as exc:
         _print_traceback(exc)
@@ -248,11 +294,31 @@ def _announce(server: Server) -> None:
 
 
 def _print_traceback(exc: BaseException) -> None:
-    """Print what the author's code raised, from the first line of theirs; all of it if none is theirs."""
+    """Print what the author's code raised, from the first line of theirs; all of it if none is theirs.
+
+    A `TypeError` that the runtime itself raised, because of a class, ends at the author's last line too.
+    """
     frames = _first_of_theirs(exc.__traceback__)
+    if frames is not None and isinstance(exc, TypeError):
+        frames = _without_our_tail(frames)
     if frames is None and not isinstance(exc, SyntaxError):  # which names the place itself
         frames = exc.__traceback__
     traceback.print_exception(type(exc), exc, frames)
+
+
+def _without_our_tail(frames: TracebackType) -> TracebackType | None:
+    kept: TracebackType | None = None
+    for frame in reversed(list(_chain(frames))):
+        is_ours = frame.tb_frame.f_code.co_filename.startswith(_OUR_FOLDER)
+        if kept is not None or not is_ours:
+            kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return kept
+
+
+def _chain(frames: TracebackType | None) -> Iterator[TracebackType]:
+    while frames is not None:
+        yield frames
+        frames = frames.tb_next
 
 
 def _first_of_theirs(frames: TracebackType | None) -> TracebackType | None:

@@ -214,6 +214,8 @@ class Client:
         choices = [track.name for track in tracks if name is not None or track.kind == "video"]
         if name is None and len(choices) == 1:
             name = choices[0]
+        if name is None and not choices:
+            raise ValueError("this model sends no video")
         if name not in choices:
             asked = "say which track" if name is None else f"no track {name!r}"
             raise ValueError(f"{asked}; the model sends {', '.join(choices) or 'none'}")

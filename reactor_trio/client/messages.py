@@ -213,4 +213,5 @@ def _command_error(data: Mapping[str, Any]) -> CommandError:
             FieldError(str(each.get("path", "")), str(each.get("message", "")))
             for each in data.get("errors", ())
         ],
+        retry_after=data.get("retry_after"),
     )

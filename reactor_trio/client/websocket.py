@@ -109,9 +109,25 @@ def _bearer(token: str) -> bytes:
 
 async def _connect(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
     with trio.move_on_after(CONNECT_TIMEOUT):
-        stream = await trio.open_tcp_stream(address.host, address.port)
+        try:
+            stream = await trio.open_tcp_stream(address.host, address.port)
+        except OSError as error:
+            raise _unreachable(error, address) from None
         return await _secure(stream, address, ssl_context) if address.tls else stream
     raise TimeoutError(f"no connection to {address.authority} within {CONNECT_TIMEOUT:g} s")
+
+
+def _unreachable(error: OSError, address: Address) -> OSError:
+    """The error in words; Trio's own says that all attempts failed, and why in a group behind it."""
+    attempts = error.__cause__
+    causes = attempts.exceptions if isinstance(attempts, ExceptionGroup) else ()
+    place = f"[{address.host}]" if ":" in address.host else address.host
+    if causes and all(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return ConnectionRefusedError(f"nothing listens at {place}:{address.port}")
+    if causes:
+        reasons = dict.fromkeys(getattr(cause, "strerror", None) or str(cause) for cause in causes)
+        return OSError(f"cannot reach {place}:{address.port}: {', '.join(reasons)}")
+    return error
 
 
 async def _secure(

@@ -27,9 +27,13 @@ FILES = "files"
 """Lane of temporary files and of `load`."""
 
 
+DEVICES = "device:"
+"""What the lane of every device begins with."""
+
+
 def device_lane(device: object) -> str:
     """Lane of a compute device, such as `cpu` or `cuda:1`: one call at a time."""
-    return f"device:{device}"
+    return f"{DEVICES}{device}"
 
 
 class Executor(Protocol):
@@ -56,6 +60,16 @@ class RunningCall:
     name: str
     asked: float
     """When `run` was called, in seconds of Trio's clock."""
+    began: float
+    """When the thread began with it."""
+
+
+def is_stuck(executor: Executor, timeout: float) -> bool:
+    """Whether a call has kept a device for longer than `timeout` seconds."""
+    now = trio.current_time()
+    return any(
+        call.lane.startswith(DEVICES) and now - call.began > timeout for call in executor.running()
+    )
 
 
 class ThreadExecutor:
@@ -77,15 +91,16 @@ class ThreadExecutor:
         if limiter is None:
             limiter = self._limiters[lane] = trio.CapacityLimiter(1)
         name = getattr(fn, "__qualname__", None) or repr(fn)
-        running = RunningCall(lane, name, trio.current_time())
+        clock = trio.lowlevel.current_clock()
+        describe = partial(RunningCall, lane, name, clock.current_time())
         return await trio.to_thread.run_sync(
-            self._call, running, partial(fn, *args, **kwargs), limiter=limiter
+            self._call, describe, clock, partial(fn, *args, **kwargs), limiter=limiter
         )
 
-    def _call(self, running: RunningCall, call: partial[T]) -> T:
+    def _call(self, describe: partial[RunningCall], clock: trio.abc.Clock, call: partial[T]) -> T:
         # In the worker thread. One dict item, set and deleted by one thread: safe under the GIL.
         key = next(self._keys)
-        self._calls[key] = running
+        self._calls[key] = describe(clock.current_time())
         try:
             return call()
         finally:

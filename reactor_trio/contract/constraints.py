@@ -21,6 +21,7 @@ from reactor_trio.contract.types import (
     is_record,
     is_tuple,
     is_union,
+    item_of,
     items_of,
     json_key,
     literal_values,
@@ -48,7 +49,7 @@ _BOUNDS: Final = {
 _MIME_PATTERN: Final = re.compile(r"[^/\s*]+/(\*|[^/\s*]+)|\*/\*")
 
 
-class BadRule(Exception):  # noqa: N818  (it becomes a TypeError that says where)
+class BadRule(Exception):  # it becomes a TypeError that says where
     """A rule that cannot be obeyed, or does not apply to the type of its field."""
 
 
@@ -113,14 +114,11 @@ def conform(tp: Any, value: Any) -> Any:
 
     An integer becomes a float where that is the type. Raises `Misfit`.
     """
+    check_message_default(value, tp)
     if tp is Any:
         return value
-    if tp is float and isinstance(value, int | float) and not isinstance(value, bool):
-        _check_finite(value)
-        return float(value)
-    if not _is_instance(tp, value):
-        raise Misfit(f"{value!r} is no {name_of(tp)}")
-    return value
+    _check_finite(value)
+    return float(value) if tp is float else value
 
 
 def check_inner_rules(tp: Any) -> None:
@@ -156,12 +154,21 @@ def _check_field_rules(field: RecordField) -> None:
         check_default(field.default, field.type, checks)
 
 
+def check_message_default(default: Any, tp: Any) -> None:
+    """Raises `Misfit`. A message, unlike a payload, may hold NaN, which becomes null."""
+    if not _is_instance(tp, default):
+        remedy = f"; write {name_of(tp)} | None" if default is None else ""
+        raise Misfit(f"{default!r} is no {name_of(tp)}{remedy}")
+
+
 def check_default(default: Any, tp: Any, checks: tuple[Check, ...]) -> Any:
     """The default as the handler gets it. Raises `Misfit`."""
     try:
         hash(default)
     except TypeError:
-        raise Misfit(f"{default!r} is mutable, and would be shared by all calls") from None
+        raise Misfit(
+            f"{default!r} is mutable, and would be shared by all calls; write {_unshared(default, tp)}"
+        ) from None
     fitting = conform(tp, default)
     if fitting is not None:
         for check in checks:
@@ -169,40 +176,46 @@ def check_default(default: Any, tp: Any, checks: tuple[Check, ...]) -> Any:
     return fitting
 
 
+def _unshared(default: Any, tp: Any) -> str:
+    """What to write in the place of a mutable default."""
+    optional = name_of(tp) if tp is Any or is_union(tp) else f"{name_of(tp)} | None"
+    if not (is_list(tp) and isinstance(default, list)):
+        return f"{optional} = None"
+    fixed = name_of(tuple[item_of(tp), ...]) if typing.get_args(tp) else "tuple"  # type: ignore[misc]
+    return f"{fixed} = {tuple(default)!r} or {optional} = None"
+
+
 def _is_instance(tp: Any, value: Any) -> bool:
+    if tp is Any:
+        return True
     if is_union(tp):
-        return any(_fits(member, value) for member in typing.get_args(tp))
+        return any(_is_instance(member, value) for member in typing.get_args(tp))
     if is_literal(tp):
         return any(type(value) is type(each) and value == each for each in literal_values(tp))
     if is_tuple(tp):
         return isinstance(value, tuple) and _items_fit(tp, value)
     if is_list(tp) or is_dict(tp):
         return isinstance(value, list if is_list(tp) else dict)
-    if tp is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if tp is int or tp is float:
+        return isinstance(value, int | float if tp is float else int) and not isinstance(value, bool)
     if upload_rule(tp) is not None:
         return isinstance(value, UploadedFile)
     return value is None if tp is type(None) else isinstance(value, tp)
-
-
-def _fits(tp: Any, value: Any) -> bool:
-    try:
-        conform(tp, value)
-    except Misfit:
-        return False
-    return True
 
 
 def _items_fit(tp: Any, value: tuple[Any, ...]) -> bool:
     kinds = items_of(tp)
     if kinds is None:
         kind = (typing.get_args(tp) or (Any,))[0]
-        return all(_fits(kind, each) for each in value)
-    return len(kinds) == len(value) and all(map(_fits, kinds, value))
+        return all(_is_instance(kind, each) for each in value)
+    return len(kinds) == len(value) and all(map(_is_instance, kinds, value))
 
 
-def _check_finite(value: float) -> None:
-    if not math.isfinite(value):
+def _check_finite(value: Any) -> None:
+    if isinstance(value, tuple):
+        for each in value:
+            _check_finite(each)
+    if isinstance(value, float) and not math.isfinite(value):
         raise Misfit(f"{value!r} has no JSON form")
 
 

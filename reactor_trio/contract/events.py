@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
+from reactor_trio.authoring.client_info import ClientInfo
 from reactor_trio.authoring.decorators import MARKER, EventMarker, HookKind, HookMarker
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
 from reactor_trio.authoring.messages import ModelMessage
@@ -31,8 +32,6 @@ from reactor_trio.contract.uploads import PendingUpload, PendingUploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from reactor_trio.authoring.client_info import ClientInfo
 
 __all__ = ["Declarations", "EventSpec", "HookSpec", "PendingUpload", "PendingUploads", "read_declarations"]
 
@@ -74,9 +73,7 @@ class EventSpec:
         handler, arguments = self.bind(model, payload, client)
         return handler(**arguments)
 
-    def bind(
-        self, model: Any, payload: Any, client: ClientInfo
-    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+    def bind(self, model: Any, payload: Any, client: ClientInfo) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The handler and its keyword arguments, for whoever calls it elsewhere."""
         arguments = {name: getattr(payload, name) for name in self.fields}
         if self.wants_client:
@@ -229,7 +226,7 @@ def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
     if marker.in_thread and is_async:
         raise method.refuse("in_thread=True is for a def handler; an async def one runs on the loop")
     parameters = _parameters(method)
-    wants_client = parameters.pop(CLIENT, None) is not None
+    wants_client = _takes_client(method, parameters)
     payload_class = _payload_class(method, name, parameters)
     structurer = Structurer(name, payload_class)
     result_types = _result_types(method)
@@ -273,6 +270,27 @@ def _parameters(method: _Method) -> dict[str, inspect.Parameter]:
     return {parameter.name: parameter for parameter in parameters[1:]}
 
 
+def _takes_client(method: _Method, parameters: dict[str, inspect.Parameter]) -> bool:
+    """Take the parameter `client` out of the fields, if it is there."""
+    parameter = parameters.pop(CLIENT, None)
+    if parameter is None:
+        return False
+    if not _is_client(method, parameter.annotation):
+        reason = "is given the ClientInfo; annotate it so or not at all, or choose another name for a field"
+        raise method.refuse(reason, CLIENT)
+    return True
+
+
+def _is_client(method: _Method, annotation: object) -> bool:
+    if annotation is inspect.Parameter.empty:
+        return True
+    try:
+        return parameter_hint(CLIENT, annotation, method.function, method.owner) is ClientInfo
+    except Unresolved:
+        # Imported for type checkers alone, it has no value here, but its name.
+        return isinstance(annotation, str) and annotation.strip("'\" ").rpartition(".")[2] == "ClientInfo"
+
+
 def _payload_class(method: _Method, name: str, parameters: Mapping[str, inspect.Parameter]) -> type:
     fields = {each.name: _field(method, each) for each in parameters.values()}
     payload_class = attrs.make_class(
@@ -300,11 +318,11 @@ def _field(method: _Method, parameter: inspect.Parameter) -> Any:
         default = attrs.NOTHING if info.default is MISSING else check_default(info.default, tp, checks)
     except Unresolved as exc:
         inside = "" if exc.field == name else f"{exc.field}: "
-        raise method.refuse(f"{inside}{exc.reason}", name) from exc
+        raise method.refuse(f"{inside}{exc.reason}", name) from None
     except (Unsupported, BadRule) as exc:
-        raise method.refuse(str(exc), name) from exc
+        raise method.refuse(str(exc), name) from None
     except Misfit as exc:
-        raise method.refuse(f"the default does not fit: {exc}", name) from exc
+        raise method.refuse(f"the default does not fit: {exc}", name) from None
     return attrs.field(default=default, type=tp, alias=name, metadata={INPUT_FIELD: info})
 
 
@@ -315,7 +333,7 @@ def _result_types(method: _Method) -> tuple[type, ...]:
     try:
         hint = parameter_hint("return", annotation, method.function, method.owner)
     except Unresolved as exc:
-        raise method.refuse(f"the result: {exc.reason}") from exc
+        raise method.refuse(f"the result: {exc.reason}") from None
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     members = typing.get_args(hint) if union else (types.NoneType if hint is None else hint,)
     messages = [member for member in members if member is not types.NoneType]
@@ -348,7 +366,7 @@ def _hooks(methods: list[_Method]) -> dict[str, HookSpec]:
 
 def _hook(kind: HookKind, method: _Method) -> HookSpec:
     parameters = _parameters(method)
-    wants_client = parameters.pop(CLIENT, None) is not None
+    wants_client = _takes_client(method, parameters)
     if kind == "file_uploaded":
         _check_file_parameter(method, parameters.pop("uploaded_file", None))
     for name in parameters:
@@ -363,6 +381,6 @@ def _check_file_parameter(method: _Method, parameter: inspect.Parameter | None) 
     try:
         hint = parameter_hint(parameter.name, parameter.annotation, method.function, method.owner)
     except Unresolved as exc:
-        raise method.refuse(exc.reason, parameter.name) from exc
+        raise method.refuse(exc.reason, parameter.name) from None
     if hint is not UploadedFile:
         raise method.refuse("is to be annotated UploadedFile", parameter.name)

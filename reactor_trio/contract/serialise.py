@@ -6,14 +6,19 @@ import enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import numpy as np
 import orjson
 
+from reactor_trio.contract.constraints import check_message_default
+from reactor_trio.contract.faults import Misfit
 from reactor_trio.contract.hints import Unresolved
 from reactor_trio.contract.types import Unsupported, all_fields, check_type, is_record, stored_names
 
 if TYPE_CHECKING:
     from reactor_trio.authoring.messages import ModelMessage
+
+_FACTORY: Final[Any] = attrs.Factory  # mypy takes it for a function
 
 # Of its own accord orjson would write a dataclass without the base fields of a slotted one and without
 # those whose name begins with an underscore; both come back through `_plain`.
@@ -37,7 +42,7 @@ def to_json(value: Any) -> Any:
 
 
 def check_message_type(cls: type[ModelMessage]) -> None:
-    """Raises `TypeError`, naming class and field, for a field type that has no JSON form.
+    """Raises `TypeError`, naming class and field, for a type that has no JSON form, or a default not of it.
 
     Raises `Unresolved` if an annotation names a class that is not there yet.
     """
@@ -45,6 +50,11 @@ def check_message_type(cls: type[ModelMessage]) -> None:
         for field in all_fields(cls):
             try:
                 check_type(field.type, "message")
+                if field.default is not attrs.NOTHING and not isinstance(field.default, _FACTORY):
+                    check_message_default(field.default, field.type)
+            except Misfit as exc:
+                text = f"{cls.__qualname__}.{field.name}: the default does not fit: {exc}"
+                raise TypeError(text) from None
             except Unsupported as exc:
                 raise Unsupported(f"{cls.__qualname__}.{field.name}: {exc}") from exc
     except Unsupported as exc:
@@ -56,7 +66,7 @@ def resolve_message_type(cls: type[ModelMessage]) -> None:
     try:
         check_message_type(cls)
     except Unresolved as exc:
-        raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from exc
+        raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
 
 
 def _fields(message: ModelMessage) -> dict[str, Any]:

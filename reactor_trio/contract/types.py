@@ -38,7 +38,14 @@ _MESSAGE_SCALARS: Final = (datetime.datetime, datetime.date, datetime.time, uuid
 _NUMPY_SCALARS: Final[Any] = (np.bool_, np.integer, np.float16, np.float32, np.float64)
 
 
-class Unsupported(Exception):  # noqa: N818  (it becomes a TypeError that says where)
+_BYTES: Final = "; bytes are sent as an UploadedFile"
+_SUPPORTED: Final = (
+    "; a field is int, float, str, bool, Literal, Enum, T | None, list[T], tuple, dict[str, V], "
+    "an attrs class, a dataclass, UploadedFile or Any"
+)
+
+
+class Unsupported(Exception):  # it becomes a TypeError that says where
     """A type that a field cannot have."""
 
 
@@ -232,7 +239,13 @@ def _check(tp: Any, direction: Direction, seen: set[type]) -> None:
     elif is_record(tp):
         _check_record(tp, direction, seen)
     elif not _is_leaf(tp, direction):
-        raise Unsupported(f"the type {name_of(tp)} is not supported")
+        raise Unsupported(f"the type {name_of(tp)} is not supported{_instead(tp, direction)}")
+
+
+def _instead(tp: Any, direction: Direction) -> str:
+    if direction == "message":
+        return ""  # its caller says what a message may hold
+    return _BYTES if tp in (bytes, bytearray, memoryview) else _SUPPORTED
 
 
 def _check_all(parts: typing.Iterable[Any], direction: Direction, seen: set[type]) -> None:
@@ -245,6 +258,8 @@ def _check_record(cls: type, direction: Direction, seen: set[type]) -> None:
         return
     seen.add(cls)
     try:
+        if direction == "input":
+            _check_init_vars(cls)
         for field in record_fields(cls) if direction == "input" else all_fields(cls):
             try:
                 _check(field.type, direction, seen)
@@ -253,6 +268,12 @@ def _check_record(cls: type, direction: Direction, seen: set[type]) -> None:
     except Unresolved as exc:
         # One level up its name would be that of a field of the wrong class.
         raise Unresolved(f"{cls.__qualname__}.{exc.field}", exc.annotation, exc.cause) from exc
+
+
+def _check_init_vars(cls: type) -> None:
+    for name, hint in class_hints(cls).items():
+        if hint is dataclasses.InitVar or isinstance(hint, dataclasses.InitVar):
+            raise Unsupported(f"{cls.__qualname__}.{name}: an InitVar is no field; a client cannot send it")
 
 
 def _check_values(tp: Any) -> None:

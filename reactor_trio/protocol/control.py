@@ -52,6 +52,7 @@ def error(
     event: str | None = None,
     upload_id: str | None = None,
     errors: Sequence[FieldError] = (),
+    retry_after: float | None = None,
     reply_to: Id | None = None,
 ) -> str:
     """A `reactor.error`; the fields that are not given are left out (DESIGN, sections 3.1 and 3.3)."""
@@ -62,6 +63,8 @@ def error(
         data["upload_id"] = upload_id
     if errors:
         data["errors"] = [{"path": fault.path, "message": fault.message} for fault in errors]
+    if retry_after is not None:
+        data["retry_after"] = retry_after
     return encode_server_text(names.ERROR, data, reply_to)
 
 
@@ -69,7 +72,13 @@ def error_of(exc: ProtocolError) -> str:
     """The `reactor.error` that tells the client of this error, with all that the error carries."""
     faults = exc.errors if isinstance(exc, InvalidPayload) else ()
     return error(
-        exc.code, exc.message, event=exc.event, upload_id=exc.upload_id, errors=faults, reply_to=exc.reply_to
+        exc.code,
+        exc.message,
+        event=exc.event,
+        upload_id=exc.upload_id,
+        errors=faults,
+        retry_after=exc.retry_after,
+        reply_to=exc.reply_to,
     )
 
 

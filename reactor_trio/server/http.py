@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import http
 import ipaddress
 import re
@@ -20,7 +19,7 @@ import orjson
 from reactor_trio.protocol.names import SUBPROTOCOL, TOKEN_SUBPROTOCOL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -146,9 +145,8 @@ def _request(event: h11.Request) -> Request:
 
 @attrs.frozen
 class Policy:
-    """Who may come in."""
+    """Whose pages may connect."""
 
-    token: str | None = attrs.field(default=None, repr=False)
     allow_origins: frozenset[str] = frozenset()
     """Origins besides the server's own, such as `https://example.com`; `*` allows any."""
     own_names: frozenset[str] | None = None
@@ -157,6 +155,10 @@ class Policy:
     None: whatever the Host header says. A server that only trusts its loopback address must not: a
     hostile page whose name is made to resolve to 127.0.0.1 is of the "same origin" then (DNS rebinding).
     """
+
+
+Status = Literal["loading", "ready", "draining", "failed"]
+"""Failed: a call on the model's device does not come back, so a new session would show nothing."""
 
 
 @attrs.frozen
@@ -172,7 +174,7 @@ class Site:
 class State:
     """The server at the moment of a request."""
 
-    status: Literal["loading", "ready", "draining"]
+    status: Status
     model: str
     sessions: int
     waiting: int = 0
@@ -180,6 +182,8 @@ class State:
     is_full: bool = False
     """Whether all sessions are taken, and the line is full too."""
     site: Site | None = None
+    metrics: Callable[[str], tuple[bytes, str]] | None = None
+    """Body and content type of `/metrics`, given the Accept header; None: there is no such page."""
 
 
 def plain(status: int, message: str, *headers: tuple[str, str]) -> Response:
@@ -187,29 +191,31 @@ def plain(status: int, message: str, *headers: tuple[str, str]) -> Response:
     return Response(status, f"{message}\n".encode(), headers=headers)
 
 
+def is_guarded(request: Request) -> bool:
+    """Whether the client must show who it is before it is told anything; see `server.auth`."""
+    return request.path in _GUARDED and request.method in _METHODS
+
+
 def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade:
-    """Decide what a request gets."""
-    routes = {"/": _page, "/ws": _websocket, "/schema": _schema, "/health": _health}
-    route = routes.get(request.path)
+    """Decide what a request gets whose client may come in."""
+    route = _ROUTES.get(request.path)
     if route is None:
         return plain(404, "not found")
-    if request.method not in ("GET", "HEAD"):
+    if request.method not in _METHODS:
         return plain(405, "only GET and HEAD", ("Allow", "GET, HEAD"))
     return route(request, policy, state)
 
 
 def _page(request: Request, policy: Policy, state: State) -> Response:
     if state.site is None:
-        return _unavailable(f"{state.model} is {state.status}")
+        return unavailable(f"{state.model} is {state.status}")
     authority = next(iter(request.all("host")), "")
     return state.site.page(authority if _AUTHORITY.fullmatch(authority) else "localhost")
 
 
 def _schema(request: Request, policy: Policy, state: State) -> Response:
-    if not _is_authorised(request, policy):
-        return _unauthorised()
     if state.site is None:
-        return _unavailable(f"{state.model} is {state.status}")
+        return unavailable(f"{state.model} is {state.status}")
     return Response(200, state.site.schema, "application/json")
 
 
@@ -222,9 +228,14 @@ def _health(request: Request, policy: Policy, state: State) -> Response:
     return Response(503, body, "application/json", (("Retry-After", str(RETRY_SECONDS)),))
 
 
+def _metrics(request: Request, policy: Policy, state: State) -> Response:
+    if state.metrics is None:
+        return plain(404, "not found")
+    body, content_type = state.metrics(", ".join(request.items("accept")))
+    return Response(200, body, content_type)
+
+
 def _websocket(request: Request, policy: Policy, state: State) -> Response | Upgrade:
-    if not _is_authorised(request, policy):
-        return _unauthorised()
     if not _is_origin_allowed(request, policy):
         return plain(403, "this origin is not allowed; the server's --allow-origin would")
     if not _asks_for_websocket(request):
@@ -238,14 +249,25 @@ def _websocket(request: Request, policy: Policy, state: State) -> Response | Upg
     if isinstance(upgrade, Response):
         return upgrade
     if state.status != "ready":
-        return _unavailable(f"{state.model} is {state.status}")
+        return unavailable(f"{state.model} is {state.status}")
     if state.is_full:
-        return _unavailable(
+        return unavailable(
             f"all {state.sessions} sessions are taken, and {state.waiting} clients wait already"
             if state.waiting
             else f"all {state.sessions} sessions are taken"
         )
     return upgrade
+
+
+_METHODS = ("GET", "HEAD")
+_GUARDED = ("/ws", "/schema", "/metrics")
+_ROUTES: dict[str, Callable[[Request, Policy, State], Response | Upgrade]] = {
+    "/": _page,
+    "/ws": _websocket,
+    "/schema": _schema,
+    "/health": _health,
+    "/metrics": _metrics,
+}
 
 
 def _asks_for_websocket(request: Request) -> bool:
@@ -284,33 +306,14 @@ def _is_key(key: str) -> bool:
         return False
 
 
-def _unavailable(message: str) -> Response:
+def unavailable(message: str) -> Response:
+    """503, and when to come again."""
     return plain(503, message, ("Retry-After", str(RETRY_SECONDS)))
 
 
-def _unauthorised() -> Response:
+def unauthorised() -> Response:
+    """401: no token, or a wrong one."""
     return plain(401, "a token is needed", ("WWW-Authenticate", "Bearer"))
-
-
-def _is_authorised(request: Request, policy: Policy) -> bool:
-    if policy.token is None:
-        return True
-    return any(
-        hmac.compare_digest(offered, wanted) for offered, wanted in _credentials(request, policy.token)
-    )
-
-
-def _credentials(request: Request, token: str) -> Iterator[tuple[bytes, bytes]]:
-    """What the request offers, each with what it should be."""
-    wanted = token.encode()
-    for value in request.all("authorization"):
-        scheme, _, offered = value.partition(" ")
-        if scheme.lower() == "bearer":
-            yield offered.strip().encode("latin-1"), wanted
-    encoded = base64.urlsafe_b64encode(wanted).rstrip(b"=")
-    for name in request.items("sec-websocket-protocol"):
-        if name.startswith(TOKEN_SUBPROTOCOL):
-            yield name.removeprefix(TOKEN_SUBPROTOCOL).rstrip("=").encode("latin-1"), encoded
 
 
 def _is_origin_allowed(request: Request, policy: Policy) -> bool:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import importlib.metadata
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 import structlog
 import trio
 
+from reactor_trio.compute.executor import is_stuck
+from reactor_trio.compute.watchdog import measure_lag
 from reactor_trio.contract.openapi import openapi
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server.admission import Admission
+from reactor_trio.server.auth import Refused, auth_request, identify
 from reactor_trio.server.http import (
     HeadError,
     HeadParser,
@@ -24,8 +27,10 @@ from reactor_trio.server.http import (
     Response,
     Site,
     State,
+    Status,
     Upgrade,
     answer,
+    is_guarded,
 )
 from reactor_trio.server.line import Waiting
 from reactor_trio.server.listeners import authority_of, open_listeners, peer_of
@@ -38,8 +43,11 @@ from reactor_trio.session.limits import Limits
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+    from reactor_trio.authoring.identity import Identity
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.contract.contract import Contract
     from reactor_trio.server.admission import Place
+    from reactor_trio.server.metrics import Metrics
     from reactor_trio.server.settings import ServerSettings
     from reactor_trio.session.transport import Transport
 
@@ -72,25 +80,44 @@ class ServedHost(Protocol):
     @property
     def limits(self) -> Limits: ...
     def session(
-        self, transport: Transport, *, address: str = "", early: Sequence[str] = ()
+        self,
+        transport: Transport,
+        *,
+        address: str = "",
+        identity: Identity | None = None,
+        early: Sequence[str] = (),
     ) -> ServedSession: ...
 
 
 class Server:
     """One model behind one port. `run` serves it; `drain` and `cancel` end that."""
 
-    def __init__(self, settings: ServerSettings, *, name: str) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        name: str,
+        metrics: Metrics | None = None,
+        executor: Executor | None = None,
+    ) -> None:
         self.settings = settings
         self.name = name
         """What `/health` calls the model."""
         self.addresses: tuple[tuple[str, int], ...] = ()
         """Host and port of each listener, once `run` has bound them."""
         self._policy = settings.policy
-        self._status: Literal["loading", "ready", "draining"] = "loading"
+        self._authenticate = settings.authenticator
+        self._metrics = metrics
+        """What `/metrics` shows; the host must have been given it as its observer."""
+        self._executor = executor
+        """The host's, by which `/health` tells whether the device is stuck."""
+        self._status: Status = "loading"
         self._host: ServedHost | None = None
         self._site: Site | None = None
         # Connections that were let in, or wait for it, from their handshake on.
         self._admission = Admission(max_sessions=settings.max_sessions, max_waiting=settings.max_waiting)
+        if metrics is not None:
+            metrics.waiting_clients = lambda: self._admission.waiting
         # Sessions and waiting clients: whom `drain` asks to end.
         self._drainable: set[Drainable] = set()
         # Set when the last of these connections of a draining server has ended; `run` waits for it.
@@ -117,7 +144,22 @@ class Server:
         """What requests are answered by."""
         admission = self._admission
         is_full = not admission.has_room
-        return State(self._status, self.name, admission.sessions, admission.waiting, is_full, self._site)
+        metrics = None if self._metrics is None else self._metrics.exposition
+        return State(
+            status=self._status_now(),
+            model=self.name,
+            sessions=admission.sessions,
+            waiting=admission.waiting,
+            is_full=is_full,
+            site=self._site,
+            metrics=metrics,
+        )
+
+    def _status_now(self) -> Status:
+        timeout, executor = self.settings.stuck_timeout, self._executor
+        if self._status == "ready" and timeout and executor is not None and is_stuck(executor, timeout):
+            return "failed"
+        return self._status
 
     async def run(
         self,
@@ -140,6 +182,8 @@ class Server:
                 async with trio.open_nursery() as listening:
                     serve = partial(trio.serve_listeners, self._handle, bound, handler_nursery=connections)
                     listening.start_soon(serve, name="server/listen")
+                    if self._metrics is not None:
+                        listening.start_soon(measure_lag, self._metrics.lag.observe, name="server/lag")
                     try:
                         self._show(await load())
                         task_status.started(self)
@@ -173,7 +217,7 @@ class Server:
 
     def _show(self, host: ServedHost) -> None:
         contract = host.contract
-        welcome, needs_token = contract.welcome(), self._policy.token is not None
+        welcome, needs_token = contract.welcome(), self._authenticate is not None
         schema = orjson.dumps(openapi(contract, version=_version()))
         self._host, self.name = host, contract.name
         self._site = Site(
@@ -205,12 +249,19 @@ class Server:
             return
         if request is None:
             return
-        what = answer(request, self._policy, self.state)
         log.debug("request", method=request.method, path=request.path, address=address)
+        identity: Identity | Refused | None = None
+        if self._authenticate is not None and is_guarded(request):
+            identity = await identify(self._authenticate, auth_request(request, address), deadline=deadline)
+        if isinstance(identity, Refused):
+            what: Response | Upgrade = identity.response
+        else:
+            what = answer(request, self._policy, self.state)
         if isinstance(what, Upgrade):
+            assert not isinstance(identity, Refused)
             # No checkpoint since the state was asked, so there is room.
             place = self._admission.enter()
-            await self._serve_session(self._patient(stream, parser.rest), what, place, address)
+            await self._serve_session(self._patient(stream, parser.rest), what, place, address, identity)
         else:
             await self._respond(self._patient(stream), what, with_body=request.method != "HEAD")
 
@@ -244,7 +295,7 @@ class Server:
             await stream.drain()
 
     async def _serve_session(
-        self, stream: PatientStream, upgrade: Upgrade, place: Place, address: str
+        self, stream: PatientStream, upgrade: Upgrade, place: Place, address: str, identity: Identity | None
     ) -> None:
         host = self._host
         assert host is not None, "only a ready server grants an upgrade"
@@ -259,7 +310,7 @@ class Server:
                 if place.position:
                     early = await self._wait_in_line(transport, place, host.limits, address)
                 if early is not None:
-                    session = host.session(transport, address=address, early=early)
+                    session = host.session(transport, address=address, identity=identity, early=early)
                     with self._drains(session):
                         await session.run()
         finally:

@@ -8,24 +8,30 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs.validators import ge, gt
 
+from reactor_trio.server.auth import fixed_token
 from reactor_trio.server.http import MAX_HEAD_BYTES, Policy
 
 if TYPE_CHECKING:
     import ssl
+
+    from reactor_trio.server.auth import Authenticate
 
 
 @attrs.frozen(kw_only=True)
 class ServerSettings:
     """How the server is reached, and by whom. Sizes are in bytes, times in seconds.
 
-    Raises `ValueError` for a value out of range, and for an address that others can reach if neither
-    `token` is set nor `no_auth` says that this is meant.
+    Raises `ValueError` for a value out of range, for two ways to authenticate, and for an address that others
+    can reach if there is none and `no_auth` does not say that this is meant.
     """
 
     host: str = "127.0.0.1"
     port: int = attrs.field(default=8080, validator=ge(0))
     """0 picks a free one."""
     token: str | None = attrs.field(default=None, repr=False)
+    """The fixed token that clients must show."""
+    authenticate: Authenticate | None = None
+    """Decides who may come in, instead of a token; see `server.auth`."""
     no_auth: bool = False
     allow_origins: tuple[str, ...] = ()
     """Origins besides the server's own whose pages may connect; `*` allows any."""
@@ -39,8 +45,10 @@ class ServerSettings:
     """Speak TLS (https, wss), and nothing else; see `server.tls.load_context`."""
     drain_timeout: float = attrs.field(default=30.0, validator=ge(0))
     """How long sessions may take to end after the first signal."""
+    stuck_timeout: float = attrs.field(default=300.0, validator=ge(0))
+    """How long a call may keep the model's device until `/health` says `failed`; 0: for ever."""
     handshake_timeout: float = attrs.field(default=10.0, validator=gt(0))
-    """How long a client may take for the TLS handshake and its request head together."""
+    """How long the TLS handshake, the request head and `authenticate` may take together."""
     max_head_bytes: int = attrs.field(default=MAX_HEAD_BYTES, validator=gt(0))
 
     def __attrs_post_init__(self) -> None:
@@ -48,11 +56,18 @@ class ServerSettings:
             self.token.isascii() and self.token.isprintable() and self.token.strip()
         ):
             raise ValueError("a token must be visible ASCII, and not empty")
-        if self.token is None and not self.no_auth and not self.is_loopback:
+        if self.token is not None and self.authenticate is not None:
+            raise ValueError("a fixed token, or another way to authenticate, but not both")
+        if self.authenticator is None and not self.no_auth and not self.is_loopback:
             raise ValueError(
                 f"{self.host!r} can be reached from other machines: give a token, or say that none is wanted "
                 "(--token or --no-auth)"
             )
+
+    @property
+    def authenticator(self) -> Authenticate | None:
+        """Who decides who may come in; None: anyone may."""
+        return self.authenticate if self.token is None else fixed_token(self.token)
 
     @property
     def is_loopback(self) -> bool:
@@ -66,6 +81,6 @@ class ServerSettings:
 
     @property
     def policy(self) -> Policy:
-        """Who may come in."""
-        guarded = self.token is not None or not self.is_loopback
-        return Policy(self.token, frozenset(self.allow_origins), None if guarded else frozenset({self.host}))
+        """Whose pages may connect."""
+        guarded = self.authenticator is not None or not self.is_loopback
+        return Policy(frozenset(self.allow_origins), None if guarded else frozenset({self.host}))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 import trio
+from structlog.contextvars import bound_contextvars
 
-from reactor_trio.authoring.client_info import ClientInfo
 from reactor_trio.authoring.connected import Connected
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol import control, names
@@ -28,6 +28,7 @@ from reactor_trio.session.coalescing import open_coalescing_channel
 from reactor_trio.session.dispatch import Dispatcher, encode_message
 from reactor_trio.session.failures import contained
 from reactor_trio.session.intake import Intake
+from reactor_trio.session.observer import Counts, SessionState, SessionStatistics
 from reactor_trio.session.outbox import Outbox
 from reactor_trio.session.pacing import OutputStream
 from reactor_trio.session.uploads import Uploads
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from reactor_trio.authoring.client_info import ClientInfo
     from reactor_trio.authoring.messages import ModelMessage
     from reactor_trio.authoring.tracks import Output
     from reactor_trio.session.coalescing import CoalescingReceiveChannel, CoalescingSendChannel
@@ -50,25 +52,24 @@ class Session:
     """One client's session with its own copy of the model, from welcome to `@disconnected`."""
 
     def __init__(
-        self,
-        host: ModelHost,
-        transport: Transport,
-        session_id: str,
-        address: str,
-        early: Sequence[str] = (),
+        self, host: ModelHost, transport: Transport, client: ClientInfo, early: Sequence[str] = ()
     ) -> None:
         limits = host.limits
-        self.id = session_id
+        self.id = client.id
         self.ending: Ending | None = None
         """Why the session ended; None while it goes on. The first reason counts."""
         self.connected = Connected()
-        self.client = ClientInfo(id=session_id, joined_at=trio.current_time(), address=address)
+        self.client = client
         self._host = host
         self._limits = limits
         self._transport = transport
         self._early = early
-        self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(session_id=session_id)
-        self._outbox = Outbox(max_messages=limits.max_queued_messages, max_bytes=limits.max_queued_bytes)
+        self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(session_id=client.id)
+        self._observer = host.observer
+        self._counts = Counts()
+        self._outbox = Outbox(
+            max_messages=limits.max_queued_messages, max_bytes=limits.max_queued_bytes, counts=self._counts
+        )
         inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
             limits.max_queued_events + limits.max_uploads, max_defer=limits.max_defer
         )
@@ -80,7 +81,12 @@ class Session:
             track.name for track in host.contract.tracks if track.direction == "out" and track.kind == "video"
         ]
         self.output = OutputStream(
-            self._tracks, self._outbox, host.executor, fps=self.model.fps, buffer_size=self.model.buffer_size
+            self._tracks,
+            self._outbox,
+            host.executor,
+            fps=self.model.fps,
+            buffer_size=self.model.buffer_size,
+            counts=self._counts,
         )
         self._dispatcher = Dispatcher(
             self.model,
@@ -91,6 +97,7 @@ class Session:
             host.executor,
             self._log,
             self._end,
+            self._observer,
         )
         # Cancelled by `_end`: the model's work is over.
         self._work_scope = trio.CancelScope()
@@ -109,12 +116,15 @@ class Session:
         cancelled, the connection is closed by force, `@disconnected` runs, and `Cancelled` goes on.
         """
         self._log.info("session started", address=self.client.address)
-        try:
-            with contained(self._broke):
-                await self._serve()
-        finally:
-            self._end(endings.CANCELLED)
-            await self._close_down()
+        self._observer.session_started(self)
+        # All tasks and threads of the session inherit it: the author's own log lines carry it too.
+        with bound_contextvars(session_id=self.id):
+            try:
+                with contained(self._broke):
+                    await self._serve()
+            finally:
+                self._end(endings.CANCELLED)
+                await self._close_down()
         assert self.ending is not None
         return self.ending
 
@@ -171,12 +181,18 @@ class Session:
                 self._uploads,
                 nursery,
                 self._end,
+                self._observer,
+                self._counts,
+                self._log,
             )
             try:
                 await intake.take(self._early)
                 while True:
                     # Afterwards it reads on, for the peer's pings and its close.
-                    await intake.take(self._while_it_lasts(await self._transport.receive()))
+                    messages = await self._transport.receive()
+                    # Cancelled in the very step in which they came: no task may be started for them.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    await intake.take(self._while_it_lasts(messages))
             except TransportClosed as closed:
                 self._lost(closed)
 
@@ -189,7 +205,11 @@ class Session:
             self._end(endings.FINISHED)
 
     def _run_failed(self, failure: BaseException) -> None:
-        self._log.error("run() failed", exc_info=failure)
+        log, hook = self._log, self.model.__declarations__.connected
+        is_early = hook is not None and self.ending is None and not self.connected.is_set()
+        if is_early and isinstance(failure, AttributeError) and failure.obj is self.model:
+            log = log.bind(hint="run() starts before @connected: await self.connected.wait() first")
+        log.error("run() failed", exc_info=failure)
         self._end(endings.RUN_FAILED)
 
     async def _send(self) -> None:
@@ -256,6 +276,7 @@ class Session:
         self._uploads.close()
         await self._run_disconnected()
         self._log.info("session ended", reason=self.ending.reason)
+        self._observer.session_ended(self, self.ending.reason)
 
     async def _run_disconnected(self) -> None:
         hook = self.model.__declarations__.disconnected
@@ -278,7 +299,36 @@ class Session:
         if self.ending is not None:
             await trio.lowlevel.checkpoint()
             return False
-        return await self.output.emit(output, drop=drop, compute_time=compute_time)
+        # Of the handlers before this call, the first one: it is this frame that shows its effect first.
+        handled_at, self._dispatcher.handled_at = self._dispatcher.handled_at, None
+        taken = False
+        try:
+            taken = await self.output.emit(output, drop=drop, compute_time=compute_time)
+        finally:
+            if handled_at is not None and taken:
+                self._observer.first_frame(trio.current_time() - handled_at)
+            elif handled_at is not None:
+                self._dispatcher.handled_at = handled_at
+        return taken
+
+    # ---- what the server sees
+
+    def statistics(self) -> SessionStatistics:
+        """The numbers now."""
+        outbox = self._outbox.statistics()
+        return SessionStatistics(
+            state=self._state(),
+            commands_waiting=self._inbox.buffered,
+            messages_waiting=outbox.messages,
+            bytes_waiting=outbox.bytes,
+            frames_waiting=self.output.statistics().waiting,
+            counts=self._counts,
+        )
+
+    def _state(self) -> SessionState:
+        if self.ending is not None:
+            return "ending"
+        return "connected" if self.connected.is_set() else "starting"
 
     def _welcome(self) -> dict[str, object]:
         limits = self._limits

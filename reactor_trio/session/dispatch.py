@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reactor_trio.contract.events import HookSpec
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.coalescing import CoalescingReceiveChannel
+    from reactor_trio.session.observer import Handled, Observer
     from reactor_trio.session.outbox import Outbox
 
 STEP = 0.005
@@ -55,6 +56,7 @@ class Dispatcher:
         executor: Executor,
         log: FilteringBoundLogger,
         end: Callable[[Ending], None],
+        observer: Observer,
     ) -> None:
         self._model = model
         self._client = client
@@ -64,6 +66,11 @@ class Dispatcher:
         self._executor = executor
         self._log = log
         self._end = end
+        self._observer = observer
+        # Half the price of `trio.current_time`, and asked twice for each command.
+        self._now = trio.lowlevel.current_clock().current_time
+        self.handled_at: float | None = None
+        """When the first handler since the last frame ended well; `Session.emit` resets it."""
         self.entered = False
         """Whether `@connected` was entered, so that `@disconnected` is due."""
 
@@ -112,8 +119,8 @@ class Dispatcher:
         match work:
             case Command():
                 answer = await self._command(work)
-            case Begun(command, result):
-                answer = await self._rest(command, result)
+            case Begun(command, result, began):
+                answer = await self._rest(command, result, began)
             case FileArrived(file):
                 answer = None
                 with contained(lambda failure: self._log.error("@file_uploaded failed", exc_info=failure)):
@@ -127,55 +134,68 @@ class Dispatcher:
         except trio.WouldBlock:
             await self._outbox.put(text)
 
-    def run_now(self, command: Command) -> str | Begun | None:
+    def run_now(self, command: Command, began: float) -> str | Begun | None:
         """Run a plain `def` handler at once, in the task that received the command; returns the answer.
 
         Only when this task waits for the inbox, so that order and meaning are as if it had run it. If the
-        handler returns an awaitable, that comes back and must be queued.
+        handler returns an awaitable, that comes back and must be queued. `began` is the time now.
         """
         try:
             result = command.spec.call(self._model, command.payload, self._client)
             if result is not None and inspect.isawaitable(result):
-                return Begun(command, result)
-            return self._answer(command, result)
+                return Begun(command, result, began)
+            return self._answer(command, result, began)
         except OURS as failure:
-            return self._failure(command, failure)
+            return self._failure(command, failure, began)
         except BaseExceptionGroup as group:
-            return self._group_failure(command, group)
+            return self._group_failure(command, group, began)
 
     async def _command(self, command: Command) -> str | None:
         """Run the handler; returns the answer, None if none is due."""
         spec = command.spec
+        began = self._now()
         if not spec.in_thread and not spec.is_async:
-            begun = self.run_now(command)
-            return await self._rest(begun.command, begun.result) if isinstance(begun, Begun) else begun
+            begun = self.run_now(command, began)
+            if isinstance(begun, Begun):
+                return await self._rest(begun.command, begun.result, begun.began)
+            return begun
         if spec.in_thread:
             handler, arguments = spec.bind(self._model, command.payload, self._client)
-            return await self._rest(command, self._executor.run(HANDLERS, handler, **arguments))
-        return await self._rest(command, spec.call(self._model, command.payload, self._client))
+            return await self._rest(command, self._executor.run(HANDLERS, handler, **arguments), began)
+        return await self._rest(command, spec.call(self._model, command.payload, self._client), began)
 
-    async def _rest(self, command: Command, awaitable: Any) -> str | None:
+    async def _rest(self, command: Command, awaitable: Any, began: float) -> str | None:
         try:
-            return self._answer(command, await awaitable)
+            return self._answer(command, await awaitable, began)
         except OURS as failure:
-            return self._failure(command, failure)
+            return self._failure(command, failure, began)
         except BaseExceptionGroup as group:
-            return self._group_failure(command, group)
+            return self._group_failure(command, group, began)
 
-    def _answer(self, command: Command, result: object) -> str | None:
+    def _answer(self, command: Command, result: object, began: float) -> str | None:
         reply = command.spec.check_result(result)
         if reply is not None:
-            return encode_message(reply, command.id)
-        return None if command.id is None else control.ack(command.id)
+            answer: str | None = encode_message(reply, command.id)
+        else:
+            answer = None if command.id is None else control.ack(command.id)
+        now = self._now()
+        self._observer.handled(command.spec.name, "ok", began - command.arrived, now - began)
+        if self.handled_at is None:
+            self.handled_at = now
+        return answer
 
-    def _group_failure(self, command: Command, group: BaseExceptionGroup[BaseException]) -> str:
+    def _group_failure(
+        self, command: Command, group: BaseExceptionGroup[BaseException], began: float
+    ) -> str:
         failures, rest = group.split(OURS)
         if failures is None or rest is not None:
             raise group
-        return self._failure(command, failures)
+        return self._failure(command, failures, began)
 
-    def _failure(self, command: Command, failure: BaseException) -> str:
+    def _failure(self, command: Command, failure: BaseException, began: float) -> str:
         name, failure = command.spec.name, unwrap(failure)
+        outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
+        self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
         if isinstance(failure, CommandError):
             return control.error(failure.code, failure.message, event=name, reply_to=command.id)
         self._log.error("handler failed", command=name, exc_info=failure)

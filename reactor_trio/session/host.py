@@ -7,16 +7,21 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import trio
 
+from reactor_trio.authoring.client_info import ClientInfo
 from reactor_trio.compute.executor import FILES, Executor, ThreadExecutor
 from reactor_trio.contract.contract import Contract, read_contract
+from reactor_trio.contract.lifecycle import wrong_setting
+from reactor_trio.errors import BadModelSetting
 from reactor_trio.session.connection import Session
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.pacing import check_fps
+from reactor_trio.session.observer import NoObserver, Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from reactor_trio.authoring.identity import Identity
     from reactor_trio.authoring.model import ReactorModel
     from reactor_trio.session.transport import Transport
 
@@ -39,6 +44,7 @@ class ModelHost:
     limits: Limits
     executor: Executor
     session_id: Callable[[], str]
+    observer: Observer = attrs.field(factory=NoObserver)
 
     @classmethod
     async def load(
@@ -50,11 +56,13 @@ class ModelHost:
         limits: Limits | None = None,
         executor: Executor | None = None,
         session_id: Callable[[], str] = random_session_id,
+        observer: Observer | None = None,
     ) -> ModelHost:
         """Make the prototype and `load` it: in a worker thread if it is a plain `def`.
 
-        Raises `TypeError` for a mistake in the model's declarations, and whatever `load` raises. If
-        cancelled, it waits for a `load` that runs in a thread.
+        Raises `TypeError` for a mistake in the model's declarations, `BadModelSetting` if `load` left an
+        `fps` or `buffer_size` that cannot be used, and whatever `load` raises. If cancelled, it waits for a
+        `load` that runs in a thread.
         """
         contract = read_contract(model_class, name)
         executor = executor or ThreadExecutor()
@@ -67,18 +75,37 @@ class ModelHost:
             result = await executor.run(FILES, prototype.load, config)
             if inspect.isawaitable(result):
                 await result
-        check_fps(prototype.fps)
+        settings = {"fps": prototype.fps, "buffer_size": prototype.buffer_size}
+        wrong = wrong_setting(model_class, settings)
+        if wrong is not None:
+            raise BadModelSetting(wrong)
+        observer = observer or NoObserver()
+        observer.model_loaded(contract)
         return cls(
             prototype=prototype,
             contract=contract,
             limits=limits or Limits(),
             executor=executor,
             session_id=session_id,
+            observer=observer,
         )
 
-    def session(self, transport: Transport, *, address: str = "", early: Sequence[str] = ()) -> Session:
+    def session(
+        self,
+        transport: Transport,
+        *,
+        address: str = "",
+        identity: Identity | None = None,
+        early: Sequence[str] = (),
+    ) -> Session:
         """A session for one client; nothing happens before its `run`.
 
         `early` is what was received from the client already: its first messages.
         """
-        return Session(self, transport, self.session_id(), address, early)
+        client = ClientInfo(
+            id=self.session_id(), joined_at=trio.current_time(), address=address, identity=identity
+        )
+        session = Session(self, transport, client, early)
+        for watch in watchers:
+            watch(session)
+        return session

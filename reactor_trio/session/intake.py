@@ -15,27 +15,35 @@ import attrs
 import trio
 
 from reactor_trio.contract.events import PendingUploads
+from reactor_trio.contract.faults import listed
 from reactor_trio.errors import InvalidPayload, ProtocolError
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.protocol.text import decode_client_text
 from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
+from reactor_trio.session.rates import Rates
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from structlog.typing import FilteringBoundLogger
 
     from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import Declarations, EventSpec
-    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.protocol.text import ClientText, Id
     from reactor_trio.protocol.uploads import Upload
     from reactor_trio.session.coalescing import CoalescingSendChannel
     from reactor_trio.session.dispatch import Dispatcher
     from reactor_trio.session.limits import Limits
+    from reactor_trio.session.observer import Counts, NotHandled, Observer
     from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.transport import Transport
     from reactor_trio.session.uploads import Uploads
+
+_OUTCOMES: Mapping[str, NotHandled] = {names.UNKNOWN_EVENT: "unknown", names.OVERLOADED: "overloaded"}
+"""Of the other codes with which a command is refused, each says that its payload or upload is wrong."""
 
 
 @attrs.define(eq=False)
@@ -44,6 +52,7 @@ class _Aside:
 
     spec: EventSpec
     message: ClientText
+    arrived: float
     upload_ids: tuple[str, ...]
     scope: trio.CancelScope
     """Cancelled when a later command of the same event supersedes this one; its deadline is the time-out."""
@@ -64,10 +73,14 @@ class Intake:
         uploads: Uploads,
         nursery: trio.Nursery,
         end: Callable[[Ending], None],
+        observer: Observer,
+        counts: Counts,
+        log: FilteringBoundLogger,
     ) -> None:
         self._events = declarations.events
         self._wants_files = declarations.file_uploaded is not None
         self._limits = limits
+        self._rates = Rates(limits)
         self._inbox = inbox
         self._dispatcher = dispatcher
         self._outbox = outbox
@@ -75,6 +88,12 @@ class Intake:
         self._uploads = uploads
         self._nursery = nursery
         self._end = end
+        self._observer = observer
+        self._counts = counts
+        self._log = log
+        self._now = trio.lowlevel.current_clock().current_time
+        # When the messages in hand were read from the transport.
+        self._arrived = 0.0
         self._aside: list[_Aside] = []
         self._bad_messages = 0
         # When handlers that are run at once have had the loop for long enough.
@@ -88,28 +107,44 @@ class Intake:
         Never raises for what a client sent. Ends the session if the client accepts no answers for
         `send_timeout` seconds. If cancelled, messages may be lost, and the session is over.
         """
-        self._step_ends = trio.current_time() + STEP
+        self._arrived = self._now()
+        self._step_ends = self._arrived + STEP
         for message in messages:
             try:
                 if isinstance(message, str):
                     self._text(decode_client_text(message))
                 else:
                     await self._settle()
+                    self._rates.received(len(message))
                     await self._binary(message)
             except ProtocolError as error:
                 self._refuse(error)
             else:
                 self._bad_messages = 0
         await self._settle()
+        await self._rates.pause()
 
     def _refuse(self, error: ProtocolError) -> None:
         self._answer(control.error_of(error))
+        # Neither what the client sent nor what is wrong with it: a value may stand in either.
+        self._log.debug("message refused", code=error.code, command=self._known(error.event))
+        self._count_refusal(error)
         if error.code != names.BAD_MESSAGE:
             self._bad_messages = 0
             return
         self._bad_messages += 1
         if self._bad_messages >= self._limits.max_bad_messages:
             self._end(TOO_MANY_ERRORS)
+
+    def _known(self, event: str | None) -> str | None:
+        return event if event in self._events else None
+
+    def _count_refusal(self, error: ProtocolError) -> None:
+        if error.code == names.BAD_MESSAGE:
+            self._counts.bad_messages += 1
+        elif error.event is not None:
+            outcome = _OUTCOMES.get(error.code, "invalid")
+            self._observer.not_handled(error.event, outcome)
 
     def _answer(self, text: str) -> None:
         self._answers.append(text)
@@ -119,6 +154,7 @@ class Intake:
         if not self._answers:
             return
         if self._outbox.is_idle and self._transport.send_nowait(self._answers):
+            self._counts.messages_sent += len(self._answers)
             self._answers.clear()
             if self._transport.has_unsent:
                 self._outbox.wake()
@@ -143,46 +179,51 @@ class Intake:
         if message.type.startswith(names.RUNTIME_PREFIX):
             self._control(message)
             return
+        self._rates.command(message, self._arrived)
         spec = self._events.get(message.type)
         if spec is None:
             raise ProtocolError(
                 names.UNKNOWN_EVENT,
-                f"this model has no event {message.type!r}",
+                f"this model has no event {message.type!r}; {self._known_events()}",
                 event=message.type,
                 reply_to=message.id,
             )
         try:
-            command = self._structure(spec, message)
+            command = self._structure(spec, message, self._arrived)
         except PendingUploads as pending:
             self._put_aside(spec, message, pending.upload_ids)
         else:
             self._queue(command)
 
-    def _structure(self, spec: EventSpec, message: ClientText) -> Command:
+    def _known_events(self) -> str:
+        return f"it has: {listed(list(self._events))}" if self._events else "it has none"
+
+    def _structure(self, spec: EventSpec, message: ClientText, arrived: float) -> Command:
         try:
             payload = spec.structure(message.data, self._uploads.files)
         except InvalidPayload as error:
             error.reply_to = message.id
             raise
-        return Command(spec, payload, message.id)
+        return Command(spec, payload, message.id, arrived)
 
     def _queue(self, command: Command) -> None:
         self._check_room(command.spec, command.id)
         if self._aside and command.key is not None:
             self._supersede_aside(command.key)
-        if self._may_run_now(command.spec):
-            self._run_now(command)
+        now = self._now()
+        if self._may_run_at(now, command.spec):
+            self._run_now(command, now)
         else:
             self._send(command)
 
-    def _may_run_now(self, spec: EventSpec) -> bool:
+    def _may_run_at(self, now: float, spec: EventSpec) -> bool:
         # The dispatcher waits for work, so nothing is ahead of this command: running its handler in this
         # very step spares two task switches, which cost more than all the rest (PERFORMANCE: 100 clients).
         plain = not spec.is_async and not spec.in_thread
-        return plain and self._inbox.receiver_waits and trio.current_time() < self._step_ends
+        return plain and self._inbox.receiver_waits and now < self._step_ends
 
-    def _run_now(self, command: Command) -> None:
-        answer = self._dispatcher.run_now(command)
+    def _run_now(self, command: Command, now: float) -> None:
+        answer = self._dispatcher.run_now(command, now)
         if isinstance(answer, Begun):
             self._inbox.send_nowait(answer)
         elif answer is not None:
@@ -193,8 +234,14 @@ class Intake:
             replaced = self._inbox.send_nowait(command, command.key)
         except trio.BrokenResourceError:
             return  # the dispatcher has ended, and with it the session
-        if isinstance(replaced, Command) and replaced.id is not None:
-            self._answer(control.superseded(replaced.id))
+        if isinstance(replaced, Command):
+            self._superseded(replaced.spec, replaced.id)
+
+    def _superseded(self, spec: EventSpec, id_: Id | None) -> None:
+        self._rates.superseded()
+        self._observer.not_handled(spec.name, "superseded")
+        if id_ is not None:
+            self._answer(control.superseded(id_))
 
     def _check_room(self, spec: EventSpec, id_: str | int | None) -> None:
         # Commands aside count, so that there is room when their time comes. The channel itself is larger,
@@ -225,6 +272,7 @@ class Intake:
             raise ProtocolError(names.BAD_MESSAGE, f"this model has no input track {message.track!r}")
         upload = await self._uploads.chunk(message)
         if upload is not None:
+            self._counts.upload_bytes += len(message.payload)
             self._complete_upload(upload)
 
     def _complete_upload(self, upload: Upload) -> None:
@@ -264,7 +312,7 @@ class Intake:
         if spec.dedupe:
             self._supersede_aside(spec.name)
         scope = trio.CancelScope(deadline=trio.current_time() + self._limits.upload_timeout)
-        aside = _Aside(spec, message, upload_ids, scope)
+        aside = _Aside(spec, message, self._arrived, upload_ids, scope)
         self._aside.append(aside)
         self._nursery.start_soon(self._wait_aside, aside, name=f"{spec.name} waits for its upload")
 
@@ -276,8 +324,7 @@ class Intake:
             self._aside.remove(aside)
             aside.superseded = True
             aside.scope.cancel(reason="superseded by a later command")
-            if aside.message.id is not None:
-                self._answer(control.superseded(aside.message.id))
+            self._superseded(aside.spec, aside.message.id)
 
     async def _wait_aside(self, aside: _Aside) -> None:
         with aside.scope:
@@ -300,4 +347,4 @@ class Intake:
                 upload_id=aside.upload_ids[0],
                 reply_to=aside.message.id,
             )
-        self._send(self._structure(aside.spec, aside.message))
+        self._send(self._structure(aside.spec, aside.message, aside.arrived))

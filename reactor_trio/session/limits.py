@@ -31,6 +31,10 @@ class Limits:
     """Commands that may wait for their handler; more are answered `overloaded`."""
     max_defer: float = attrs.field(default=1.0, validator=ge(0))
     """How long a flood may push a deduplicated command back before its place in the queue is held."""
+    max_events_per_second: float = attrs.field(default=200.0, validator=ge(0))
+    """Commands, and as many at once after a pause; more are answered `overloaded`. 0: no limit."""
+    max_bytes_per_second: int = attrs.field(default=0, validator=ge(0))
+    """Bytes of uploads and media; more are read later. 0: no limit; else at least `max_message_bytes`."""
     max_queued_messages: int = attrs.field(default=256, validator=ge(1))
     """Messages that may wait for the client; then `send` waits."""
     max_queued_bytes: int = attrs.field(default=8 * 1024 * 1024, validator=ge(1))
@@ -45,3 +49,11 @@ class Limits:
     """The closing handshake."""
     hook_timeout: float = attrs.field(default=10.0, validator=gt(0))
     """What `@disconnected` may take."""
+
+    def __attrs_post_init__(self) -> None:
+        # So a pause for one message lasts a second at most: pings and commands wait behind it.
+        if 0 < self.max_bytes_per_second < self.max_message_bytes:
+            raise ValueError(
+                "'max_bytes_per_second' must be 0, or at least one message a second (max_message_bytes, "
+                f"{self.max_message_bytes}): {self.max_bytes_per_second}"
+            )

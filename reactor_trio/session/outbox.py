@@ -7,6 +7,8 @@ from collections import deque
 import attrs
 import trio
 
+from reactor_trio.session.observer import Counts
+
 
 @attrs.frozen
 class OutboxStatistics:
@@ -18,7 +20,7 @@ class OutboxStatistics:
     """Tracks of which a frame waits."""
     senders_waiting: int
     frames_replaced: int
-    """Frames that a newer one of their track has replaced, since the outbox was made."""
+    """Frames that a newer one of their track has replaced here, since the outbox was made."""
 
 
 class Outbox:
@@ -27,11 +29,13 @@ class Outbox:
     Any task may put; one task takes, writes, and takes again.
     """
 
-    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, *, max_messages: int, max_bytes: int, counts: Counts | None = None) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._messages: deque[str] = deque()
         self._bytes = 0
+        # The session's, which everything on the way out adds to.
+        self._counts = Counts() if counts is None else counts
         self._frames: dict[str, bytes] = {}
         # What the taking task is writing now: whether anything, and frames of which tracks.
         self._is_writing = False
@@ -121,7 +125,9 @@ class Outbox:
         """Leave a frame for the next write, in place of one of the same track that still waits."""
         if self._closed or self._refuses_frames:
             return
-        self._frames_replaced += track in self._frames
+        if track in self._frames:
+            self._frames_replaced += 1
+            self._counts.frames[track].replaced += 1
         self._frames[track] = frame
         self._filled.set()
 
@@ -140,6 +146,9 @@ class Outbox:
         batch: list[str | bytes] = [*self._messages, *self._frames.values()]
         self._is_writing = True
         self._tracks_writing = frozenset(self._frames)
+        self._counts.messages_sent += len(self._messages)
+        for track in self._frames:
+            self._counts.frames[track].sent += 1
         self._messages.clear()
         self._frames.clear()
         self._bytes = 0
@@ -169,6 +178,8 @@ class Outbox:
 
     def drop_frames(self) -> None:
         """Throw away the frames that wait; the messages stay."""
+        for track in self._frames:
+            self._counts.frames[track].dropped += 1
         self._frames.clear()
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from reactor_trio.compute.executor import ENCODE, Executor
 from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol.binary import MediaFrame, encode_media
+from reactor_trio.session.observer import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,9 +68,17 @@ class OutputStream:
     """The output of a session, `self.output` for its model."""
 
     def __init__(
-        self, tracks: Sequence[str], outbox: Outbox, executor: Executor, *, fps: float, buffer_size: int
+        self,
+        tracks: Sequence[str],
+        outbox: Outbox,
+        executor: Executor,
+        *,
+        fps: float,
+        buffer_size: int,
+        counts: Counts | None = None,
     ) -> None:
         self._outbox = outbox
+        self._counts = Counts() if counts is None else counts
         self._executor = executor
         self._buffer_size = buffer_size
         self._fps = check_fps(fps)
@@ -114,12 +123,20 @@ class OutputStream:
     def flush(self) -> None:
         """Throw away the frames that wait, in the buffer and behind it."""
         self._dropped += len(self._waiting)
+        for step in self._waiting:
+            for picture in step:
+                self._count_dropped(picture.track)
         self._waiting.clear()
         for slot in self._slots.values():
+            if slot.picture is not None:
+                self._count_dropped(slot.picture.track)
             slot.picture = None
         self._outbox.drop_frames()
         self._room.set()
         self._progress.set()
+
+    def _count_dropped(self, track: str, count: int = 1) -> None:
+        self._counts.frames[track].dropped += count
 
     async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
         """See `ReactorModel.emit`."""
@@ -130,6 +147,8 @@ class OutputStream:
         if drop and (self._turn.locked() or not self._fits(count)):
             self._number({track: [] for track in layouts}, skip=count)
             self._dropped += count
+            for track in layouts:
+                self._count_dropped(track, count)
             await trio.lowlevel.cancel_shielded_checkpoint()
             return False
         frames = {track: await self._rgb(output, track, layout) for track, layout in layouts.items()}
@@ -220,6 +239,7 @@ class OutputStream:
         pts = trio.current_time() - self._started
         for picture in step:
             slot = self._slots[picture.track]
+            self._counts.frames[picture.track].replaced += slot.picture is not None
             slot.picture = attrs.evolve(picture, pts=pts)
             slot.filled.set()
         self._room.set()

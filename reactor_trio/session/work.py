@@ -21,6 +21,8 @@ class Command:
     spec: EventSpec
     payload: Any
     id: Id | None
+    arrived: float
+    """When it was read from the transport, in seconds of Trio's clock."""
 
     @property
     def key(self) -> str | None:
@@ -41,6 +43,8 @@ class Begun:
 
     command: Command
     result: Awaitable[Any]
+    began: float
+    """When its handler was called."""
 
 
 Work = Command | FileArrived | Begun

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from reactor_trio.compute.executor import RunningCall, device_lane
+from reactor_trio.compute.executor import DEVICES, RunningCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
-
-DEVICES = device_lane("")
-"""What the lane of every device begins with."""
 
 
 class DeviceCost:
@@ -66,7 +63,8 @@ class DeviceCost:
         async with self._lanes.setdefault(lane, trio.Lock()):
             seconds = self.cost(*args, **kwargs)
             self.busy[lane] = self.busy.get(lane, 0.0) + seconds
-            self._running[lane] = RunningCall(lane, getattr(fn, "__qualname__", None) or repr(fn), asked)
+            name = getattr(fn, "__qualname__", None) or repr(fn)
+            self._running[lane] = RunningCall(lane, name, asked, trio.current_time())
             try:
                 with trio.CancelScope(shield=True):
                     await trio.sleep(seconds)

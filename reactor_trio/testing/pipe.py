@@ -113,7 +113,7 @@ class Pipe:
         Returns the byte up to which it was taken: `size` if the item is whole in here.
         """
         end = min(size, start + self.room())
-        if end == start < size:
+        if size and end <= start:
             return start
         if start == 0:
             self._jitter = self._link.jitter * self._draw() if self._link.jitter else 0.0

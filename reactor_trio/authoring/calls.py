@@ -1,0 +1,97 @@
+"""What `send`, `emit` and `compute` of a model return, so that a forgotten `await` is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import CodeType, TracebackType
+
+    from reactor_trio.authoring.model import ReactorModel
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+_LOST = {
+    "send": "the message was not sent",
+    "emit": "nothing was shown",
+    "compute": "nothing was computed",
+}
+
+
+class Call(Coroutine[Any, Any, T]):
+    """The coroutine of a call, which logs an error if it is dropped without having been begun.
+
+    Python's own warning for that names neither the model's line, in most cases, nor the remedy. It is a
+    `Coroutine`, since `nursery.start_soon(self.send, message)` takes no other awaitable.
+    """
+
+    __slots__ = ("_begun", "_code", "_coroutine", "_lasti", "_method", "_model")
+
+    def __init__(self, model: ReactorModel, method: str, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._model = model
+        self._method = method
+        self._coroutine = coroutine
+        self._begun = False
+        # Whoever called the model's method. Its line is looked up only if it is needed, and the frame
+        # itself is not kept, as it would keep all that is in it.
+        frame = sys._getframe(2)
+        self._code, self._lasti = frame.f_code, frame.f_lasti
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        self._begun = True
+        return self._coroutine.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """As of any coroutine."""
+        self._begun = True
+        return self._coroutine.send(value)
+
+    def throw(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+        /,
+    ) -> Any:
+        """As of any coroutine."""
+        self._begun = True
+        if isinstance(typ, BaseException):  # the form that does not warn from Python 3.12 on
+            return self._coroutine.throw(typ)
+        return self._coroutine.throw(typ, val, tb)
+
+    def close(self) -> None:
+        """As of any coroutine."""
+        self._begun = True
+        self._coroutine.close()
+
+    def __del__(self) -> None:
+        if self._begun:
+            return
+        self._coroutine.close()  # so that Python does not complain as well
+        model, method = self._model, self._method
+        where = f"{self._code.co_filename}:{_line(self._code, self._lasti)}"
+        # Once for each place in a session: it may be in a loop.
+        told: set[str] = vars(model).setdefault("_reactor_told", set())
+        if where in told:
+            return
+        told.add(where)
+        session = model._reactor_port
+        log.error(
+            f"`await` is missing before self.{method}(...): {_LOST[method]}",
+            model=type(model).__name__,
+            where=where,
+            remedy=f"write `await self.{method}(...)`, in an `async def` method",
+            **({} if session is None else {"session_id": session.client.id}),
+        )
+
+
+def _line(code: CodeType, lasti: int) -> int:
+    lines = (line for start, end, line in code.co_lines() if start <= lasti < end and line is not None)
+    return next(lines, code.co_firstlineno)

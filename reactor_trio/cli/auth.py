@@ -1,0 +1,73 @@
+"""How the operator says who may come in, but for the fixed token: signed tokens, or a function of theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reactor_trio.server.auth import ALGORITHMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.server.auth import Authenticate
+
+_OPTIONS = (
+    click.option(
+        "--jwt-key",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Let in whoever shows a token signed with this secret, or by the owner of this public key.",
+    ),
+    click.option(
+        "--jwt-algorithm",
+        type=click.Choice(ALGORITHMS),
+        default=ALGORITHMS[0],
+        show_default=True,
+        help="How such tokens are signed.",
+    ),
+    click.option("--jwt-audience", metavar="NAME", help="Whom such a token must be meant for."),
+    click.option("--jwt-issuer", metavar="NAME", help="Who must have issued such a token."),
+)
+
+
+def jwt_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add them to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_authenticate(options: dict[str, Any], hook: Authenticate | None) -> Authenticate | None:
+    """Take these options out of all, and return what they ask for: signed tokens, or the project's hook.
+
+    Raises `ValueError`, in words for the operator.
+    """
+    key, algorithm, audience, issuer = (
+        options.pop(f"jwt_{name}") for name in ("key", "algorithm", "audience", "issuer")
+    )
+    if key is None:
+        for name, value in (("audience", audience), ("issuer", issuer)):
+            if value is not None:
+                raise ValueError(f"--jwt-{name} needs --jwt-key")
+        return hook
+    if hook is not None:
+        raise ValueError("--jwt-key, or server.authenticate in reactor.yaml, but not both")
+    try:
+        from reactor_trio.server.signed_tokens import signed_tokens
+    except ImportError:
+        raise ValueError('--jwt-key needs PyJWT: pip install "reactor-trio[auth]"') from None
+    try:
+        return signed_tokens(_read_key(key), algorithm=algorithm, audience=audience, issuer=issuer)
+    except ValueError as exc:
+        raise ValueError(f"--jwt-key {key}: {exc}") from None
+
+
+def _read_key(file: Path) -> bytes:
+    try:
+        # The newline that an editor, or `openssl rand -hex 32`, puts at the end is not meant.
+        return file.read_bytes().rstrip(b"\r\n")
+    except OSError as exc:
+        raise ValueError(f"cannot be read: {exc.strerror}") from None

@@ -1,0 +1,62 @@
+"""What the runtime itself needs of a model's class: `run`, `load`, `fps`, `buffer_size`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+from typing import Any
+
+
+def check_lifecycle(cls: type) -> None:
+    """Raises `TypeError`, naming class and attribute, for what cannot work in any session."""
+    _check_run(cls, inspect.getattr_static(cls, "run"))
+    _check_load(cls, inspect.getattr_static(cls, "load"))
+    settings = {name: inspect.getattr_static(cls, name) for name in ("fps", "buffer_size")}
+    # A property is looked at when there is a model to ask.
+    plain = {name: value for name, value in settings.items() if not hasattr(type(value), "__get__")}
+    wrong = wrong_setting(cls, plain)
+    if wrong is not None:
+        raise TypeError(wrong)
+
+
+def wrong_setting(cls: type, settings: dict[str, Any]) -> str | None:
+    """What is wrong with the values of `fps` and `buffer_size`, as far as they are given."""
+    for name, value in settings.items():
+        if name == "fps" and not _is_rate(value):
+            return f"{cls.__qualname__}.fps is a finite number > 0, in frames per second, not {value!r}"
+        if name == "buffer_size" and not _is_count(value):
+            return f"{cls.__qualname__}.buffer_size is a whole number of frames, 1 or more, not {value!r}"
+    return None
+
+
+def _is_rate(value: Any) -> bool:
+    if value.__class__ is bool or not isinstance(value, numbers.Real):
+        return False
+    return math.isfinite(value) and float(value) > 0
+
+
+def _is_count(value: Any) -> bool:
+    return value.__class__ is not bool and isinstance(value, numbers.Integral) and int(value) >= 1
+
+
+def _check_run(cls: type, run: Any) -> None:
+    function = inspect.unwrap(run) if callable(run) else run
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{cls.__qualname__}.run cannot have a `yield`: frames go out with `await self.emit(...)`"
+        )
+    # Another kind of callable may return an awaitable; who writes one knows why.
+    if inspect.isfunction(function) and not _is_async(run):
+        raise TypeError(f"{cls.__qualname__}.run is awaited: write `async def run(self)`")
+
+
+def _check_load(cls: type, load: Any) -> None:
+    function = inspect.unwrap(load) if callable(load) else load
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{cls.__qualname__}.load cannot have a `yield`: it is called, not iterated over")
+
+
+def _is_async(function: Any) -> bool:
+    # A decorator may wrap a plain def in an async def, or an async def in a plain one.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))

@@ -1,0 +1,120 @@
+"""Who may come in: the hook that is asked, what it is asked, and the ready one for a fixed token."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal, get_args
+from urllib.parse import parse_qsl
+
+import attrs
+import structlog
+import trio
+
+from reactor_trio.authoring.identity import AuthRequest, Identity
+from reactor_trio.protocol.names import TOKEN_SUBPROTOCOL
+from reactor_trio.server.http import Response, plain, unauthorised, unavailable
+from reactor_trio.session.failures import contained
+
+if TYPE_CHECKING:
+    from reactor_trio.server.http import Request
+
+Authenticate = Callable[[AuthRequest], "Identity | Awaitable[Identity | None] | None"]
+"""Decides who a client is; None: it may not come in. Runs on the loop, so it must not block it."""
+
+Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+"""What a signed token may be signed with (`server.signed_tokens`); `none` is not among them."""
+
+TOKEN_SUBJECT = "token"
+"""The subject of all who know the fixed token."""
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class Refused:
+    """A client that may not come in, and what it is told."""
+
+    response: Response
+
+
+def fixed_token(token: str) -> Authenticate:
+    """Let in whoever knows the token; it is compared in constant time."""
+    wanted = token.encode()
+
+    def authenticate(request: AuthRequest) -> Identity | None:
+        if request.token is None or not hmac.compare_digest(request.token.encode(), wanted):
+            return None
+        return Identity(TOKEN_SUBJECT)
+
+    return authenticate
+
+
+def auth_request(request: Request, address: str) -> AuthRequest:
+    """What the hook is asked of this request."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    query = dict(parse_qsl(request.target.partition("?")[2], keep_blank_values=True))
+    return AuthRequest(offered_token(request), headers, address, request.path, query)
+
+
+def offered_token(request: Request) -> str | None:
+    """The bearer token (RFC 6750, 2.1), or the one that stands in a subprotocol; the header counts first."""
+    for value in request.all("authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip() or None
+    for name in request.items("sec-websocket-protocol"):
+        if name.startswith(TOKEN_SUBPROTOCOL):
+            return _decoded(name.removeprefix(TOKEN_SUBPROTOCOL))
+    return None
+
+
+def _decoded(text: str) -> str | None:
+    text = text.rstrip("=")
+    try:
+        # `validate`, or characters that are none would be skipped: two spellings of one token.
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return data.decode() or None
+    except (binascii.Error, ValueError):
+        return None
+
+
+async def identify(
+    authenticate: Authenticate, request: AuthRequest, *, deadline: float
+) -> Identity | Refused:
+    """Ask the hook, until `deadline` (Trio's clock). A checkpoint only if the hook is one.
+
+    Never raises what the hook raises: the client gets 500 with no detail, the log all of it but the token.
+    """
+    result: Identity | Refused = Refused(plain(500, "the request could not be authenticated"))
+
+    def failed(failure: BaseException) -> None:
+        text = "".join(traceback.format_exception(failure))
+        log.error("authenticate() failed", address=request.address, exception=_redacted(text, request))
+
+    with contained(failed), trio.move_on_at(deadline) as scope:
+        answer = authenticate(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer is not None and not isinstance(answer, Identity):
+            raise TypeError(f"authenticate() returns an Identity or None, not {type(answer).__name__}")
+        result = Refused(unauthorised()) if answer is None else answer
+    if scope.cancelled_caught:
+        log.error("authenticate() took too long", address=request.address)
+        return Refused(unavailable("the request could not be authenticated in time"))
+    return result
+
+
+def _redacted(text: str, request: AuthRequest) -> str:
+    """Without the token, in whatever form the hook may have put it into its error."""
+    carriers = (request.headers.get(name) for name in ("authorization", "sec-websocket-protocol"))
+    for secret in filter(None, (request.token, *carriers)):
+        text = text.replace(secret, "[token]")
+    return text

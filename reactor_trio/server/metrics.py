@@ -1,0 +1,258 @@
+"""`/metrics`: what the sessions tell, in Prometheus' words.
+
+Nothing here takes a lock or counts twice: the sessions keep plain numbers and call plain methods, on the
+loop; a collector puts them together when it is asked. The registry is this object's own. Labels are the
+model's own events and tracks, so their number is bounded; what a client made up is `(unknown)`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, get_args
+
+import attrs
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from reactor_trio.session.observer import Counts, Handled, NotHandled, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from reactor_trio.contract.contract import Contract
+    from reactor_trio.session.observer import Observed
+
+UNKNOWN = "(unknown)"
+"""Event label of commands that the model does not have: no event can be called so."""
+BOUNDS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+"""Upper bounds of the histograms' buckets, in seconds."""
+FIRST: Final = BOUNDS[0]
+PREFIX: Final = "reactor_trio_"
+
+_OTHERS = [each for each in (*get_args(Handled), *get_args(NotHandled)) if each not in ("ok", "unknown")]
+_LE = (*map(str, BOUNDS), "+Inf")
+
+
+class Histogram:
+    """Counts by bucket, and their sum."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        # Most commands are in the first bucket, and looking there first is half the price.
+        self.counts[0 if seconds <= FIRST else bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+    @property
+    def buckets(self) -> list[tuple[str, float]]:
+        """As Prometheus wants them: each bucket contains those before it."""
+        return list(zip(_LE, accumulate(self.counts), strict=True))
+
+
+@attrs.define(eq=False)
+class _Event:
+    seconds: Histogram = attrs.field(factory=Histogram)
+    """Of every command that was handled; so `ok` is what is left of it, and needs no counter."""
+    others: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(_OTHERS, 0))
+    """Commands by each other outcome."""
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        not_ok = sum(self.others[outcome] for outcome in get_args(Handled) if outcome != "ok")
+        return {"ok": sum(self.seconds.counts) - not_ok, **self.others}
+
+
+class Metrics:
+    """The observer of a server's sessions, and what `/metrics` answers. Everything happens on the loop."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.waiting_clients: Callable[[], int] = int
+        """How many clients wait in line; the server says."""
+        self.lag = Histogram()
+        """How late the loop was for a task that wanted to wake up at a certain time."""
+        self._stalls = 0
+        self._live: set[Observed] = set()
+        self._past = Counts()
+        """What sessions that have ended had counted."""
+        self._endings: Counter[str] = Counter()
+        self._events: defaultdict[str, _Event] = defaultdict(_Event)
+        self._waited = Histogram()
+        self._first_frame = Histogram()
+        self._unknown = 0
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The answer's body and its content type, for a request with this Accept header."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type
+
+    # ---- the observer (session/observer.py)
+
+    def model_loaded(self, contract: Contract) -> None:
+        """Begin every counter at 0, so that the first increase of a rate is seen."""
+        for event in contract.declarations.events:
+            self._events[event]
+        for track in contract.tracks:
+            if track.direction == "out":
+                self._past.frames[track.name]
+
+    def session_started(self, session: Observed) -> None:
+        self._live.add(session)
+
+    def session_ended(self, session: Observed, reason: str) -> None:
+        self._live.discard(session)
+        self._endings[reason] += 1
+        self._past.add(session.statistics().counts)
+
+    def handled(self, event: str, outcome: Handled, waited: float, seconds: float) -> None:
+        numbers = self._events[event]
+        if outcome != "ok":
+            numbers.others[outcome] += 1
+        # `Histogram.observe`, twice, without the calls: this is on the way of every command.
+        histogram = numbers.seconds
+        histogram.counts[0 if seconds <= FIRST else bisect_left(BOUNDS, seconds)] += 1
+        histogram.sum += seconds
+        histogram = self._waited
+        histogram.counts[0 if waited <= FIRST else bisect_left(BOUNDS, waited)] += 1
+        histogram.sum += waited
+
+    def not_handled(self, event: str, outcome: NotHandled) -> None:
+        if outcome == "unknown":
+            self._unknown += 1
+        else:
+            self._events[event].others[outcome] += 1
+
+    def first_frame(self, seconds: float) -> None:
+        self._first_frame.observe(seconds)
+
+    # ---- the loop (compute/watchdog.py)
+
+    def stalled(self, seconds: float) -> None:
+        """A task step held the loop for so long."""
+        self._stalls += 1
+
+    # ---- the collector
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry."""
+        live = [session.statistics() for session in self._live]
+        states = Counter(numbers.state for numbers in live)
+        counts = Counts()
+        counts.add(self._past)
+        for numbers in live:
+            counts.add(numbers.counts)
+        frames = counts.frames.items()
+
+        yield _gauge(
+            "sessions",
+            "Sessions by state; waiting: clients in line for one.",
+            "state",
+            {"waiting": self.waiting_clients(), **{state: states[state] for state in get_args(SessionState)}},
+        )
+        yield _counter("sessions_ended", "Sessions that have ended.", "reason", self._endings)
+        yield self._commands()
+        yield _histograms(
+            "handler_seconds",
+            "Time that handlers took.",
+            {event: numbers.seconds for event, numbers in self._events.items()},
+            "event",
+        )
+        yield _histogram(
+            "command_wait_seconds", "Time from a command's arrival to its handler.", self._waited
+        )
+        yield _histogram(
+            "first_frame_seconds",
+            "Time from a handler's end until the first frame emitted after it was taken.",
+            self._first_frame,
+        )
+        yield _gauge(
+            "queue_depth",
+            "What waits, all sessions together: commands, messages, or steps of the output.",
+            "queue",
+            {
+                "inbox": sum(numbers.commands_waiting for numbers in live),
+                "outbox": sum(numbers.messages_waiting for numbers in live),
+                "output": sum(numbers.frames_waiting for numbers in live),
+            },
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}outbox_bytes",
+            "Bytes of messages that wait for clients.",
+            value=sum(numbers.bytes_waiting for numbers in live),
+        )
+        yield _count("messages_sent", "Text messages sent to clients.", counts.messages_sent)
+        yield _counter(
+            "frames_sent", "Frames sent to clients.", "track", {track: each.sent for track, each in frames}
+        )
+        yield _counter(
+            "frames_replaced",
+            "Frames replaced by a newer one before they could be sent.",
+            "track",
+            {track: each.replaced for track, each in frames},
+        )
+        yield _counter(
+            "frames_dropped",
+            "Frames refused by emit(drop=True), or flushed.",
+            "track",
+            {track: each.dropped for track, each in frames},
+        )
+        yield _count("upload_bytes", "Bytes of uploads that were accepted.", counts.upload_bytes)
+        yield _count("bad_messages", "Messages of clients that could not be read.", counts.bad_messages)
+        yield _histogram(
+            "loop_lag_seconds", "How late the loop woke a task that wanted to wake at a given time.", self.lag
+        )
+        yield _count("loop_stalls", "Task steps that held the loop for too long.", self._stalls)
+
+    def _commands(self) -> Metric:
+        family = CounterMetricFamily(
+            f"{PREFIX}commands", "Commands by event and outcome.", labels=("event", "outcome")
+        )
+        for event, numbers in self._events.items():
+            for outcome, count in numbers.outcomes.items():
+                family.add_metric((event, outcome), count)
+        family.add_metric((UNKNOWN, "unknown"), self._unknown)
+        return family
+
+
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
+
+
+def _count(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(PREFIX + name, text, value=value)
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(PREFIX + name, text, buckets=histogram.buckets, sum_value=histogram.sum)
+
+
+def _histograms(name: str, text: str, histograms: Mapping[str, Histogram], label: str) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=(label,))
+    for value, histogram in histograms.items():
+        family.add_metric((value,), histogram.buckets, histogram.sum)
+    return family
