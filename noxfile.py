@@ -63,3 +63,20 @@ def benchmarks(session: nox.Session) -> None:
     install(session)
     session.run("python", "benchmarks/commands.py", "--rounds", "1", "--seconds", "1")
     session.run("python", "benchmarks/demo_frames.py")
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """A minute of clients that come and go, with faults; the long one is `python benchmarks/soak.py`."""
+    install(session)
+    # In one minute memory still grows to its working size, so the bound is a coarse one.
+    short = ["--sessions", "1000", "--seconds", "60", "--rss-bound", "8192"]
+    session.run("python", "benchmarks/soak.py", *short, *session.posargs)
+
+
+@nox.session(default=False)
+def conformance(session: nox.Session) -> None:
+    """The Autobahn test suite; it needs a Python 2.7, and says so where there is none."""
+    install(session)
+    # 3: there is no Python 2.7, which is no failure.
+    session.run("python", "benchmarks/conformance.py", *session.posargs, success_codes=[0, 3])

@@ -82,13 +82,16 @@ WARM_SESSIONS = 40
 STRANGER_SHARE = 0.2
 """Strangers for each session."""
 RSS_BOUND = 512.0
-"""KiB for each 1000 sessions that resident memory may grow by, plus three standard errors of the slope."""
+"""KiB for each 1000 sessions that resident memory may grow by; three standard errors come on top."""
 THREAD_BOUND = 0.2
 FD_BOUND = 0.2
 """The same in pieces."""
 SURPLUS_FDS = 2
 SURPLUS_THREADS = 2
-"""By how many the idle server may exceed what it held before the load: a thread or two may not have gone."""
+SURPLUS_OBJECTS = 500
+"""By how many the idle server may exceed what it held before the load: a thread or two may not have gone, and
+caches have filled. Objects are those that the garbage collector knows; a session has hundreds.
+"""
 EXPECTED_ERRORS = ("run() failed", "handler failed", "@disconnected failed")
 """What the model's failures are logged as; whatever else is logged as an error is the runtime's."""
 COLOUR_TOLERANCE = 12
@@ -695,14 +698,14 @@ class Report:
     busy: tuple[float, float]
     lasted: float
 
-    def judge(self) -> str:
+    def judge(self, rss_bound: float) -> str:
         """The table; what is wrong is added to the complaints."""
         soak = self.soak
         half = soak.samples[len(soak.samples) // 2 :]
         rows = ["| server | before | after, idle | at most | slope per 1000 sessions | bound |"]
         rows.append("|---|---:|---:|---:|---:|---:|")
         for name, title, unit, bound in (
-            ("rss", "resident memory", " KiB", RSS_BOUND),
+            ("rss", "resident memory", " KiB", rss_bound),
             ("threads", "threads", "", THREAD_BOUND),
             ("fds", "file descriptors", "", FD_BOUND),
         ):
@@ -720,6 +723,10 @@ class Report:
                 soak.complain(
                     f"{name}: {getattr(self.before, name)} before, {getattr(self.after, name)} after"
                 )
+        if self.counted["objects"] > self.counted_before["objects"] + SURPLUS_OBJECTS:
+            soak.complain(
+                f"objects: {self.counted_before['objects']} before, {self.counted['objects']} after"
+            )
         # The client that asks is connected itself.
         if self.counted["connected"] - 1 != self.counted["disconnected"]:
             soak.complain(f"@connected and @disconnected do not match: {self.counted}")
@@ -782,6 +789,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=10_000, help="(10000)")
     parser.add_argument("--seconds", type=float, default=600.0, help="in which they come (600)")
     parser.add_argument("--seed", type=int, default=1, help="(1)")
+    parser.add_argument("--rss-bound", type=float, default=RSS_BOUND, help="KiB for each 1000 sessions (512)")
     parser.add_argument("--report", type=Path, help="where the result is written too")
     parser.add_argument("--samples", type=Path, help="where the samples are written, as CSV")
     options = parser.parse_args()
@@ -798,7 +806,7 @@ def main() -> int:
                 soak.complain(f"the server ended with status {status}")
         except subprocess.TimeoutExpired:
             soak.complain("the server did not end within 10 s of SIGTERM, with no session left")
-        text = report.judge()
+        text = report.judge(options.rss_bound)
         counts, unexpected = logged(log)
         for line in unexpected:
             soak.complain(f"logged: {line}")

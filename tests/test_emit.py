@@ -252,14 +252,12 @@ async def test_a_slow_network_slows_neither_the_model_nor_ages_its_picture() -> 
 
     limits = Limits(send_timeout=1000, heartbeat=1000)
     async with open_session(emitting(script), limits=limits) as client:
-        stalled = client.transport._stalled = True
+        client.network.stall()
         await trio.sleep(20)
-        assert stalled
         assert len(emitted) == 100, "ten seconds of frames were taken on time"
         numbers = client.session.output.statistics()
         assert numbers.encoded < 60, "no frame is encoded that cannot be sent"
-        client.transport._stalled = False
-        client.transport._in.notify()
+        client.network.resume()
         await trio.sleep(1)
         last = [frame async for frame in _waiting(client)][-1]
         assert last.seq == 99, "the newest frame got through, not the oldest"

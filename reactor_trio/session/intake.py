@@ -115,7 +115,7 @@ class Intake:
                     self._text(decode_client_text(message))
                 else:
                     await self._settle()
-                    self._rates.received(len(message))
+                    await self._rates.received(len(message))
                     await self._binary(message)
             except ProtocolError as error:
                 self._refuse(error)

@@ -3,9 +3,9 @@
 Commands beyond their rate are refused, `overloaded`, with the seconds after which to try again: a client that
 steers wants to know, and what it sends next may be about something else. Bytes beyond theirs are not: an
 upload that were refused would have to begin again. The receive task reads later instead, and TCP slows the
-sender down. What lies behind those bytes on the one socket, pings and commands too, waits with them, so a
-pause is short: what one read brings is handled at once and paid for afterwards, and `Limits` asks for a rate
-of at least one whole message a second.
+sender down. What lies behind those bytes on the one socket, pings and commands too, waits with them, so each
+pause is short: what one read brings is handled and then paid for, or paid for when it has cost a second
+(`MAX_DEBT`), and `Limits` asks for a rate of at least one whole message a second.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-9
 """Tokens that may be missing, or a client that waits for exactly as long as it was told comes too early."""
+
+
+MAX_DEBT = 1.0
+"""Seconds that bytes may owe while there are more to be handled."""
 
 
 class TokenBucket:
@@ -93,10 +97,13 @@ class Rates:
         if self._commands is not None:
             self._commands.give_back()
 
-    def received(self, size: int) -> None:
-        """Count bytes of media or of an upload."""
+    async def received(self, size: int) -> None:
+        """Count bytes of media or of an upload; wait if they owe too much. Not always a checkpoint."""
         if self._bytes is not None:
-            self._bytes.spend(trio.current_time(), size)
+            now = trio.current_time()
+            self._bytes.spend(now, size)
+            if self._bytes.debt(now) > MAX_DEBT:
+                await self.pause()
 
     async def pause(self) -> None:
         """Wait until the bytes are paid for; not always a checkpoint."""
