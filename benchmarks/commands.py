@@ -301,6 +301,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def servers(ws: str) -> list[Server]:
     model = str(HERE.relative_to(HERE.parent) / "command_model.py:Echo")
     serve = [sys.executable, "-m", "reactor_trio", "serve", model, "--port", "0", "--log-level", "warning"]
+    serve += ["--max-events-per-second", "0"]  # the other has no limit either
     by_hand = [sys.executable, str(HERE / "command_fastapi.py"), "--ws", ws]
     return [Server("reactor_trio", serve), Server("FastAPI", by_hand)]
 

@@ -3,17 +3,18 @@
     python benchmarks/soak.py [--sessions 10000] [--seconds 600] [--seed 1] [--report FILE]
 
 The server is `python -m reactor_trio serve benchmarks/soak_model.py`, a process of its own; the load is this
-process. All sessions are drawn beforehand from the seed: when each comes, what it is (see `KINDS`) and what
-it does. Beside them come strangers, who never get as far as a session (`STRANGERS`).
+process. All sessions are drawn beforehand from the seed: when each comes, what it is (`soak_clients.KINDS`)
+and what it does. Beside them come strangers, who never get as far as a session (`soak_clients.STRANGERS`).
 
 Every client has a secret that it tells the model, and everything that the model says carries it: replies,
 messages, errors, the digest of a file, the colour of a frame. One that is not the client's own is a leak.
 
 Once a second the server's resident memory, threads and file descriptors are read from /proc. Printed are
-their slopes by least squares over the second half of the run, per 1000 sessions that ended; then the server
-is left alone, and what it still holds is compared with what it held before the load. The exit status is 1
-if a slope is over its bound, a value leaked, a client met what it should not, a session did not end, a
-`@disconnected` is missing, the server logged a failure of its own, or it did not stop on SIGTERM.
+their slopes by least squares over the second half of the run, per 1000 sessions that ended; what they owe
+to the clients who are there at that moment is fitted beside it. Then the server is left alone, and what it
+still holds is compared with what it held before the load. The exit status is 1 if a slope is over its bound,
+a value leaked, a client met what it should not, a session did not end, a `@disconnected` is missing, the
+server logged a failure of its own, or it did not stop on SIGTERM.
 
 Linux only (/proc), loopback only, bounded in count and time; it takes its server with it.
 """
@@ -21,23 +22,19 @@ Linux only (/proc), loopback only, bounded in count and time; it takes its serve
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import json
 import os
 import random
 import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,20 +42,14 @@ from typing import Any
 
 import numpy as np
 import trio
-from commands import TEXT, masked_text, take_frame
-from soak_model import colour
+from soak_clients import HEARTBEAT, KINDS, SEND_TIMEOUT, STRANGERS, Address, Leak, get
 
-from reactor_trio.client import Client, open_client
-from reactor_trio.errors import CommandError, TransportClosed
-from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
+from reactor_trio.client import open_client
 
 HERE = Path(__file__).parent
 URL = re.compile(rb"ws://([\w.]+):(\d+)")
 READY_TIMEOUT = 60.0
 """How long the server may take to print its URL, in seconds."""
-SEND_TIMEOUT = 1.0
-HEARTBEAT = 2.0
-"""The server's, shorter than its defaults, so that it meets as many dead clients as possible; in seconds."""
 OPTIONS = {
     "--port": "0",
     "--log-level": "error",
@@ -82,10 +73,12 @@ WARM_SESSIONS = 40
 STRANGER_SHARE = 0.2
 """Strangers for each session."""
 RSS_BOUND = 512.0
-"""KiB for each 1000 sessions that resident memory may grow by; three standard errors come on top."""
+"""KiB for each 1000 sessions that resident memory may grow by; `ERRORS` standard errors come on top."""
 THREAD_BOUND = 0.2
 FD_BOUND = 0.2
 """The same in pieces."""
+ERRORS = 4
+"""Samples a second apart are not independent, so the true errors are larger than those that are computed."""
 SURPLUS_FDS = 2
 SURPLUS_THREADS = 2
 SURPLUS_OBJECTS = 500
@@ -94,402 +87,6 @@ caches have filled. Objects are those that the garbage collector knows; a sessio
 """
 EXPECTED_ERRORS = ("run() failed", "handler failed", "@disconnected failed")
 """What the model's failures are logged as; whatever else is logged as an error is the runtime's."""
-COLOUR_TOLERANCE = 12
-
-
-class Leak(AssertionError):
-    """A client saw what is not its own."""
-
-
-class Misbehaved(AssertionError):
-    """The server did something other than it should."""
-
-
-# ---- one client, by the Python client
-
-
-def own(secret: str, data: Any) -> None:
-    if (seen := data.get("secret", secret)) != secret:
-        raise Leak(f"{secret} saw {seen}")
-
-
-async def asked(client: Client, secret: str, event: str, /, **fields: Any) -> Any:
-    answer = await client.call(event, **fields)
-    if answer is None or "secret" not in answer.data:
-        raise Misbehaved(f"{event} was answered by {answer}")
-    own(secret, answer.data)
-    return answer.data
-
-
-async def do_steer(client: Client, secret: str, rng: random.Random) -> None:
-    values = [rng.randrange(1 << 30) for _ in range(rng.randint(1, 12))]
-    for value in values:
-        await client.send("steer", value=value)
-    state = await asked(client, secret, "get_state")
-    if state["value"] != values[-1]:
-        raise Misbehaved(f"steered to {values[-1]}, found {state['value']}")
-
-
-async def do_compute(client: Client, secret: str, rng: random.Random) -> None:
-    await asked(client, secret, rng.choice(["compute_state", "blocking_state"]))
-
-
-async def do_refused(client: Client, secret: str, rng: random.Random) -> None:
-    event, code = rng.choice(
-        [
-            ("refuse", "not_today"),
-            ("fail", "internal_error"),
-            ("fail_compute", "internal_error"),
-            ("steer", "invalid_payload"),
-            ("nonsense", "unknown_event"),
-        ]
-    )
-    try:
-        await client.call(event)
-    except CommandError as error:
-        if error.code != code:
-            raise Misbehaved(f"{event} was refused by {error.code}") from error
-        if code == "not_today" and error.message != secret:
-            raise Leak(f"{secret} was refused as {error.message}") from error
-    else:
-        raise Misbehaved(f"{event} was accepted")
-
-
-async def do_frames(client: Client, secret: str, rng: random.Random) -> None:
-    for _ in range(rng.randint(1, 3)):
-        pixels = (await client.frame()).array()
-        if np.abs(pixels.reshape(-1, 3).astype(int) - colour(secret)).max() > COLOUR_TOLERANCE:
-            raise Leak(f"{secret} saw a frame of colour {pixels[0, 0]}, not {colour(secret)}")
-    own(secret, (await client.receive("tick")).data)
-
-
-async def do_upload(client: Client, secret: str, rng: random.Random) -> None:
-    data = (secret.encode() * 20_000)[: rng.choice([0, 100, 10_000, 70_000, 300_000])]
-    handle = await client.upload(data, name=f"{secret}.bin", mime_type="application/octet-stream")
-    taken = await asked(client, secret, "take_file", file=handle)
-    if taken["sha256"] != hashlib.sha256(data).hexdigest():
-        raise Leak(f"the file of {secret} came back as another")
-
-
-async def do_ping(client: Client, secret: str, rng: random.Random) -> None:
-    await client.ping()
-
-
-STEPS = (do_steer, do_steer, do_compute, do_refused, do_frames, do_upload, do_ping)
-
-
-@asynccontextmanager
-async def worker(address: str, secret: str) -> AsyncGenerator[Client]:
-    async with open_client(address) as client:
-        await asked(client, secret, "claim", secret=secret)
-        yield client
-        # What nobody has read must be its own as well.
-        with trio.move_on_after(0.01), suppress(TransportClosed):
-            async for message in client.messages():
-                own(secret, message.data)
-
-
-async def works(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with worker(soak.url, secret) as client:
-        for _ in range(rng.randint(1, 8)):
-            await rng.choice(STEPS)(client, secret, rng)
-            await trio.sleep(rng.expovariate(4))
-
-
-async def leaves_in_the_middle(soak: Soak, secret: str, rng: random.Random) -> None:
-    with trio.move_on_after(rng.uniform(0, 1)):
-        async with worker(soak.url, secret) as client:
-            while True:
-                await rng.choice(STEPS)(client, secret, rng)
-
-
-async def ends(
-    soak: Soak, secret: str, rng: random.Random, *, how: str, goodbye: str | None, code: int
-) -> None:
-    async with worker(soak.url, secret) as client:
-        await rng.choice(STEPS)(client, secret, rng)
-        with suppress(TransportClosed):
-            await client.call("end", how=how)
-        errors = []
-        with suppress(TransportClosed):
-            async for message in client.messages():
-                own(secret, message.data)
-                errors += [message.data["code"]] if message.type == "reactor.error" else []
-        closed = client.closed
-        wanted = ["model_error"] if how == "fail" else []
-        if closed is None or closed.code != code or client.goodbye != goodbye or errors != wanted:
-            raise Misbehaved(f"{how}: closed by {closed}, goodbye {client.goodbye}, errors {errors}")
-
-
-async def has_a_failing_hook(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with worker(soak.url, secret) as client:
-        await client.call("fail_hook")
-        await rng.choice(STEPS)(client, secret, rng)
-
-
-# ---- one client, by hand
-
-
-class Raw:
-    """A socket that speaks as much of RFC 6455 as it likes."""
-
-    def __init__(self, stream: trio.SocketStream, secret: str) -> None:
-        self.stream = stream
-        self.secret = secret
-        self.buffer = bytearray()
-        self.welcomed = False
-
-    async def write(self, data: bytes) -> None:
-        await self.stream.send_all(data)
-
-    async def say(self, type_: str, id_: int | None = None, /, **data: Any) -> None:
-        await self.write(masked_text({"type": type_, "data": data} | ({} if id_ is None else {"id": id_})))
-
-    async def messages(self) -> AsyncGenerator[dict[str, Any]]:
-        """Text messages until the server closes; what they carry is checked."""
-        while True:
-            while (frame := take_frame(self.buffer)) is not None:
-                opcode, payload, _ = frame
-                if opcode == TEXT:
-                    message = json.loads(payload)
-                    own(self.secret, message["data"])
-                    yield message
-            try:
-                data = await self.stream.receive_some(65536)
-            except trio.BrokenResourceError:
-                return
-            if not data:
-                return
-            self.buffer += data
-
-    async def wait_for(self, type_: str) -> None:
-        async for message in self.messages():
-            if message["type"] == type_:
-                return
-        raise Misbehaved(f"the server closed before {type_}")
-
-    async def wait_for_the_end(self) -> None:
-        async for _ in self.messages():
-            pass
-
-    async def upgrade(self) -> None:
-        key = base64.b64encode(os.urandom(16)).decode()
-        await self.write(
-            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        while b"\r\n\r\n" not in self.buffer:
-            if not (data := await self.stream.receive_some(65536)):
-                raise Misbehaved("the server closed instead of upgrading")
-            self.buffer += data
-        head, _, rest = bytes(self.buffer).partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 101 "):
-            raise Misbehaved(f"no upgrade: {head!r}")
-        self.buffer[:] = rest
-        await self.wait_for("reactor.welcome")
-        await self.say("claim", 1, secret=self.secret)
-        await self.wait_for("state")
-
-    def reset(self) -> None:
-        """Close so that the peer gets a reset."""
-        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.stream.socket.close()
-
-
-@asynccontextmanager
-async def raw(
-    soak: Soak, secret: str, *, upgraded: bool = True, buffer: int | None = None
-) -> AsyncGenerator[Raw]:
-    inner = trio.socket.socket()
-    if buffer is not None:
-        inner.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    try:
-        await inner.connect(soak.address)
-    except BaseException:
-        inner.close()
-        raise
-    async with trio.SocketStream(inner) as stream:
-        connection = Raw(stream, secret)
-        if upgraded:
-            await connection.upgrade()
-        yield connection
-
-
-async def resets(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret) as connection:
-        for value in range(rng.randrange(20)):
-            await connection.say("steer", value=value)
-        await trio.sleep(rng.uniform(0, 0.5))
-        connection.reset()
-
-
-async def talks_garbage(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret) as connection:
-        with suppress(trio.BrokenResourceError):
-            for _ in range(rng.randint(1, 20)):
-                await connection.write(rng.randbytes(rng.randint(1, 2000)))
-                await trio.sleep(rng.uniform(0, 0.02))
-            # Random bytes may be the beginning of a long frame. The half-close ends any.
-            await connection.stream.send_eof()
-        await connection.wait_for_the_end()
-
-
-async def talks_nonsense(soak: Soak, secret: str, rng: random.Random) -> None:
-    """Good frames, bad messages: 100 in a row end the session."""
-    async with raw(soak, secret) as connection, trio.open_nursery() as nursery:
-        nursery.start_soon(connection.wait_for_the_end)
-        with suppress(trio.BrokenResourceError):
-            for _ in range(120):
-                await connection.write(masked_text(rng.choice([[], 7, "x", {"type": 3}, {"data": {}}])))
-
-
-async def is_half_open(soak: Soak, secret: str, rng: random.Random) -> None:
-    """It answers no ping: the server gives it up."""
-    async with raw(soak, secret) as connection:
-        started = trio.current_time()
-        await connection.wait_for_the_end()
-        if trio.current_time() - started > 4 * HEARTBEAT + 5:
-            raise Misbehaved(f"a dead client was kept for {trio.current_time() - started:.1f} s")
-
-
-async def half_closes(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret) as connection:
-        await connection.say("steer", value=1)
-        await connection.stream.send_eof()
-        await connection.wait_for_the_end()
-
-
-async def stalls(soak: Soak, secret: str, rng: random.Random) -> None:
-    """It asks for much and reads nothing: the server cuts it off."""
-    async with raw(soak, secret, buffer=4096) as connection:
-        await connection.say("flood", messages=2000)
-        await trio.sleep(SEND_TIMEOUT + rng.uniform(1, 3))
-        with suppress(trio.BrokenResourceError):
-            await connection.write(masked_text({"type": "steer", "data": {"value": 1}}))
-
-
-async def reads_slowly(soak: Soak, secret: str, rng: random.Random) -> None:
-    """It asks for much, and reads all of it."""
-    async with raw(soak, secret) as connection:
-        await connection.say("flood", 5, messages=60)
-        async for message in connection.messages():
-            await trio.sleep(0.002)
-            if message.get("reply_to") == 5:
-                break
-
-
-async def cuts_an_upload(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret) as connection:
-        size = rng.choice([50_000, 200_000, 1_000_000])
-        await connection.say("reactor.upload_start", 2, upload_id="u", name="a", mime_type="a/b", size=size)
-        await connection.say("take_file", 3, file={"upload_id": "u"})
-        sent, until = 0, rng.randrange(size)
-        while sent < until:
-            data = bytes(min(20_000, until - sent))
-            await connection.write(masked_binary(encode_upload_chunk(UploadChunk("u", sent, data))))
-            sent += len(data)
-        if rng.random() < 0.5:
-            connection.reset()
-
-
-def masked_binary(payload: bytes) -> bytes:
-    """A client's binary frame, under a mask of zeros."""
-    return b"\x82\xfe" + struct.pack(">H", len(payload)) + bytes(4) + payload
-
-
-KINDS: dict[Callable[..., Awaitable[None]], int] = {
-    works: 50,
-    leaves_in_the_middle: 10,
-    partial(ends, how="fail", goodbye=None, code=1011): 5,
-    partial(ends, how="finish", goodbye="finished", code=1000): 4,
-    has_a_failing_hook: 3,
-    resets: 8,
-    talks_garbage: 5,
-    talks_nonsense: 2,
-    is_half_open: 3,
-    half_closes: 3,
-    stalls: 2,
-    reads_slowly: 1,
-    cuts_an_upload: 4,
-}
-"""What comes how often; the numbers add up to 100."""
-
-
-# ---- strangers
-
-
-async def connects_and_leaves(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret, upgraded=False) as connection:
-        await trio.sleep(rng.uniform(0, 0.2))
-        if rng.random() < 0.5:
-            connection.reset()
-
-
-async def sends_a_slow_head(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret, upgraded=False) as connection, trio.open_nursery() as nursery:
-
-        async def answered() -> None:
-            data = b""
-            with suppress(trio.BrokenResourceError):
-                while more := await connection.stream.receive_some(4096):
-                    data += more
-            if data and not data.startswith(b"HTTP/1.1 408 "):
-                raise Misbehaved(f"a slow head got {data[:40]!r}")
-            nursery.cancel_scope.cancel(reason="the server has closed")
-
-        nursery.start_soon(answered)
-        gives_up = trio.current_time() + rng.choice([1, 2, 30])
-        await connection.write(b"GET /ws HTTP/1.1\r\n")
-        while trio.current_time() < gives_up:
-            with suppress(trio.BrokenResourceError):
-                await connection.write(b"X: y\r\n")
-            await trio.sleep(0.5)
-        nursery.cancel_scope.cancel(reason="it gives up")
-
-
-async def sends_a_garbage_head(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret, upgraded=False) as connection:
-        with suppress(trio.BrokenResourceError):
-            await connection.write(rng.randbytes(rng.randint(1, 40_000)))
-            await connection.stream.send_eof()
-            while await connection.stream.receive_some(65536):
-                pass
-
-
-async def leaves_in_the_handshake(soak: Soak, secret: str, rng: random.Random) -> None:
-    async with raw(soak, secret, upgraded=False) as connection:
-        head = (
-            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        )
-        await connection.write(head[: rng.randrange(1, len(head))])
-        connection.reset()
-
-
-async def fetches(soak: Soak, secret: str, rng: random.Random) -> None:
-    path, status = rng.choice([("/health", 200), ("/", 200), ("/schema", 200), ("/ws", 426), ("/x", 404)])
-    head, _ = await get(soak, path)
-    if not head.startswith(f"HTTP/1.1 {status} ".encode()):
-        raise Misbehaved(f"{path} gave {head[:40]!r}")
-
-
-STRANGERS: dict[Callable[..., Awaitable[None]], int] = {
-    connects_and_leaves: 25,
-    sends_a_slow_head: 10,
-    sends_a_garbage_head: 20,
-    leaves_in_the_handshake: 20,
-    fetches: 25,
-}
-
-
-async def get(soak: Soak, path: str) -> tuple[bytes, bytes]:
-    async with raw(soak, "", upgraded=False) as connection:
-        await connection.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        data = b""
-        while more := await connection.stream.receive_some(65536):
-            data += more
-    head, _, body = data.partition(b"\r\n\r\n")
-    return head, body
 
 
 # ---- the server's size
@@ -497,32 +94,36 @@ async def get(soak: Soak, path: str) -> tuple[bytes, bytes]:
 
 @dataclass
 class Sample:
-    """The server at a moment: resident KiB, threads, descriptors; and how many sessions had ended."""
+    """The server at a moment: resident KiB, threads, descriptors; sessions that had ended, clients there."""
 
     sessions: int
+    clients: int
     rss: float
     threads: int
     fds: int
 
 
-def weigh(pid: int, sessions: int) -> Sample:
-    status = Path(f"/proc/{pid}/status").read_text()
+def weigh(soak: Soak) -> Sample:
+    process = Path(f"/proc/{soak.pid}")
+    status = (process / "status").read_text()
     rss, threads = (
         int(line.split()[1]) for line in status.splitlines() if line.startswith(("VmRSS:", "Threads:"))
     )
-    return Sample(sessions, rss, threads, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    return Sample(soak.ended, soak.now, rss, threads, len(list((process / "fd").iterdir())))
 
 
 def slope(samples: Sequence[Sample], name: str) -> tuple[float, float]:
     """Least squares: growth for each 1000 sessions, and its standard error."""
-    x = np.array([sample.sessions for sample in samples]) / 1000
-    y = np.array([getattr(sample, name) for sample in samples], float)
-    if len(x) < 3 or np.ptp(x) == 0:
+    sessions = np.array([sample.sessions for sample in samples]) / 1000
+    clients = np.array([sample.clients for sample in samples], float)
+    design = np.column_stack([sessions, clients, np.ones(len(samples))])
+    found = np.array([getattr(sample, name) for sample in samples], float)
+    if len(samples) < 5 or np.linalg.matrix_rank(design) < 3:
         return float("nan"), float("nan")
-    deviation = x - x.mean()
-    found = (deviation @ y) / (deviation @ deviation)
-    rest = y - y.mean() - found * deviation
-    return float(found), float(np.sqrt(rest @ rest / (len(x) - 2) / (deviation @ deviation)))
+    fitted, *_ = np.linalg.lstsq(design, found)
+    rest = found - design @ fitted
+    variance = rest @ rest / (len(samples) - 3) * np.linalg.inv(design.T @ design)[0, 0]
+    return float(fitted[0]), float(np.sqrt(variance))
 
 
 # ---- the run
@@ -532,7 +133,7 @@ def slope(samples: Sequence[Sample], name: str) -> tuple[float, float]:
 class Soak:
     """One run: where the server is, and what happened so far."""
 
-    address: tuple[str, int]
+    server: Address
     pid: int
     counts: Counter[str] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
@@ -542,10 +143,6 @@ class Soak:
     most: int = 0
     now: int = 0
     samples: list[Sample] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"ws://{self.address[0]}:{self.address[1]}"
 
     def complain(self, text: str) -> None:
         self.counts["complaints"] += 1
@@ -589,7 +186,7 @@ async def visit(soak: Soak, arrival: Arrival, seed: int, places: trio.Semaphore)
     soak.most = max(soak.most, soak.now)
     try:
         with trio.fail_after(CLIENT_TIMEOUT):
-            await arrival.kind(soak, secret, rng)
+            await arrival.kind(soak.server, secret, rng)
     except Exception as error:
         leaks = leaks_in(error)
         soak.leaks += leaks
@@ -622,8 +219,8 @@ async def load(soak: Soak, arrivals: Sequence[Arrival], seed: int) -> None:
 async def watch(soak: Soak, seconds: float) -> None:
     began = time.monotonic()
     while time.monotonic() < began + seconds:
-        await trio.sleep(min(1.0, seconds / 120))
-        sample = weigh(soak.pid, soak.ended)
+        await trio.sleep(1)
+        sample = weigh(soak)
         soak.samples.append(sample)
         if len(soak.samples) % 120 == 0:
             print(
@@ -639,7 +236,7 @@ async def settle(soak: Soak) -> None:
     """Wait until `/health` counts no session."""
     with trio.move_on_after(SETTLE_TIMEOUT):
         while True:
-            _, body = await get(soak, "/health")
+            _, body = await get(soak.server, "/health")
             if json.loads(body)["sessions"] == 0:
                 return
             await trio.sleep(0.2)
@@ -649,12 +246,12 @@ async def settle(soak: Soak) -> None:
 async def weigh_idle(soak: Soak) -> tuple[Sample, dict[str, Any]]:
     """The server as it is when nobody is there, and what it counts."""
     await settle(soak)
-    async with open_client(soak.url) as client:
+    async with open_client(soak.server.url) as client:
         answer = await client.call("get_counts")
         assert answer is not None
     await settle(soak)
     await trio.sleep(IDLE_SECONDS)
-    return weigh(soak.pid, soak.ended), dict(answer.data)
+    return weigh(soak), dict(answer.data)
 
 
 async def run(soak: Soak, sessions: int, seconds: float, seed: int) -> Report:
@@ -714,9 +311,9 @@ class Report:
             before, after = getattr(self.before, name), getattr(self.after, name)
             rows.append(
                 f"| {title} | {before}{unit} | {after}{unit} | {most}{unit} | {grows:+.2f} ± {error:.2f}"
-                f"{unit} | {bound:g}{unit} + 3 standard errors |"
+                f"{unit} | {bound:g}{unit} + {ERRORS} standard errors |"
             )
-            if not grows <= bound + 3 * error:
+            if not grows <= bound + ERRORS * error:
                 soak.complain(f"{title} grow by {grows:.2f}{unit} per 1000 sessions")
         for name, surplus in (("fds", SURPLUS_FDS), ("threads", SURPLUS_THREADS)):
             if getattr(self.after, name) > getattr(self.before, name) + surplus:
@@ -776,7 +373,7 @@ def serving(log: Path) -> Any:
         else:
             raise SystemExit(f"the server did not start:\n{log.read_text()}")
         signal.alarm(0)
-        yield process, (found[1].decode(), int(found[2]))
+        yield process, Address(found[1].decode(), int(found[2]))
     finally:
         process.kill()
         process.wait()
@@ -797,9 +394,13 @@ def main() -> int:
     for signum in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(signum, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder, serving(log := Path(folder) / "log.jsonl") as served:
-        process, address = served
-        soak = Soak(address, process.pid)
-        report = trio.run(run, soak, options.sessions, options.seconds, options.seed)
+        process, server = served
+        soak = Soak(server, process.pid)
+        try:
+            report = trio.run(run, soak, options.sessions, options.seconds, options.seed)
+        except BaseException:
+            sys.stderr.write(f"the server's log ends:\n{log.read_text(errors='replace')[-3000:]}\n")
+            raise
         process.send_signal(signal.SIGTERM)
         try:
             if status := process.wait(10):
@@ -816,8 +417,10 @@ def main() -> int:
     )
     print(text)
     if options.samples is not None:
-        rows = (f"{each.sessions},{each.rss},{each.threads},{each.fds}\n" for each in soak.samples)
-        options.samples.write_text("sessions,rss_kib,threads,fds\n" + "".join(rows))
+        rows = (
+            f"{each.sessions},{each.clients},{each.rss},{each.threads},{each.fds}\n" for each in soak.samples
+        )
+        options.samples.write_text("sessions,clients,rss_kib,threads,fds\n" + "".join(rows))
     if options.report is not None:
         options.report.write_text(text)
     return 1 if soak.complaints else 0

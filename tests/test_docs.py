@@ -28,6 +28,7 @@ from reactor_trio.cli.serve import serve as serve_command
 from reactor_trio.errors import InvalidPayload
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
+from reactor_trio.server.metrics import Metrics
 from reactor_trio.testing import SessionClient, open_session
 from serving import DOCUMENTED_URL, PROCESS_TIMEOUT, ROOT, Served, serve
 from virtual import virtually
@@ -322,6 +323,22 @@ def default_of(option: Any) -> str:
     if option.is_flag or option.multiple or default is None or "UNSET" in repr(default).upper():
         return ""
     return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_the_table_of_metrics_has_them_all() -> None:
+    metrics = Metrics()
+    metrics._endings["finished"] += 1  # which has no label value before
+    metrics.handled("paint", "ok", 0.0, 0.0)
+    metrics._past.frames["main"].sent += 1
+    labels: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            total = "_total" if family.type == "counter" else ""
+            labels.setdefault(family.name + total, set()).update(sample.labels)
+    described = {name: set(re.findall(r"\w+", of)) for name, of, _ in rows(SERVING, "metric")}
+    assert described == {
+        name: of - {"le"} for name, of in labels.items() if not name.startswith("process_")
+    }
 
 
 def test_the_project_file_is_read_as_described(tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ def one_event(annotation: Any, default: Any = ..., **options: Any) -> None:
         ("Nowhere", "the annotation 'Nowhere' cannot be resolved: name 'Nowhere' is not defined"),
         ("1 +", "cannot be resolved"),
         (Lost, r"Lost.value: the annotation 'Nowhere' cannot be resolved"),
-        (ClientInfo | bytes, "bytes is not supported"),
+        (BadInside | bytes, "bytes is not supported"),
     ],
 )
 def test_a_type_that_a_field_cannot_have_is_told(annotation: Any, reason: str) -> None:

@@ -28,6 +28,8 @@ from reactor_trio import (
     file_uploaded,
 )
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
+from reactor_trio.session import connection
+from reactor_trio.session.intake import Intake
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.work import FileArrived
 from reactor_trio.testing import InlineExecutor, load_host, run
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from reactor_trio.session.connection import Session
     from reactor_trio.session.host import ModelHost
 
-EXAMPLES = 300
+EXAMPLES = 1000
 LIMITS = Limits(
     heartbeat=5.0,
     send_timeout=4.0,
@@ -355,6 +357,7 @@ class Player:
 
     session: Session
     transport: StrictTransport
+    intakes: list[Intake]
     oracle: Oracle = attrs.field(factory=Oracle)
     faults: list[str] = attrs.field(factory=list)
 
@@ -390,12 +393,14 @@ class Player:
         outbox = self.session._outbox.statistics()
         inbox = [work for work, _ in self.session._inbox._channel.buffer.values()]
         files = sum(isinstance(work, FileArrived) for work in inbox)
+        aside = len(self.intakes[-1]._aside) if self.intakes else 0
         ledger = self.session._uploads._ledger
         bounds = {
             f"{outbox.messages} messages wait": outbox.messages <= LIMITS.max_queued_messages,
             f"{outbox.bytes} bytes wait": outbox.messages == 1 or outbox.bytes <= LIMITS.max_queued_bytes,
             f"{outbox.senders_waiting} senders wait": outbox.senders_waiting <= 3 + LIMITS.max_queued_events,
-            f"{len(inbox) - files} commands wait": len(inbox) - files <= LIMITS.max_queued_events,
+            f"{len(inbox) - files} commands wait, and {aside} aside": len(inbox) - files + aside
+            <= LIMITS.max_queued_events,
             f"{files} files wait": files <= LIMITS.max_uploads,
             f"{ledger.files} uploads": ledger.files <= LIMITS.max_uploads,
             f"{ledger.used_bytes} bytes uploaded": ledger.used_bytes <= LIMITS.max_session_upload_bytes,
@@ -508,14 +513,20 @@ class Player:
 
 
 async def example(
-    host: ModelHost, script: list[Any], ending: str, is_quiet: bool, capacity: float, short_writes: bool
+    host: ModelHost,
+    intakes: list[Intake],
+    script: list[Any],
+    ending: str,
+    is_quiet: bool,
+    capacity: float,
+    short_writes: bool,
 ) -> list[str]:
     transport = StrictTransport(
         send_timeout=LIMITS.send_timeout, capacity=capacity, short_writes=short_writes
     )
     session = host.session(transport)
     session.model.notes, session.model.files, session.model.faults = [], [], []
-    player = Player(session, transport)
+    player = Player(session, transport, intakes)
     with trio.move_on_after(1000) as hang:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
@@ -539,27 +550,40 @@ async def example(
     return player.faults
 
 
+@attrs.define
+class Stage:
+    """What an example leaves traces in: temporary files, errors in the log, commands put aside."""
+
+    files: list[Any] = attrs.field(factory=list)
+    errors: list[str] = attrs.field(factory=list)
+    intakes: list[Intake] = attrs.field(factory=list)
+
+
 @pytest.fixture(scope="module")
-def stage() -> Iterator[tuple[list[Any], list[str]]]:
-    """The temporary files that were opened, and the errors that were logged."""
-    files: list[Any] = []
-    errors: list[str] = []
+def stage() -> Iterator[Stage]:
+    stage = Stage()
     real = tempfile.TemporaryFile
 
     def temporary_file(**options: Any) -> Any:
-        files.append(real(**options))
-        return files[-1]
+        stage.files.append(real(**options))
+        return stage.files[-1]
+
+    class NotedIntake(Intake):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            stage.intakes.append(self)
 
     def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:
         if method == "error" and event_dict["event"] != "handler failed":
-            errors.append(f"{event_dict['event']}: {event_dict.get('exc_info')!r}")
+            stage.errors.append(f"{event_dict['event']}: {event_dict.get('exc_info')!r}")
         raise structlog.DropEvent
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", temporary_file)
+        patch.setattr(connection, "Intake", NotedIntake)
         before = structlog.get_config()
         structlog.configure(processors=[note])
-        yield files, errors
+        yield stage
         structlog.configure(**before)
 
 
@@ -577,7 +601,7 @@ def stage() -> Iterator[tuple[list[Any], list[str]]]:
     in_threads=st.booleans(),
 )
 def test_whatever_a_client_does_its_session_keeps_the_rules(
-    stage: tuple[list[Any], list[str]],
+    stage: Stage,
     script: list[Any],
     ending: str,
     is_quiet: bool,
@@ -585,16 +609,15 @@ def test_whatever_a_client_does_its_session_keeps_the_rules(
     short_writes: bool,
     in_threads: bool,
 ) -> None:
-    files, errors = stage
-    files.clear()
-    errors.clear()
+    for noted in (stage.files, stage.errors, stage.intakes):
+        noted.clear()  # type: ignore[attr-defined]
 
     async def main() -> list[str]:
         executor = SlowExecutor() if in_threads else InlineExecutor()
         host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
-        return await example(host, script, ending, is_quiet, capacity, short_writes)
+        return await example(host, stage.intakes, script, ending, is_quiet, capacity, short_writes)
 
     faults = run(main)
-    faults += [f"a temporary file is open: {file!r}" for file in files if not file.closed]
-    faults += [f"logged: {error}" for error in errors]
+    faults += [f"a temporary file is open: {file!r}" for file in stage.files if not file.closed]
+    faults += [f"logged: {error}" for error in stage.errors]
     assert not faults, "\n".join(faults)

@@ -285,9 +285,7 @@ def cuts(name: str, data: bytes) -> Iterator[list[bytes]]:
         yield [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
 
 
-NOT_YET = pytest.mark.xfail(reason="the server answers 200 to a Host that is no authority", strict=True)
-TABLE = [pytest.param(*case, id=case[0]) for case in CASES]
-TABLE += [pytest.param(*case, id=case[0], marks=NOT_YET) for case in HOSTS]
+TABLE = [pytest.param(*case, id=case[0]) for case in CASES + HOSTS]
 
 
 @pytest.mark.parametrize(("name", "data", "expected"), TABLE)

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 import structlog
+import trio
 
+from reactor_trio import (
+    CommandError,
+    InputField,
+    ModelMessage,
+    ReactorModel,
+    UploadedFile,
+    connected,
+    disconnected,
+    event,
+    file_uploaded,
+)
 from reactor_trio.server.logs import LogFormat, configure_logging
+from reactor_trio.testing import open_session
+from serving import ROOT, serve
+from virtual import virtually
+
+SENTINEL = "a-prompt-that-nobody-else-may-read"
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +68,131 @@ def test_json_is_one_object_a_line_and_levels_are_heeded(capsys: pytest.CaptureF
     (line,) = capsys.readouterr().err.splitlines()
     entry = orjson.loads(line)
     assert (entry["event"], entry["level"], entry["address"]) == ("it failed", "error", "127.0.0.1:1")
+
+
+# ---- nothing that a client said
+
+
+class Said(ModelMessage):
+    what: Any
+
+
+class Fails(ReactorModel):
+    """All that can fail fails, with what the client said in every local variable."""
+
+    prompt = ""
+
+    @connected
+    def begin(self) -> None:
+        structlog.get_logger().info("the author's own line")
+
+    @disconnected
+    def end(self) -> None:
+        prompt = self.prompt
+        raise ZeroDivisionError(len(prompt))
+
+    @file_uploaded
+    def see(self, uploaded_file: UploadedFile) -> None:
+        data = uploaded_file.data
+        raise ZeroDivisionError(len(data))
+
+    @event
+    def set_prompt(self, prompt: str = InputField(max_length=100)) -> None:
+        self.prompt = prompt
+
+    @event
+    def fail(self, prompt: str) -> None:
+        raise ZeroDivisionError(len(prompt))
+
+    @event
+    async def fail_in_thread(self, prompt: str) -> None:
+        await self.compute(int.__truediv__, len(prompt), 0)
+
+    @event
+    def refuse(self, prompt: str) -> None:
+        raise CommandError("no", f"not {prompt}")
+
+    @event
+    def say(self, prompt: str) -> Said:
+        return Said(what={prompt: object()})  # which cannot be serialised
+
+    @event
+    def use(self, prompt: str, image: UploadedFile) -> None: ...
+
+    @event(dedupe=True)
+    async def wait(self, prompt: str) -> None:
+        await trio.sleep(1)
+
+    async def run(self) -> None:
+        while not self.prompt.endswith("stop"):  # noqa: ASYNC110  a model that has nothing better to do
+            await trio.sleep(0.1)
+        prompt = self.prompt
+        raise ZeroDivisionError(len(prompt))
+
+
+async def a_session_of_failures() -> None:
+    async with open_session(Fails) as client:
+        await client.upload(SENTINEL.encode(), name=SENTINEL)
+        for name in ("fail", "fail_in_thread", "refuse", SENTINEL, "say"):
+            with pytest.raises(CommandError):
+                await client.call(name, prompt=SENTINEL)
+        for payload in (
+            {"prompt": 10 * SENTINEL},
+            {"prompt": [SENTINEL]},
+            {SENTINEL: SENTINEL},
+            {"prompt": {SENTINEL: None}},
+        ):
+            with pytest.raises(CommandError):
+                await client.call("set_prompt", **payload)
+        with pytest.raises(CommandError):
+            await client.call("use", prompt=SENTINEL, image={"upload_id": SENTINEL})
+        for _ in range(70):  # superseded, each but the last one
+            await client.send("wait", prompt=SENTINEL)
+        await client.transport.send([SENTINEL, f'{{"type": "{SENTINEL}"', SENTINEL.encode()])
+        await client.send("set_prompt", prompt=f"{SENTINEL} stop")
+        await trio.sleep(5)
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_a_client_says_stands_in_no_line_of_the_log(
+    log_format: LogFormat, level: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(log_format, level)
+    virtually(a_session_of_failures)()
+    captured = capsys.readouterr()
+    logged = captured.out + captured.err
+    assert SENTINEL not in logged
+    for failure in ("handler failed", "run() failed", "@disconnected failed", "@file_uploaded failed"):
+        assert failure in logged
+    # What is wrong with a payload is the client's business: at debug the log has its code, no more.
+    assert ("invalid_payload" in logged) == (level == "debug")
+
+
+def test_every_line_of_a_session_has_its_id_also_the_authors(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json")
+    virtually(a_session_of_failures)()
+    entries = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert "the author's own line" in [entry["event"] for entry in entries]
+    assert {entry.get("session_id") for entry in entries} == {"session-1"}
+
+
+def status_of(url: str, token: str) -> int:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return refused.code
+
+
+def test_a_token_is_never_logged(tmp_path: Path) -> None:
+    options = ("--token", SENTINEL, "--log-level", "debug")
+    with serve(ROOT / "examples" / "seed.py", tmp_path, *options) as server:
+        url = server.url.replace("ws://", "http://")
+        assert status_of(f"{url}/metrics", SENTINEL) == 200
+        assert status_of(f"{url}/metrics?token={SENTINEL}", f"wrong-{SENTINEL}") == 401
+    logged = (tmp_path / "stderr.txt").read_text()
+    assert "/metrics" in logged
+    assert SENTINEL not in logged

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from reactor_trio import Output, ReactorModel, UploadedFile, Video, event, file_uploaded
@@ -155,7 +156,6 @@ async def test_a_session_cancelled_with_a_command_on_its_way_is_cancelled() -> N
         assert session.ending.reason == "cancelled"
 
 
-@pytest.mark.xfail(reason="the room for commands is counted with the files that wait", strict=True)
 @virtually
 async def test_files_that_wait_for_their_hook_take_no_commands_place() -> None:
     class Busy(ReactorModel):
@@ -172,3 +172,58 @@ async def test_files_that_wait_for_their_hook_take_no_commands_place() -> None:
         for name in "abc":
             await client.transport.send([start(name, 0)])
         await client.call("work")  # none waits but the files
+
+
+@virtually
+async def test_a_client_may_leave_in_the_moment_in_which_a_handler_ends() -> None:
+    class Waits(ReactorModel):
+        @event
+        async def wait(self) -> None:
+            await self.released.wait()
+
+    host = await load_host(Waits)
+    for _ in range(20):  # the order of ready tasks is shuffled
+        transport = StrictTransport(send_timeout=10)
+        session = host.session(transport)
+        session.model.released = trio.Event()
+        with capture_logs() as logs:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.run)
+                transport.arrive('{"type": "wait"}')
+                await trio.testing.wait_all_tasks_blocked()
+                session.model.released.set()
+                transport.hang_up()
+        assert [entry["event"] for entry in logs] == ["session started", "session ended"]
+
+
+@virtually
+async def test_commands_aside_never_outgrow_the_inbox() -> None:
+    class Uses(ReactorModel):
+        @event
+        async def work(self) -> None:
+            await trio.sleep(10)
+
+        @event(dedupe=True)
+        def one(self, file: UploadedFile) -> None: ...
+
+        @event(dedupe=True)
+        def two(self, file: UploadedFile) -> None: ...
+
+        @file_uploaded
+        def on_file(self, uploaded_file: UploadedFile) -> None: ...
+
+    def use(event: str, upload_id: str) -> str:
+        return json.dumps(
+            {"type": event, "data": {"file": {"upload_id": upload_id}}, "id": event + upload_id}
+        )
+
+    async with open_session(Uses, limits=Limits(max_queued_events=3, max_uploads=2)) as client:
+        await client.transport.send([start("a", 0)])
+        await client.send("work")
+        await trio.sleep(1)
+        await client.transport.send([start("b", 1), use("one", "a"), use("two", "a"), '{"type": "work"}'])
+        await client.transport.send([use("one", "b"), use("two", "b")])  # the inbox is full: overloaded
+        await trio.sleep(2)  # and what waits there is held in its place
+        await client.transport.send([chunk("b", 0, b"x")])
+        await trio.sleep(1)
+        assert client.session.ending is None, "the inbox overflowed"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import outcome
 import structlog
 import trio
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
@@ -38,6 +39,7 @@ MAX_PLACES = 1000
 LAG_PERIOD = 0.1
 """Seconds between two measurements of the loop's lag."""
 ADVICE = "block in a thread: await self.compute(...), or @event(in_thread=True) on a plain def handler"
+NO_ADVICE = "no line of the model's: the machine, or the runtime, was too slow"
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +50,11 @@ class Place:
 
     file: str
     line: int
-    handler: str
-    """The outermost function of the author's in this step, such as `Painter.set_prompt` or `Painter.run`."""
+    handler: str | None
+    """The outermost function of the author's in this step, such as `Painter.set_prompt` or `Painter.run`.
+
+    None: there is none, nor one of a library's; the runtime was slow, or the machine.
+    """
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -69,6 +74,20 @@ class Watchdog(trio.abc.Instrument):
 
     Only for use in `watching`. `clock` and `frame`, the loop's innermost frame now, are there for tests.
     """
+
+    # Slots, as the two hooks run at every step of every task: a sixth less.
+    __slots__ = (
+        "_began",
+        "_clock",
+        "_frame",
+        "_limit",
+        "_loop_thread",
+        "_on_stall",
+        "_samples",
+        "_seen",
+        "_stopped",
+        "_task",
+    )
 
     def __init__(
         self,
@@ -122,11 +141,12 @@ class Watchdog(trio.abc.Instrument):
         if key in self._seen or len(self._seen) >= MAX_PLACES:
             return
         self._seen.add(key)
-        details: dict[str, object] = {"place": str(place), "handler": place.handler} if place else {}
-        session_id = _session_id(task)
-        if session_id is not None:
-            details["session_id"] = session_id
-        log.warning(text, milliseconds=round(1000 * seconds), task=task.name, **details, advice=ADVICE)
+        details: dict[str, object] = {"session_id": _session_id(task)}
+        if place is not None:
+            details |= {"handler": place.handler, "place": str(place)}
+        details["advice"] = ADVICE if place and place.handler else NO_ADVICE
+        shown = {name: value for name, value in details.items() if value is not None}
+        log.warning(text, milliseconds=round(1000 * seconds), task=task.name, **shown)
 
     # ---- in the thread
 
@@ -194,13 +214,17 @@ async def measure_lag(observe: Callable[[float], object], *, period: float = LAG
 def _session_id(task: trio.lowlevel.Task) -> object:
     """What the session's task had bound for all of its log lines; tasks inherit it, also the author's."""
     name = f"{STRUCTLOG_KEY_PREFIX}session_id"
-    return next((value for variable, value in task.context.items() if variable.name == name), None)
+    found = next((value for variable, value in task.context.items() if variable.name == name), None)
+    return None if found is Ellipsis else found  # so structlog marks what is not bound any more
 
 
 # ---- whose code is it?
 
 _PACKAGE = Path(__file__).parents[1]
-_RUNTIME = tuple(f"{folder}{os.sep}" for folder in (_PACKAGE, Path(trio.__file__).parent))
+_RUNTIME = tuple(
+    f"{folder}{os.sep}"
+    for folder in (_PACKAGE, Path(trio.__file__).parent, Path(outcome.__file__).parent)
+)
 _DEMO = f"{_PACKAGE / 'demo'}{os.sep}"
 _LIBRARIES = tuple(
     f"{folder}{os.sep}"
@@ -222,11 +246,10 @@ def place_of(frame: FrameType) -> Place:
     """
     frames = list(_frames(frame))
     authored = [each for each in frames if is_authored(each.f_code.co_filename)]
-    if not authored:
-        authored = _below_runtime(frames) or frames[:1]
-    innermost, outermost = authored[0], authored[-1]
-    code = innermost.f_code
-    return Place(code.co_filename, innermost.f_lineno, _name(outermost))
+    theirs = authored or _below_runtime(frames)
+    innermost = theirs[0] if theirs else frame
+    handler = theirs[-1].f_code.co_qualname if theirs else None
+    return Place(innermost.f_code.co_filename, innermost.f_lineno, handler)
 
 
 def is_authored(file: str) -> bool:
@@ -250,7 +273,3 @@ def _frames(frame: FrameType) -> Iterator[FrameType]:
     while current is not None and (current.f_code.co_filename, current.f_code.co_name) != _RUNNER:
         yield current
         current = current.f_back
-
-
-def _name(frame: FrameType) -> str:
-    return frame.f_code.co_qualname

@@ -29,7 +29,7 @@ WEBSOCKET_VERSION = "13"
 RETRY_SECONDS = 5
 """`Retry-After` of every 503."""
 
-_AUTHORITY = re.compile(r"[A-Za-z0-9._~\[\]:-]+")
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)?(:[0-9]{0,5})?")  # RFC 9110, 7.2; may be empty
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/@?#\s]+)")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
@@ -139,6 +139,8 @@ class HeadParser:
 
 def _request(event: h11.Request) -> Request:
     headers = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
+    if not all(_AUTHORITY.fullmatch(value) for name, value in headers if name == "host"):
+        raise HeadError(400, "the Host header names no host")
     method, target = event.method.decode("ascii"), event.target.decode("latin-1")
     return Request(method, target, headers, event.http_version.decode("ascii"))
 
@@ -209,8 +211,7 @@ def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade
 def _page(request: Request, policy: Policy, state: State) -> Response:
     if state.site is None:
         return unavailable(f"{state.model} is {state.status}")
-    authority = next(iter(request.all("host")), "")
-    return state.site.page(authority if _AUTHORITY.fullmatch(authority) else "localhost")
+    return state.site.page(next(iter(request.all("host")), "") or "localhost")
 
 
 def _schema(request: Request, policy: Policy, state: State) -> Response:

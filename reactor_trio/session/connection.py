@@ -251,7 +251,8 @@ class Session:
         with trio.move_on_after(self._limits.send_timeout):
             self.output.flush()
             if ending.error is not None:
-                await self._outbox.put(control.error(names.MODEL_ERROR, ending.error), last=not ending.goodbye)
+                error = control.error(names.MODEL_ERROR, ending.error)
+                await self._outbox.put(error, last=not ending.goodbye)
             if ending.goodbye:
                 await self._outbox.put(control.goodbye(ending.reason), last=True)
             await self._outbox.flushed()

@@ -207,7 +207,9 @@ class Intake:
         return Command(spec, payload, message.id, arrived)
 
     def _queue(self, command: Command) -> None:
-        self._check_room(command.spec, command.id)
+        key = command.key
+        replaces = key is not None and (self._inbox.would_replace(key) or self._is_aside(key))
+        self._check_room(command.spec, command.id, replaces=replaces)
         if self._aside and command.key is not None:
             self._supersede_aside(command.key)
         now = self._now()
@@ -243,12 +245,11 @@ class Intake:
         if id_ is not None:
             self._answer(control.superseded(id_))
 
-    def _check_room(self, spec: EventSpec, id_: str | int | None) -> None:
-        # Commands aside count, so that there is room when their time comes. The channel itself is larger,
-        # by the files that a session may upload: `@file_uploaded` must never find it full.
-        if self._inbox.buffered + len(self._aside) < self._limits.max_queued_events:
-            return
-        if spec.dedupe and (self._inbox.would_replace(spec.name) or self._is_aside(spec.name)):
+    def _check_room(self, spec: EventSpec, id_: str | int | None, *, replaces: bool) -> None:
+        # Commands aside count, so that there is room when their time comes. Files do not: the channel is
+        # larger by what a session may upload, since `@file_uploaded` must never find it full.
+        waiting = self._inbox.buffered - self._dispatcher.files_waiting + len(self._aside)
+        if replaces or waiting < self._limits.max_queued_events:
             return
         text = f"{self._limits.max_queued_events} commands wait already; this one was not taken"
         raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
@@ -294,6 +295,7 @@ class Intake:
         if self._wants_files:
             with contextlib.suppress(trio.BrokenResourceError):  # the dispatcher, and the session, has ended
                 self._inbox.send_nowait(FileArrived(file))
+                self._dispatcher.files_waiting += 1
 
     def _abort_upload(self, upload_id: str, message: ClientText) -> None:
         upload = self._uploads.abort(upload_id, message.id)
@@ -308,7 +310,8 @@ class Intake:
     # ---- commands that wait for an upload (DESIGN, section 3.4)
 
     def _put_aside(self, spec: EventSpec, message: ClientText, upload_ids: tuple[str, ...]) -> None:
-        self._check_room(spec, message.id)
+        # One in the inbox is not replaced before the bytes are there, if they ever are.
+        self._check_room(spec, message.id, replaces=spec.dedupe and self._is_aside(spec.name))
         if spec.dedupe:
             self._supersede_aside(spec.name)
         scope = trio.CancelScope(deadline=trio.current_time() + self._limits.upload_timeout)

@@ -43,7 +43,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float, amount: float = 1.0) -> float:
-        """Take so many, at most `burst`; returns 0, or if it took none, the seconds until there are enough."""
+        """Take `amount`, at most `burst`, and return 0; else return the seconds until there is enough."""
         self._fill(now)
         missing = amount - self._tokens
         if missing > _ROUNDING:

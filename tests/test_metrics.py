@@ -1,0 +1,360 @@
+"""What `/metrics` tells, and what `/health` calls failed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import attrs
+import numpy as np
+import prometheus_client
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+from reactor_trio import CommandError, InputField, Output, ReactorModel, UploadedFile, Video, event
+from reactor_trio.compute.executor import RunningCall, ThreadExecutor
+from reactor_trio.server.http import Policy, Request, Response, State, answer, is_guarded
+from reactor_trio.server.metrics import UNKNOWN, Histogram, Metrics
+from reactor_trio.server.serve import Server
+from reactor_trio.server.settings import ServerSettings
+from reactor_trio.session.host import ModelHost
+from reactor_trio.session.limits import Limits
+from reactor_trio.session.transport import Transport
+from reactor_trio.testing import InlineExecutor, open_session
+from virtual import virtually
+
+T = TypeVar("T")
+
+HANDLER = 0.08
+"""Seconds that the slow handler takes."""
+FRAME = 0.2
+"""Seconds that a frame takes."""
+PICTURE = np.zeros((16, 16, 3), np.uint8)
+
+
+class Picture(Output):
+    main: Video
+
+
+class Painter(ReactorModel):
+    prompt = ""
+
+    @event
+    def set_prompt(self, prompt: str = InputField(max_length=10)) -> None:
+        self.prompt = prompt
+
+    @event
+    def refuse(self) -> None:
+        raise CommandError("too_early", "come back later")
+
+    @event
+    def fail(self) -> None:
+        raise ZeroDivisionError
+
+    @event(dedupe=True)
+    async def slow(self) -> None:
+        await trio.sleep(HANDLER)
+
+    @event
+    def use(self, file: UploadedFile) -> None: ...
+
+    @event
+    async def paint(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def run(self) -> None:
+        await self.connected.wait()
+        while True:
+            await trio.sleep(FRAME)
+            await self.emit(Picture(main=PICTURE))
+
+
+class SlowEncoder(InlineExecutor):
+    """Work in lanes takes a tenth of a second: no encoder keeps up with that many frames."""
+
+    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        await trio.sleep(0.1)
+        return await super().run(lane, fn, *args, **kwargs)
+
+
+async def load(metrics: Metrics, **limits: int) -> ModelHost:
+    ids = map("session-{}".format, itertools.count(1))
+    return await ModelHost.load(
+        Painter,
+        limits=Limits(**limits),
+        executor=InlineExecutor(),
+        session_id=lambda: next(ids),
+        observer=metrics,
+    )
+
+
+class Scrape:
+    """What one request of `/metrics` says."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        body, _ = metrics.exposition()
+        self._samples = [
+            sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples
+        ]
+
+    def __call__(self, name: str, **labels: str) -> float:
+        [value] = [
+            each.value
+            for each in self._samples
+            if each.name == f"reactor_trio_{name}" and labels.items() == each.labels.items()
+        ]
+        return value
+
+    @property
+    def size(self) -> int:
+        return len(self._samples)
+
+    def commands(self, event: str) -> dict[str, float]:
+        """Outcomes that there were."""
+        return {
+            each.labels["outcome"]: each.value
+            for each in self._samples
+            if each.name == "reactor_trio_commands_total" and each.labels["event"] == event and each.value
+        }
+
+
+async def settle() -> None:
+    await trio.sleep(0.01)
+
+
+@virtually
+async def test_commands_are_counted_by_event_and_outcome() -> None:
+    metrics = Metrics()
+    async with open_session(await load(metrics, max_queued_events=2)) as client:
+        await client.call("set_prompt", prompt="meadow")
+        for name, payload in {
+            "refuse": {},
+            "fail": {},
+            "set_prompt": {"prompt": 1},
+            "sing": {},
+            "use": {"file": {"upload_id": "never announced"}},
+        }.items():
+            with pytest.raises(CommandError):
+                await client.call(name, **payload)
+        for _ in range(3):  # the first one is being handled, the third one takes the second one's place
+            await client.send("slow")
+            await settle()
+        for _ in range(2):
+            await client.send("paint")
+        await trio.sleep(1)
+    said = Scrape(metrics)
+    assert said.commands("set_prompt") == {"ok": 1, "invalid": 1}
+    assert said.commands("refuse") == {"refused": 1}
+    assert said.commands("fail") == {"failed": 1}
+    assert said.commands("use") == {"invalid": 1}
+    assert said.commands("slow") == {"ok": 2, "superseded": 1}
+    assert said.commands("paint") == {"ok": 1, "overloaded": 1}
+    assert said.commands(UNKNOWN) == {"unknown": 1}
+
+
+@virtually
+async def test_times_are_measured() -> None:
+    metrics = Metrics()
+    async with open_session(await load(metrics)) as client:
+        await client.send("slow")
+        await settle()
+        await client.call("paint")  # waits for the rest of `slow`
+    said = Scrape(metrics)
+    assert said("handler_seconds_sum", event="slow") == pytest.approx(HANDLER)
+    assert said("handler_seconds_count", event="slow") == 1
+    assert said("handler_seconds_bucket", event="slow", le="0.05") == 0
+    assert said("handler_seconds_bucket", event="slow", le="0.1") == 1
+    assert said("handler_seconds_bucket", event="slow", le="+Inf") == 1
+    assert said("command_wait_seconds_count") == 2
+    assert said("command_wait_seconds_sum") == pytest.approx(HANDLER - 0.01)
+
+
+@virtually
+async def test_the_first_frame_after_a_handler_is_timed() -> None:
+    metrics = Metrics()
+    async with open_session(await load(metrics)) as client:
+        await trio.sleep(FRAME + 0.05)
+        await client.call("set_prompt", prompt="a")
+        await trio.sleep(0.05)
+        await client.call("set_prompt", prompt="b")  # the same frame shows both: the first one counts
+        await trio.sleep(2 * FRAME)
+    said = Scrape(metrics)
+    assert said("first_frame_seconds_count") == 1
+    assert said("first_frame_seconds_sum") == pytest.approx(FRAME - 0.05)
+
+
+@virtually
+async def test_frames_messages_and_uploads_are_counted_also_when_the_session_has_ended() -> None:
+    metrics = Metrics()
+    async with open_session(await load(metrics)) as client:
+        await client.upload(b"x" * 1000, name="x")
+        await client.transport.send(["no JSON"])
+        await trio.sleep(2.5 * FRAME)
+        live = Scrape(metrics)
+    ended = Scrape(metrics)
+    for said in (live, ended):
+        assert said("frames_sent_total", track="main") == 2
+        assert said("frames_replaced_total", track="main") == 0
+        assert said("upload_bytes_total") == 1000
+        assert said("bad_messages_total") == 1
+        assert said("messages_sent_total") == 4  # welcome, upload_ready, upload_complete, error
+    assert (live("sessions", state="connected"), ended("sessions", state="connected")) == (1, 0)
+    assert ended("sessions_ended_total", reason="client_closed") == 1
+
+
+@virtually
+async def test_frames_that_no_client_sees_are_counted() -> None:
+    metrics = Metrics()
+
+    class Flood(ReactorModel):
+        fps = 1000
+
+        async def run(self) -> None:
+            await self.connected.wait()
+            for _ in range(10):
+                await self.emit(Picture(main=PICTURE))
+            await trio.sleep(1)
+            for _ in range(10):
+                await self.emit(Picture(main=PICTURE), drop=True)
+            await trio.sleep_forever()
+
+    host = await ModelHost.load(Flood, executor=SlowEncoder(), observer=metrics)
+    async with open_session(host):
+        await trio.sleep(2)
+        said = Scrape(metrics)
+    replaced, dropped, sent = (
+        said(f"frames_{how}_total", track="main") for how in ("replaced", "dropped", "sent")
+    )
+    assert replaced > 5
+    assert dropped > 4
+    assert replaced + dropped + sent == 20
+
+
+@virtually
+async def test_queues_and_states_are_those_of_the_moment() -> None:
+    metrics = Metrics()
+    metrics.waiting_clients = lambda: 7
+    async with open_session(await load(metrics)) as client:
+        await settle()
+        await client.send("slow")
+        await settle()
+        for _ in range(3):
+            await client.send("paint")
+        await settle()
+        said = Scrape(metrics)
+        assert said("queue_depth", queue="inbox") == 3
+        assert said("queue_depth", queue="outbox") == 0
+        assert said("sessions", state="waiting") == 7
+    assert Scrape(metrics)("queue_depth", queue="inbox") == 0
+
+
+@virtually
+async def test_what_a_client_makes_up_is_no_label() -> None:
+    metrics = Metrics()
+    host = await load(metrics)
+    before = Scrape(metrics).size
+    async with open_session(host) as client:
+        for number in range(50):
+            with pytest.raises(CommandError):
+                await client.call(f"made_up_{number}")
+        assert Scrape(metrics).size == before
+    assert Scrape(metrics).commands(UNKNOWN) == {"unknown": 50}
+
+
+def test_counters_begin_at_zero_before_the_first_command() -> None:
+    metrics = Metrics()
+    trio.run(load, metrics)
+    said = Scrape(metrics)
+    assert said("commands_total", event="set_prompt", outcome="failed") == 0
+    assert said("frames_sent_total", track="main") == 0
+    assert said("loop_stalls_total") == 0
+
+
+def test_the_global_registry_stays_as_it_is() -> None:
+    before = prometheus_client.generate_latest()
+    metrics = Metrics()
+    assert metrics.registry is not prometheus_client.REGISTRY
+    assert b"reactor_trio" not in before + prometheus_client.generate_latest()
+    Metrics()  # a second one is no clash
+
+
+def test_a_value_is_in_the_bucket_that_it_is_not_above() -> None:
+    histogram = Histogram()
+    for seconds in (0.0, 0.0001, 0.00011, 0.05, 100.0):
+        histogram.observe(seconds)
+    buckets = dict(histogram.buckets)
+    assert (buckets["0.0001"], buckets["0.00025"], buckets["0.05"]) == (2, 3, 4)
+    assert (buckets["30.0"], buckets["+Inf"]) == (4, 5)
+
+
+# ---- HTTP
+
+STATE = State("loading", "Painter", sessions=0)
+
+
+def get(path: str, state: State, **headers: str) -> Response:
+    what = answer(Request("GET", path, tuple(headers.items())), Policy(), state)
+    assert isinstance(what, Response)
+    return what
+
+
+def test_metrics_are_served_from_the_start_and_guarded() -> None:
+    state = attrs.evolve(STATE, metrics=Metrics().exposition)
+    response = get("/metrics", state)
+    assert response.status == 200
+    assert response.content_type.startswith("text/plain; version=")
+    assert b"# TYPE reactor_trio_sessions gauge" in response.body
+    assert is_guarded(Request("GET", "/metrics"))
+    assert get("/metrics", STATE).status == 404
+
+
+def test_openmetrics_is_served_to_who_asks_for_it() -> None:
+    state = attrs.evolve(STATE, metrics=Metrics().exposition)
+    response = get("/metrics", state, accept="application/openmetrics-text; version=1.0.0")
+    assert response.content_type.startswith("application/openmetrics-text")
+    assert response.body.endswith(b"# EOF\n")
+
+
+class StuckExecutor(ThreadExecutor):
+    """Says that these calls run."""
+
+    def __init__(self, *calls: RunningCall) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def running(self) -> tuple[RunningCall, ...]:
+        return self.calls
+
+
+class Host:
+    def __init__(self, host: ModelHost) -> None:
+        self.contract, self.limits = host.contract, host.limits
+
+    def session(self, transport: Transport, **_: object) -> None:  # pragma: no cover
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("lane", "began", "seconds", "status"),
+    [
+        ("device:cuda:0", -31.0, 30.0, "failed"),
+        ("device:cuda:0", -29.0, 30.0, "ready"),
+        ("device:cuda:0", -1e9, 0.0, "ready"),
+        ("files", -1e9, 30.0, "ready"),
+    ],
+)
+@virtually
+async def test_a_call_that_keeps_the_device_for_too_long_is_a_failure(
+    lane: str, began: float, seconds: float, status: str
+) -> None:
+    now = trio.current_time()
+    executor = StuckExecutor(RunningCall(lane, "Painter.forward", now - 1e9, now + began))
+    server = Server(ServerSettings(port=0, stuck_timeout=seconds), name="Painter", executor=executor)
+    assert server.state.status == "loading"
+    server._show(await load(Metrics()))
+    assert server.state.status == status
+    response = get("/health", server.state)
+    assert response.status == (200 if status == "ready" else 503)
+    assert f'"status":"{status}"'.encode() in response.body

@@ -1,0 +1,263 @@
+"""The watchdog names the line that holds the loop, once, and only if one does."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from structlog.testing import capture_logs
+
+import reactor_trio
+from reactor_trio import ReactorModel, event
+from reactor_trio.compute.watchdog import (
+    HUNG,
+    LIMIT,
+    MAX_PLACES,
+    Place,
+    Watchdog,
+    is_authored,
+    measure_lag,
+    place_of,
+    watching,
+)
+from reactor_trio.testing import open_session
+from virtual import virtually
+
+TEST_TIMEOUT = 30.0
+STALL = 0.3
+HERE = __file__
+
+
+class Blocking(ReactorModel):
+    @event
+    async def block(self) -> None:
+        time.sleep(STALL)  # noqa: ASYNC251  what the watchdog is for
+
+    @event
+    def block_inline(self) -> None:
+        _deep_down()
+
+
+def _deep_down() -> None:
+    time.sleep(STALL)
+
+
+def line_of(function: Callable[..., Any]) -> int:
+    """The line of its only statement."""
+    return function.__code__.co_firstlineno + (2 if function is Blocking.block else 1)
+
+
+def fits(found: dict[str, Any], handler: str, line: int) -> None:
+    assert found["place"] == f"{HERE}:{line}"
+    assert found["handler"] == handler
+    assert found["session_id"] == "session-1"
+    assert 1000 * STALL <= found["milliseconds"] < 10_000 * STALL
+    assert "self.compute" in found["advice"]
+    assert "in_thread=True" in found["advice"]
+
+
+def warnings_about(logs: list[Any], file: str = HERE) -> list[dict[str, Any]]:
+    """Those about a line of this file: on a busy machine any line may be held up."""
+    return [entry for entry in logs if entry.get("place", "").startswith(file)]
+
+
+async def test_a_blocking_line_is_named_once_with_its_handler_and_session() -> None:
+    stalls: list[float] = []
+    with trio.fail_after(TEST_TIMEOUT), capture_logs() as logs, watching(Watchdog(stalls.append)):
+        async with open_session(Blocking) as client:
+            await client.call("block")
+            await client.call("block")
+            await client.call("block_inline")
+    first, second = warnings_about(logs)
+    fits(first, "Blocking.block", line_of(Blocking.block))
+    # A plain handler is run by the task that received it, and is named all the same.
+    fits(second, "Blocking.block_inline", line_of(_deep_down))
+    assert second["task"] == "session-1/receive"
+    assert sum(stall >= STALL for stall in stalls) == 3
+
+
+@virtually
+async def test_an_idle_hour_says_nothing() -> None:
+    class Idle(ReactorModel):
+        pass
+
+    watchdog = Watchdog(clock=trio.lowlevel.current_clock().current_time)
+    with capture_logs() as logs:
+        trio.lowlevel.add_instrument(watchdog)
+        async with open_session(Idle):
+            await trio.sleep(3599)
+        trio.lowlevel.remove_instrument(watchdog)
+    assert [entry for entry in logs if entry["log_level"] == "warning"] == []
+
+
+# ---- step by step, on a clock of the test's own
+
+
+class Stage:
+    """A watchdog whose loop, thread and clock are the test."""
+
+    def __init__(self, frame: FrameType | None = None) -> None:
+        self.now = 100.0
+        self.frame = frame
+        self.stalls: list[float] = []
+        self.watchdog = Watchdog(self.stalls.append, clock=lambda: self.now, frame=lambda: self.frame)
+        self.task = trio.lowlevel.current_task()
+
+    def step(self, *looks_at: float, lasts: float) -> list[float]:
+        """A step so long, with looks of the thread so long after its beginning; returns what these say."""
+        began = self.now
+        self.watchdog.before_task_step(self.task)
+        answers = []
+        for seconds in looks_at:
+            self.now = began + seconds
+            answers.append(self.watchdog.look())
+        self.now = began + lasts
+        self.watchdog.after_task_step(self.task)
+        return answers
+
+
+def frame_here() -> FrameType:
+    return sys._getframe()
+
+
+async def test_a_look_comes_back_when_the_step_would_be_overdue() -> None:
+    stage = Stage()
+    assert stage.watchdog.look() == LIMIT  # no step
+    assert stage.step(0.0, 0.25 * LIMIT, lasts=0.5 * LIMIT) == pytest.approx([LIMIT, 0.75 * LIMIT])
+    assert stage.stalls == []
+
+
+async def test_the_place_seen_most_often_is_the_one_named() -> None:
+    stage = Stage()
+    first, other = frame_here(), (lambda: sys._getframe())()
+    with capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        for frame in (first, other, other):
+            stage.frame = frame
+            stage.now += 2 * LIMIT
+            stage.watchdog.look()
+        stage.watchdog.after_task_step(stage.task)
+    [entry] = logs
+    assert entry["place"] == f"{HERE}:{other.f_lineno}"
+    assert entry["milliseconds"] == pytest.approx(6000 * LIMIT)
+
+
+async def test_a_stall_that_nobody_saw_is_said_by_its_task_and_counted() -> None:
+    stage = Stage()
+    with capture_logs() as logs:
+        stage.step(lasts=1.0)
+        stage.step(lasts=2.0)
+    [entry] = logs
+    assert entry["task"] == stage.task.name
+    assert "place" not in entry
+    assert stage.stalls == [1.0, 2.0]
+
+
+async def test_samples_of_one_step_are_not_used_for_the_next() -> None:
+    stage = Stage(frame_here())
+    with capture_logs() as logs:
+        stage.step(1.5 * LIMIT, lasts=0.5 * LIMIT)  # seen, but over in time (as clocks go)
+        stage.frame = None
+        stage.step(lasts=1.0)
+    [entry] = logs
+    assert "place" not in entry
+
+
+async def test_a_step_that_does_not_end_is_said_while_it_lasts() -> None:
+    stage = Stage(frame_here())
+    with capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        for seconds in (1.0, HUNG, HUNG + 1):
+            stage.now = 100.0 + seconds
+            stage.watchdog.look()
+        assert [entry["event"] for entry in logs] == ["the loop is blocked, still"]
+        stage.watchdog.after_task_step(stage.task)
+    assert [entry["event"] for entry in logs] == ["the loop is blocked, still", "the loop was blocked"]
+
+
+async def test_what_is_logged_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(range(10 * MAX_PLACES))
+    monkeypatch.setattr(
+        "reactor_trio.compute.watchdog.place_of", lambda frame: Place("model.py", next(lines), "run")
+    )
+    stage = Stage(frame_here())
+    with capture_logs() as logs:
+        for _ in range(MAX_PLACES + 10):
+            stage.step(2 * LIMIT, lasts=3 * LIMIT)
+    assert len(logs) == MAX_PLACES
+    assert len(stage.stalls) == MAX_PLACES + 10
+
+
+# ---- whose line it is
+
+
+def frame_in(file: str) -> FrameType:
+    """The frame of a function `f`, at its line 1, of such a file, called from here."""
+    namespace: dict[str, Any] = {"sys": sys}
+    exec(compile("def f(): return sys._getframe()", file, "exec"), namespace)
+    frame = namespace["f"]()
+    assert isinstance(frame, FrameType)
+    return frame
+
+
+LIBRARY = str(Path(structlog.__file__).parent / "made_up.py")
+RUNTIME = str(Path(reactor_trio.__file__).parent / "session" / "made_up.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "authored"),
+    [
+        (HERE, True),
+        (str(Path(reactor_trio.__file__).parent / "demo" / "painter.py"), True),
+        (RUNTIME, False),
+        (LIBRARY, False),
+        (trio.__file__, False),
+        (pathlib.__file__, False),
+        ("<attrs generated init model.Painter>", False),
+    ],
+)
+def test_a_line_is_the_authors_by_where_it_is(file: str, authored: bool) -> None:
+    assert is_authored(file) == authored
+
+
+def chain(monkeypatch: pytest.MonkeyPatch, *files: str) -> Place:
+    """The place of a step with such a stack, the innermost first."""
+    frames = [frame_in(file) for file in files]
+    monkeypatch.setattr("reactor_trio.compute.watchdog._frames", lambda frame: iter(frames))
+    return place_of(frames[0])
+
+
+def test_a_library_that_the_author_calls_is_charged_to_the_author(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chain(monkeypatch, LIBRARY, "/models/painter.py", RUNTIME) == Place("/models/painter.py", 1, "f")
+
+
+def test_a_model_that_is_installed_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LIBRARY.replace("made_up", "model")
+    assert chain(monkeypatch, LIBRARY, model, RUNTIME) == Place(model, 1, "f")
+
+
+def test_without_anyone_elses_line_it_is_the_innermost_and_no_handler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert chain(monkeypatch, RUNTIME, LIBRARY, RUNTIME) == Place(RUNTIME, 1, None)
+
+
+# ---- lag
+
+
+@virtually
+async def test_the_lag_is_how_late_the_loop_was() -> None:
+    seen: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(measure_lag, seen.append)
+        await trio.sleep(1.05)
+        nursery.cancel_scope.cancel(reason="measured")
+    assert seen == pytest.approx([0.0] * 10)
