@@ -9,6 +9,7 @@ It writes `painting.jpg`, two seconds of painting later. The photograph may be l
 from __future__ import annotations
 
 import argparse
+
 import trio
 
 from reactor_trio.client import Client, open_client
@@ -41,7 +42,8 @@ async def main(url: str, prompt: str, photo: str | None, out: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("prompt")
     parser.add_argument("photo", nargs="?")
     parser.add_argument("--url", default="http://127.0.0.1:8080")

@@ -163,18 +163,18 @@ class StrictTransport:
             await self._changed.wait()
         if self._gone is not None or self._torn:
             return
-        with self._alone("write"):
-            try:
+        try:
+            with self._alone("write"):
                 await self._write(self._take_rest())
-                self.close_code = code
-                self._deliver()
-                while self._gone is None:
-                    await self._changed.wait()
-            except TransportClosed:
-                pass
-            except trio.Cancelled:
-                self.cut()
-                raise
+            self.close_code = code
+            self._deliver()
+            while self._gone is None:
+                await self._changed.wait()
+        except TransportClosed:
+            pass
+        except trio.Cancelled:
+            self.cut()
+            raise
 
     async def abort(self) -> None:
         self.aborted = True
@@ -205,6 +205,7 @@ class StrictTransport:
     async def _write(self, messages: Sequence[str | bytes]) -> None:
         try:
             await trio.lowlevel.checkpoint()
+            self._raise_if_closed()
             for message in messages:
                 await self._room()
                 self._put(message)
@@ -233,3 +234,8 @@ class StrictTransport:
     def _raise_if_gone(self) -> None:
         if self._gone is not None:
             raise type(self._gone)(self._gone.code, self._gone.reason)
+
+    def _raise_if_closed(self) -> None:
+        self._raise_if_gone()
+        if self.close_code is not None:  # and the client has not answered yet
+            raise TransportClosed(self.close_code, "closed")

@@ -336,9 +336,7 @@ def test_the_table_of_metrics_has_them_all() -> None:
             total = "_total" if family.type == "counter" else ""
             labels.setdefault(family.name + total, set()).update(sample.labels)
     described = {name: set(re.findall(r"\w+", of)) for name, of, _ in rows(SERVING, "metric")}
-    assert described == {
-        name: of - {"le"} for name, of in labels.items() if not name.startswith("process_")
-    }
+    assert described == {name: of - {"le"} for name, of in labels.items() if not name.startswith("process_")}
 
 
 def test_the_project_file_is_read_as_described(tmp_path: Path) -> None:

@@ -227,3 +227,26 @@ async def test_commands_aside_never_outgrow_the_inbox() -> None:
         await client.transport.send([chunk("b", 0, b"x")])
         await trio.sleep(1)
         assert client.session.ending is None, "the inbox overflowed"
+
+
+@pytest.mark.xfail(reason="it counts as waiting in the inbox, where it never was", strict=True)
+@virtually
+async def test_a_file_that_is_handed_over_makes_no_room_for_a_command() -> None:
+    class Wants(ReactorModel):
+        @event
+        async def work(self) -> None: ...
+
+        @file_uploaded
+        def on_file(self, uploaded_file: UploadedFile) -> None: ...
+
+    host = await load_host(Wants, limits=Limits(max_queued_events=1))
+    transport = StrictTransport(send_timeout=10)
+    session = host.session(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await trio.sleep(1)
+        transport.arrive(start("a", 0), *[json.dumps({"type": "work", "id": number}) for number in (1, 2)])
+        await trio.sleep(1)
+        transport.hang_up()
+    refused = [json.loads(text) for _, text in transport.read if "overloaded" in str(text)]
+    assert [message["reply_to"] for message in refused] == [2]

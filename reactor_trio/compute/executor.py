@@ -67,9 +67,7 @@ class RunningCall:
 def is_stuck(executor: Executor, timeout: float) -> bool:
     """Whether a call has kept a device for longer than `timeout` seconds."""
     now = trio.current_time()
-    return any(
-        call.lane.startswith(DEVICES) and now - call.began > timeout for call in executor.running()
-    )
+    return any(call.lane.startswith(DEVICES) and now - call.began > timeout for call in executor.running())
 
 
 class ThreadExecutor:

@@ -222,8 +222,7 @@ def _session_id(task: trio.lowlevel.Task) -> object:
 
 _PACKAGE = Path(__file__).parents[1]
 _RUNTIME = tuple(
-    f"{folder}{os.sep}"
-    for folder in (_PACKAGE, Path(trio.__file__).parent, Path(outcome.__file__).parent)
+    f"{folder}{os.sep}" for folder in (_PACKAGE, Path(trio.__file__).parent, Path(outcome.__file__).parent)
 )
 _DEMO = f"{_PACKAGE / 'demo'}{os.sep}"
 _LIBRARIES = tuple(

@@ -30,7 +30,7 @@ _LONGEST_VALUE: Final = 40
 _LONGEST_MESSAGE: Final = 300
 
 
-class Misfit(ValueError):  # noqa: N818  (it becomes a FieldError)
+class Misfit(ValueError):
     """A value that does not fit where it stands; the text goes to the client."""
 
     def __init__(self, message: str, code: str = INVALID_PAYLOAD) -> None:
@@ -38,7 +38,7 @@ class Misfit(ValueError):  # noqa: N818  (it becomes a FieldError)
         self.code = code
 
 
-class StillArriving(Exception):  # noqa: N818  (nothing is wrong: the upload is under way)
+class StillArriving(Exception):
     """The value is an upload whose bytes are not all there yet."""
 
     def __init__(self, upload_id: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CLASS_HINTS: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
 
 
-class Unresolved(Exception):  # noqa: N818  (never seen outside: it becomes a TypeError)
+class Unresolved(Exception):
     """An annotation names something that is not there, or not there yet. `field` says whose it is."""
 
     def __init__(self, field: str, annotation: object, reason: str) -> None:

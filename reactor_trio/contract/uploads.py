@@ -27,7 +27,7 @@ class PendingUpload:
     size: int
 
 
-class PendingUploads(Exception):  # noqa: N818  (nothing is wrong)
+class PendingUploads(Exception):
     """All that keeps a payload from being structured is that these uploads are still arriving."""
 
     def __init__(self, upload_ids: tuple[str, ...]) -> None:

@@ -29,7 +29,8 @@ WEBSOCKET_VERSION = "13"
 RETRY_SECONDS = 5
 """`Retry-After` of every 503."""
 
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)?(:[0-9]{0,5})?")  # RFC 9110, 7.2; may be empty
+# RFC 9110, section 7.2; it may be empty.
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)?(:[0-9]{0,5})?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/@?#\s]+)")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 

@@ -124,7 +124,8 @@ class Session:
                     await self._serve()
             finally:
                 self._end(endings.CANCELLED)
-                await self._close_down()
+                # Shielded in there, each part with its own time limit.
+                await self._close_down()  # noqa: ASYNC102
         assert self.ending is not None
         return self.ending
 
@@ -133,7 +134,8 @@ class Session:
         async with trio.open_nursery() as services:
             with self._work_scope:
                 async with trio.open_nursery() as work:
-                    services.start_soon(self._receive, work, name=f"{self.id}/receive")
+                    # It outlives `work`, but starts nothing there once the session is ending.
+                    services.start_soon(self._receive, work, name=f"{self.id}/receive")  # noqa: ASYNC111
                     services.start_soon(self._send, name=f"{self.id}/send")
                     if self._tracks:
                         services.start_soon(self.output.pace, name=f"{self.id}/pacer")

@@ -187,9 +187,7 @@ class Dispatcher:
             self.handled_at = now
         return answer
 
-    def _group_failure(
-        self, command: Command, group: BaseExceptionGroup[BaseException], began: float
-    ) -> str:
+    def _group_failure(self, command: Command, group: BaseExceptionGroup[BaseException], began: float) -> str:
         failures, rest = group.split(OURS)
         if failures is None or rest is not None:
             raise group

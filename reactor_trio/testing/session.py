@@ -119,7 +119,8 @@ async def open_session(
             ended.set()
 
     async with open_plain_nursery() as nursery:
-        nursery.start_soon(serve, name=session.id)
+        # The client waits for the welcome, and so for this task.
+        nursery.start_soon(serve, name=session.id)  # noqa: ASYNC113
         options = {"executor": host.executor, "random_id": _counting_ids("upload"), **client_options}
         async with SessionClient.over(ours, **options) as client:
             assert isinstance(client, SessionClient)
