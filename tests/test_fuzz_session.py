@@ -391,15 +391,13 @@ class Player:
         inbox = [work for work, _ in self.session._inbox._channel.buffer.values()]
         files = sum(isinstance(work, FileArrived) for work in inbox)
         aside = len(self.intakes[-1]._aside) if self.intakes else 0
-        # A mistake: see `test_a_file_that_is_handed_over_makes_no_room_for_a_command`.
-        handed_over = self.session._dispatcher.files_waiting - files
         ledger = self.session._uploads._ledger
         bounds = {
             f"{outbox.messages} messages wait": outbox.messages <= LIMITS.max_queued_messages,
             f"{outbox.bytes} bytes wait": outbox.messages == 1 or outbox.bytes <= LIMITS.max_queued_bytes,
             f"{outbox.senders_waiting} senders wait": outbox.senders_waiting <= 3 + LIMITS.max_queued_events,
             f"{len(inbox) - files} commands wait, and {aside} aside": len(inbox) - files + aside
-            <= LIMITS.max_queued_events + handed_over,
+            <= LIMITS.max_queued_events,
             f"{files} files wait": files <= LIMITS.max_uploads,
             f"{ledger.files} uploads": ledger.files <= LIMITS.max_uploads,
             f"{ledger.used_bytes} bytes uploaded": ledger.used_bytes <= LIMITS.max_session_upload_bytes,

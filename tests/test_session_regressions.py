@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 import trio
 import trio.testing
 from structlog.testing import capture_logs
@@ -229,7 +228,6 @@ async def test_commands_aside_never_outgrow_the_inbox() -> None:
         assert client.session.ending is None, "the inbox overflowed"
 
 
-@pytest.mark.xfail(reason="it counts as waiting in the inbox, where it never was", strict=True)
 @virtually
 async def test_a_file_that_is_handed_over_makes_no_room_for_a_command() -> None:
     class Wants(ReactorModel):

@@ -120,7 +120,7 @@ class Stage:
             self.now = began + seconds
             answers.append(self.watchdog.look())
         self.now = began + lasts
-        self.watchdog.after_task_step(self.task)
+        self.watchdog.before_io_wait(0.0)
         return answers
 
 
@@ -144,7 +144,7 @@ async def test_the_place_seen_most_often_is_the_one_named() -> None:
             stage.frame = frame
             stage.now += 2 * LIMIT
             stage.watchdog.look()
-        stage.watchdog.after_task_step(stage.task)
+        stage.watchdog.before_io_wait(0.0)
     [entry] = logs
     assert entry["place"] == f"{HERE}:{other.f_lineno}"
     assert entry["milliseconds"] == pytest.approx(6000 * LIMIT)
@@ -159,6 +159,20 @@ async def test_a_stall_that_nobody_saw_is_said_by_its_task_and_counted() -> None
     assert entry["task"] == stage.task.name
     assert "place" not in entry
     assert stage.stalls == [1.0, 2.0]
+
+
+async def test_a_step_ends_where_the_next_one_begins_and_waiting_is_no_step() -> None:
+    stage = Stage()
+    with capture_logs():
+        stage.watchdog.before_task_step(stage.task)
+        stage.now += 1.0
+        stage.watchdog.before_task_step(stage.task)
+        stage.now += 0.5 * LIMIT
+        stage.watchdog.before_io_wait(60.0)
+        stage.now += 60.0
+        assert stage.watchdog.look() == LIMIT
+        stage.watchdog.before_task_step(stage.task)
+    assert stage.stalls == [1.0]
 
 
 async def test_samples_of_one_step_are_not_used_for_the_next() -> None:
@@ -179,7 +193,7 @@ async def test_a_step_that_does_not_end_is_said_while_it_lasts() -> None:
             stage.now = 100.0 + seconds
             stage.watchdog.look()
         assert [entry["event"] for entry in logs] == ["the loop is blocked, still"]
-        stage.watchdog.after_task_step(stage.task)
+        stage.watchdog.before_io_wait(0.0)
     assert [entry["event"] for entry in logs] == ["the loop is blocked, still", "the loop was blocked"]
 
 

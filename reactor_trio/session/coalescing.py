@@ -193,6 +193,10 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
         """How many values wait."""
         return len(self._channel.buffer)
 
+    def waiting(self) -> Iterator[T]:
+        """The values that wait, oldest first; for as long as nothing is sent or received."""
+        return (value for value, _ in self._channel.buffer.values())
+
     @property
     def receiver_waits(self) -> bool:
         """Whether a task waits in `receive`, so that nothing is ahead of what is sent now."""

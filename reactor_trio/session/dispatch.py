@@ -71,8 +71,6 @@ class Dispatcher:
         self._now = trio.lowlevel.current_clock().current_time
         self.handled_at: float | None = None
         """When the first handler since the last frame ended well; `Session.emit` resets it."""
-        self.files_waiting = 0
-        """Finished uploads in the inbox, which the receive task puts there and counts."""
         self.entered = False
         """Whether `@connected` was entered, so that `@disconnected` is due."""
 
@@ -125,7 +123,6 @@ class Dispatcher:
                 answer = await self._rest(command, result, began)
             case FileArrived(file):
                 answer = None
-                self.files_waiting -= 1
                 with contained(lambda failure: self._log.error("@file_uploaded failed", exc_info=failure)):
                     await self.hook(type(self._model).__declarations__.file_uploaded, file)
         if answer is not None:

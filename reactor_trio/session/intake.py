@@ -248,8 +248,10 @@ class Intake:
     def _check_room(self, spec: EventSpec, id_: str | int | None, *, replaces: bool) -> None:
         # Commands aside count, so that there is room when their time comes. Files do not: the channel is
         # larger by what a session may upload, since `@file_uploaded` must never find it full.
-        waiting = self._inbox.buffered - self._dispatcher.files_waiting + len(self._aside)
-        if replaces or waiting < self._limits.max_queued_events:
+        room = self._limits.max_queued_events - len(self._aside)
+        if replaces or self._inbox.buffered < room:
+            return
+        if sum(not isinstance(work, FileArrived) for work in self._inbox.waiting()) < room:
             return
         text = f"{self._limits.max_queued_events} commands wait already; this one was not taken"
         raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
@@ -295,7 +297,6 @@ class Intake:
         if self._wants_files:
             with contextlib.suppress(trio.BrokenResourceError):  # the dispatcher, and the session, has ended
                 self._inbox.send_nowait(FileArrived(file))
-                self._dispatcher.files_waiting += 1
 
     def _abort_upload(self, upload_id: str, message: ClientText) -> None:
         upload = self._uploads.abort(upload_id, message.id)
