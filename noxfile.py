@@ -6,6 +6,7 @@ PyTorch is installed once and not four times; `nox --force-venv-backend venv` gi
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nox
@@ -16,67 +17,79 @@ nox.options.sessions = ["lint", "types", "tests", "examples"]
 CODE = ["reactor_trio", "tests", "examples", "benchmarks", "noxfile.py"]
 
 
-def install(session: nox.Session) -> None:
-    """Install the project, if the session has an environment of its own."""
-    if session.virtualenv.is_sandboxed:
-        session.install("--constraint", "constraints.txt", "--editable", ".[dev]")
+def install(session: nox.Session) -> str:
+    """Install the project, if the session has an environment of its own; returns the Python to use.
+
+    Without one that is nox's own Python, which need not be the first on the path.
+    """
+    if not session.virtualenv.is_sandboxed:
+        return sys.executable
+    session.install("--constraint", "constraints.txt", "--editable", ".[dev]")
+    return "python"
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, its formatter, and flake8-async for the rules that ruff lacks."""
-    install(session)
-    session.run("ruff", "check", *CODE)
-    session.run("ruff", "format", "--check", *CODE)
+    python = install(session)
+    session.run(python, "-m", "ruff", "check", *CODE)
+    session.run(python, "-m", "ruff", "format", "--check", *CODE)
     files = [str(path) for folder in ("reactor_trio", "examples") for path in Path(folder).rglob("*.py")]
     # It takes files only. `Server.run` reports through its `task_status`, and is no context manager.
     session.run(
-        "flake8-async", "--enable", "ASYNC1,ASYNC9", "--startable-in-context-manager", "run,_hold", *files
+        python,
+        "-m",
+        "flake8_async",
+        "--enable",
+        "ASYNC1,ASYNC9",
+        "--startable-in-context-manager",
+        "run,_hold",
+        *files,
     )
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """`mypy --strict` and pyright."""
-    install(session)
-    session.run("mypy")
-    session.run("pyright")
+    python = install(session)
+    session.run(python, "-m", "mypy")
+    session.run(python, "-m", "pyright")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests, all but those of the examples; arguments after `--` go to pytest."""
-    install(session)
-    session.run("pytest", "--ignore", "tests/test_examples.py", *session.posargs)
+    python = install(session)
+    session.run(python, "-m", "pytest", "--ignore", "tests/test_examples.py", *session.posargs)
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
     """Each example, served by `python -m reactor_trio serve` and used by a client."""
-    install(session)
-    session.run("pytest", "tests/test_examples.py", *session.posargs)
+    python = install(session)
+    session.run(python, "-m", "pytest", "tests/test_examples.py", *session.posargs)
 
 
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
     """The benchmarks, one round each: that they run, not how fast."""
-    install(session)
-    session.run("python", "benchmarks/commands.py", "--rounds", "1", "--seconds", "1")
-    session.run("python", "benchmarks/demo_frames.py")
+    python = install(session)
+    session.run(python, "benchmarks/commands.py", "--rounds", "1", "--seconds", "1")
+    session.run(python, "benchmarks/demo_frames.py")
 
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """A minute of clients that come and go, with faults; the long one is `python benchmarks/soak.py`."""
-    install(session)
+    python = install(session)
     # In one minute memory still grows to its working size, so the bound is a coarse one.
     short = ["--sessions", "1000", "--seconds", "60", "--rss-bound", "8192"]
-    session.run("python", "benchmarks/soak.py", *short, *session.posargs)
+    session.run(python, "benchmarks/soak.py", *short, *session.posargs)
 
 
 @nox.session(default=False)
 def conformance(session: nox.Session) -> None:
     """The Autobahn test suite; it needs a Python 2.7, and says so where there is none."""
-    install(session)
+    python = install(session)
     # 3: there is no Python 2.7, which is no failure.
-    session.run("python", "benchmarks/conformance.py", *session.posargs, success_codes=[0, 3])
+    session.run(python, "benchmarks/conformance.py", *session.posargs, success_codes=[0, 3])
