@@ -25,7 +25,7 @@ def install(session: nox.Session) -> str:
     if not session.virtualenv.is_sandboxed:
         return sys.executable
     session.install("--constraint", "constraints.txt", "--editable", ".[dev]")
-    return "python"
+    return str(Path(session.bin) / "python")
 
 
 @nox.session
@@ -53,7 +53,7 @@ def types(session: nox.Session) -> None:
     """`mypy --strict` and pyright."""
     python = install(session)
     session.run(python, "-m", "mypy")
-    session.run(python, "-m", "pyright")
+    session.run(python, "-m", "pyright", "--pythonpath", python)
 
 
 @nox.session

@@ -40,6 +40,8 @@ class Echo(ReactorModel):
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    for name in ("CI", "BUILD_NUMBER"):  # with which pytest says everything twice
+        monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\ntrio_mode = true\naddopts = --strict-markers --strict-config -Werror\n")
     return pytester
 

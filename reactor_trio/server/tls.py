@@ -18,6 +18,8 @@ def load_context(certfile: Path, keyfile: Path | None = None) -> ssl.SSLContext:
     belong together, or for a key with a password.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # Not every build of Python leaves the old versions out by itself (RFC 8996).
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])  # a WebSocket begins as an HTTP/1.1 request (RFC 6455, 1.2)
     for file in (certfile, keyfile):
         _check_readable(file)
