@@ -1,6 +1,7 @@
 """The whole job, side by side: reactor_trio against FastAPI and pydantic on uvicorn.
 
     python benchmarks/commands.py [--seconds 2] [--rounds 3] [--ws auto]
+    python benchmarks/commands.py --versus no-watchdog --rounds 15     what the watchdog costs
 
 The job is one typed command: `set_prompt {prompt: str (1..500), strength: float (0..1)}` arrives as a
 WebSocket text message, is validated, handled (stored) and answered by a typed `prompt_set` under its id.
@@ -298,10 +299,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def servers(ws: str) -> list[Server]:
+def servers(versus: str, ws: str) -> list[Server]:
     model = str(HERE.relative_to(HERE.parent) / "command_model.py:Echo")
     serve = [sys.executable, "-m", "reactor_trio", "serve", model, "--port", "0", "--log-level", "warning"]
     serve += ["--max-events-per-second", "0"]  # the other has no limit either
+    if versus == "no-watchdog":
+        return [Server("watched", serve), Server("unwatched", [*serve, "--no-watchdog"])]
     by_hand = [sys.executable, str(HERE / "command_fastapi.py"), "--ws", ws]
     return [Server("reactor_trio", serve), Server("FastAPI", by_hand)]
 
@@ -340,7 +343,10 @@ def table(contestants: Sequence[Server], busy: dict[str, float]) -> str:
     rows = [head, "-" * len(head)]
     for cell in CELLS:
         a, b = (statistics.median(server.rates[cell]) for server in contestants)
-        rows.append(f"{cell:<34}{a:>14,.0f}{b:>14,.0f}{a / b:>8.2f}{busy[cell]:>13.0%}")
+        # Pair by pair: neighbours in time met the same machine.
+        pairs = zip(ours.rates[cell], theirs.rates[cell], strict=True)
+        ratio = statistics.median(one / other for one, other in pairs)
+        rows.append(f"{cell:<34}{a:>14,.0f}{b:>14,.0f}{ratio:>8.2f}{busy[cell]:>13.0%}")
     return "\n".join(rows)
 
 
@@ -352,11 +358,14 @@ def main() -> None:
         "--seconds", type=float, default=2.0, help="of each cell of each server and round (2)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
+    parser.add_argument(
+        "--versus", choices=["fastapi", "no-watchdog"], default="fastapi", help="the other server (fastapi)"
+    )
     parser.add_argument("--ws", default="auto", help="uvicorn's WebSocket implementation (auto)")
     options = parser.parse_args()
     # Else SIGTERM would end this process past every `finally`, and leave the servers behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    contestants = servers(options.ws)
+    contestants = servers(options.versus, options.ws)
     with contextlib.ExitStack() as stack:
         pin(0)
         for server in contestants:
