@@ -1,6 +1,7 @@
 """One connection, one nursery.
 
-    receive   waits for the transport; decodes, validates, queues; never waits for a handler
+    receive   waits for the transport; decodes, validates, queues; never waits for a handler, but runs a
+              plain `def` one itself where nothing is ahead of it
     dispatch  waits for the inbox; runs hooks and handlers one at a time
     run       the model's own task
     send      waits for the outbox; writes in batches, and pings
