@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MAX_NAME_LENGTH = 255
 """Characters of an upload's name, and of its MIME type."""
+MAX_FPS = 1000
+"""Frames a second that a client may name as its limit."""
+MIN_WIDTH, MAX_WIDTH = 16, 16384
+"""Pixels that a client may name as its limit."""
 
 
 # ---- from the server
@@ -134,7 +138,38 @@ class UploadAbort:
     upload_id: str
 
 
-def parse_control(message: ClientText) -> Ping | UploadStart | UploadAbort:
+@attrs.frozen
+class ConfigureTrack:
+    """`reactor.configure_track`: how the client takes one output track.
+
+    `changes` holds what the client said and nothing else; what it leaves out stays as it is. `None` takes a
+    setting back to its default: `codec` (the server's default), `max_fps` (frames a second, > 0; no limit),
+    `max_width` (pixels, >= 16; no limit), `paused` (False).
+    """
+
+    track: str
+    changes: Mapping[str, Any]
+
+
+@attrs.frozen
+class RequestKeyFrame:
+    """`reactor.request_key_frame`: the client cannot decode on, and needs a whole picture."""
+
+    track: str
+
+
+@attrs.frozen
+class FrameShown:
+    """`reactor.frame_shown`: the client has put this frame on the screen."""
+
+    track: str
+    seq: int
+
+
+ClientControl = Ping | UploadStart | UploadAbort | ConfigureTrack | RequestKeyFrame | FrameShown
+
+
+def parse_control(message: ClientText) -> ClientControl:
     """Read a client's `reactor.*` message.
 
     Raises `InvalidPayload` with every fault at its path, `reply_to`, and `upload_id` if that much could
@@ -146,6 +181,13 @@ def parse_control(message: ClientText) -> Ping | UploadStart | UploadAbort:
         return UploadStart(**_checked(message, _UPLOAD_START))
     if message.type == names.UPLOAD_ABORT:
         return UploadAbort(**_checked(message, _UPLOAD_ABORT))
+    if message.type == names.CONFIGURE_TRACK:
+        data = dict(_checked(message, _CONFIGURE_TRACK, optional=_TRACK_SETTINGS))
+        return ConfigureTrack(data.pop("track"), data)
+    if message.type == names.REQUEST_KEY_FRAME:
+        return RequestKeyFrame(**_checked(message, _REQUEST_KEY_FRAME))
+    if message.type == names.FRAME_SHOWN:
+        return FrameShown(**_checked(message, _FRAME_SHOWN))
     raise ProtocolError(
         names.UNKNOWN_EVENT,
         f"the runtime takes no message of type {message.type!r}",
@@ -180,9 +222,48 @@ def upload_id_fault(value: object) -> str | None:
     return f"must have 1 to {names.MAX_UPLOAD_ID_LENGTH} characters"
 
 
-_PING: dict[str, Callable[[object], str | None]] = {"t": _number_fault}
-_UPLOAD_ABORT: dict[str, Callable[[object], str | None]] = {"upload_id": upload_id_fault}
-_UPLOAD_START: dict[str, Callable[[object], str | None]] = {
+def _track_fault(value: object) -> str | None:
+    return None if type(value) is str and value else "must be the name of a track"
+
+
+def _codec_fault(value: object) -> str | None:
+    return None if value is None or type(value) is str else "must be a string or null"
+
+
+def _max_fps_fault(value: object) -> str | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        return "must be a number or null"
+    return None if 0 < value <= MAX_FPS else f"must be greater than 0 and at most {MAX_FPS}"  # type: ignore[operator]
+
+
+def _max_width_fault(value: object) -> str | None:
+    if value is None:
+        return None
+    if type(value) is not int:
+        return "must be an integer or null"
+    return None if MIN_WIDTH <= value <= MAX_WIDTH else f"must be between {MIN_WIDTH} and {MAX_WIDTH}"
+
+
+def _paused_fault(value: object) -> str | None:
+    return None if value is None or type(value) is bool else "must be true, false or null"
+
+
+Rules = dict[str, "Callable[[object], str | None]"]
+
+_PING: Rules = {"t": _number_fault}
+_UPLOAD_ABORT: Rules = {"upload_id": upload_id_fault}
+_CONFIGURE_TRACK: Rules = {"track": _track_fault}
+_TRACK_SETTINGS: Rules = {
+    "codec": _codec_fault,
+    "max_fps": _max_fps_fault,
+    "max_width": _max_width_fault,
+    "paused": _paused_fault,
+}
+_REQUEST_KEY_FRAME: Rules = {"track": _track_fault}
+_FRAME_SHOWN: Rules = {"track": _track_fault, "seq": _size_fault}
+_UPLOAD_START: Rules = {
     "upload_id": upload_id_fault,
     "name": _label_fault,
     "mime_type": _label_fault,
@@ -190,9 +271,11 @@ _UPLOAD_START: dict[str, Callable[[object], str | None]] = {
 }
 
 
-def _checked(message: ClientText, rules: Mapping[str, Callable[[object], str | None]]) -> dict[str, Any]:
+def _checked(message: ClientText, rules: Rules, *, optional: Rules | None = None) -> dict[str, Any]:
     """The message's data, once every field has been found right, none missing and none unknown."""
     data = message.data
+    given = {name: rule for name, rule in (optional or {}).items() if name in data}
+    rules = {**rules, **given}
     faults = [FieldError(name, fault) for name, rule in rules.items() if (fault := _fault(data, name, rule))]
     faults += [FieldError(name, "unknown field") for name in data if name not in rules]
     if faults:

@@ -28,6 +28,9 @@ GOODBYE: Final = "reactor.goodbye"
 PING: Final = "reactor.ping"
 UPLOAD_START: Final = "reactor.upload_start"
 UPLOAD_ABORT: Final = "reactor.upload_abort"
+CONFIGURE_TRACK: Final = "reactor.configure_track"
+REQUEST_KEY_FRAME: Final = "reactor.request_key_frame"
+FRAME_SHOWN: Final = "reactor.frame_shown"
 
 # Error codes (DESIGN, section 3.3).
 BAD_MESSAGE: Final = "bad_message"

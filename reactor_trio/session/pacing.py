@@ -16,8 +16,8 @@ import trio
 
 from reactor_trio.compute.executor import ENCODE, Executor
 from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
-from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol.binary import MediaFrame, encode_media
+from reactor_trio.session.encoding import VideoEncoder
 from reactor_trio.session.observer import Counts
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class OutputStream:
         self._buffer_size = buffer_size
         self._fps = check_fps(fps)
         self._slots = {track: _Slot() for track in tracks}
+        self._encoders = {track: VideoEncoder(track, executor) for track in tracks}
         self._seq = dict.fromkeys(tracks, 0)
         self._waiting: deque[list[_Picture]] = deque()
         self._step_time = 0.0
@@ -260,12 +261,18 @@ class OutputStream:
     async def _encode(self, picture: _Picture) -> None:
         self._encoding += 1
         try:
-            payload = await self._executor.run(ENCODE, encode_jpeg, picture.pixels)
+            encoded = await self._encoders[picture.track].encode(picture.pixels)
         finally:
             self._encoding -= 1
-        height, width, _ = picture.pixels.shape
         frame = MediaFrame(
-            picture.track, picture.seq, picture.pts, "jpeg", payload, width=width, height=height
+            picture.track,
+            picture.seq,
+            picture.pts,
+            encoded.codec,
+            encoded.payload,
+            width=encoded.width,
+            height=encoded.height,
+            extra=encoded.extra,
         )
         self._outbox.put_frame(picture.track, encode_media(frame))
         self._encoded += 1
