@@ -17,24 +17,34 @@ from reactor_trio.authoring.client_info import ClientInfo
 from reactor_trio.authoring.decorators import connected, disconnected, event, file_uploaded
 from reactor_trio.authoring.fields import InputField, MessageField
 from reactor_trio.authoring.identity import AuthRequest, Identity
+from reactor_trio.authoring.inputs import InputFrame, ReadMode
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.authoring.model import ReactorModel
-from reactor_trio.authoring.tracks import Audio, Output, Video
+from reactor_trio.authoring.pipeline import ReactorPipeline
+from reactor_trio.authoring.state import Idle, InputState
+from reactor_trio.authoring.tracks import Audio, Input, Output, Video
 from reactor_trio.authoring.uploads import UploadedFile
-from reactor_trio.errors import CommandError, ReactorError
+from reactor_trio.errors import BufferClosed, CommandError, ReactorError
 
 __all__ = [
     "Audio",
     "AuthRequest",
+    "BufferClosed",
     "ClientInfo",
     "CommandError",
     "Identity",
+    "Idle",
+    "Input",
     "InputField",
+    "InputFrame",
+    "InputState",
     "MessageField",
     "ModelMessage",
     "Output",
     "ReactorError",
     "ReactorModel",
+    "ReactorPipeline",
+    "ReadMode",
     "UploadedFile",
     "Video",
     "connected",

@@ -6,6 +6,7 @@
     │   └── InvalidPayload        ... a payload that does not fit the event's signature
     ├── TransportClosed           the peer left, or the network took it away
     │   └── TransportStalled      ... by accepting no byte for `send_timeout` seconds
+    ├── BufferClosed              the client is gone, so there are no more input frames to read
     ├── NoSession                 a bug in the model: `send` or `emit` outside a session
     ├── BadModelSetting           a bug in the model: an `fps` or `buffer_size` that cannot be used
     └── ModelNotFound             the operator named a model or an option that does not exist
@@ -135,6 +136,13 @@ class TransportClosed(ReactorError):
 
 class TransportStalled(TransportClosed):
     """The peer accepted no byte for `send_timeout` seconds, so the stream was closed by force."""
+
+
+class BufferClosed(ReactorError):
+    """Raised by a read from an input track once the client is gone.
+
+    A model may let it pass: that is no failure of `run` or of a handler, since the session is ending.
+    """
 
 
 class NoSession(ReactorError):

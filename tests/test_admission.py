@@ -19,7 +19,7 @@ from fake_transport import WELCOME, FakeTransport
 from reactor_trio import ModelMessage, ReactorModel, disconnected, event
 from reactor_trio.cli import call
 from reactor_trio.client import Client, HandshakeFailed, open_client
-from reactor_trio.client.client import WELCOME_TIMEOUT
+from reactor_trio.client.greeting import WELCOME_TIMEOUT
 from reactor_trio.errors import CommandError, TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk

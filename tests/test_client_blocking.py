@@ -57,6 +57,19 @@ def test_commands_messages_frames_and_uploads(server: TinyServer, tmp_path: Path
             client.send("set_prompt")
 
 
+def test_tracks_are_configured_and_latency_is_measured(server: TinyServer):
+    with connect(server.url) as client:
+        client.configure_track("main_video", codec="raw", max_fps=None, max_width=640, paused=False)
+        client.request_key_frame("main_video")
+        assert client.latency().total is None
+        client.call("play")
+        client.shown(client.frame(seconds=DEADLINE))
+        latency = client.latency()
+        assert latency.count == 1
+        assert latency.total is not None
+        assert 0 < latency.total.last < DEADLINE
+
+
 def test_iterators_end_with_the_connection(server: TinyServer):
     with connect(server.url) as client:
         client.call("play")

@@ -330,6 +330,9 @@ def test_the_table_of_metrics_has_them_all() -> None:
     metrics._endings["finished"] += 1  # which has no label value before
     metrics.handled("paint", "ok", 0.0, 0.0)
     metrics._past.frames["main"].sent += 1
+    metrics._past.inputs["webcam"].received += 1
+    for stage in (metrics.encoded, metrics.written, metrics.displayed):
+        stage("main", 0.0)
     labels: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

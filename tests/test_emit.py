@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ import torch
 import trio
 
 from reactor_trio import Audio, InputField, Output, ReactorModel, Video, event
+from reactor_trio.compute.executor import ENCODE
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import open_session
+from reactor_trio.testing import InlineExecutor, open_session
 from virtual import virtually
+
+T = TypeVar("T")
 
 
 class Picture(Output):
@@ -157,21 +162,67 @@ async def test_the_rate_may_be_changed_at_any_time() -> None:
     assert rest == [0.0, 0.5, 1.0, 1.5], "the frame that was due by the new rate does not wait for the old"
 
 
-@virtually
-async def test_compute_time_lowers_the_rate_and_one_slow_step_does_not_halve_it() -> None:
-    async def script(model: Emitter) -> None:
-        for compute_time in [0.2, 0.2, 0.4, 0.2, 0.2]:
-            await model.emit(Picture(screen=shade(0)), compute_time=compute_time)
-            rates.append(round(1 / model.output.period, 2))
-        await model.emit(Picture(screen=np.stack([shade(0)] * 4)), compute_time=0.04)
-        rates.append(model.output.fps)
-
+async def rates_of(compute_times: list[float], fps: float = 10) -> list[float]:
+    """The rate after each frame of a model that says what it took."""
     rates: list[float] = []
-    async with open_session(emitting(script)) as client:
+
+    async def script(model: Emitter) -> None:
+        for compute_time in compute_times:
+            await model.emit(Picture(screen=shade(0)), compute_time=compute_time)
+            rates.append(1 / model.output.period)
+
+    async with open_session(emitting(script, fps=fps)) as client:
         await client.ended()
+    return rates
+
+
+@pytest.mark.parametrize("slow", [0.4, 20.0])
+@virtually
+async def test_compute_time_lowers_the_rate_and_one_slow_step_does_not_halve_it(slow: float) -> None:
+    rates = await rates_of([0.2, 0.2, slow, 0.2, 0.2, 0.2])
     assert rates[:2] == [5.0, 5.0]
     assert 4 < rates[2] < 5
-    assert rates[5] == 10, "`fps` stays the upper bound"
+    assert rates[5] == pytest.approx(5), "and it is soon forgotten"
+
+
+@virtually
+async def test_the_rate_follows_what_a_model_sustains_and_recovers() -> None:
+    rates = await rates_of([0.2] * 3 + [0.4] * 20 + [0.2, 0.6] * 10 + [0.2] * 4)
+    assert rates[22] == pytest.approx(2.5, rel=0.02)
+    assert all(2 < rate < 3.2 for rate in rates[28:43]), "of steps that differ, the average"
+    assert rates[-1] == pytest.approx(5)
+
+
+@virtually
+async def test_a_first_step_that_warms_the_model_up_does_not_count_for_long() -> None:
+    rates = await rates_of([30.0, 0.05, 0.05, 0.05, 0.05], fps=30)
+    assert rates[-1] == pytest.approx(20)
+
+
+@virtually
+async def test_the_rate_is_never_above_fps() -> None:
+    shown: list[float] = []
+
+    async def script(model: Emitter) -> None:
+        for _ in range(10):
+            await model.emit(Picture(screen=np.stack([shade(0)] * 4)), compute_time=0.04)
+            assert model.output.fps == 10
+
+    async with open_session(emitting(script)) as client:
+        shown += [frame.pts async for frame in client.frames("screen")]
+    assert set(intervals(shown)) == {0.1}
+
+
+@pytest.mark.parametrize("compute_time", [-1, float("nan"), float("inf")])
+@virtually
+async def test_an_impossible_compute_time_is_refused(compute_time: float) -> None:
+    async def script(model: Emitter) -> None:
+        for output in (Picture(screen=shade(0)), Sound(speaker=np.zeros(10, np.int16))):
+            with pytest.raises(ValueError, match="compute_time must be a number of seconds >= 0, not"):
+                await model.emit(output, compute_time=compute_time)
+
+    async with open_session(emitting(script)) as client:
+        assert (await client.ended()).reason == "finished"
 
 
 @virtually
@@ -184,6 +235,42 @@ async def test_flush_drops_what_waits() -> None:
 
     async with open_session(emitting(script)) as client:
         assert [frame.seq async for frame in client.frames("screen")] == [0, 1, 2, 3, 4, 50]
+
+
+@virtually
+async def test_flush_drops_the_frame_that_is_being_encoded_too() -> None:
+    class SlowEncoder(InlineExecutor):
+        async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+            if lane == ENCODE:
+                await trio.sleep(0.05)
+            return await super().run(lane, fn, *args, **kwargs)
+
+    async def script(model: Emitter) -> None:
+        await model.emit(Picture(screen=shade(1)))
+        await trio.sleep(0.02)
+        model.output.flush()
+        await model.emit(Picture(screen=shade(2)))
+
+    async with open_session(emitting(script), executor=SlowEncoder()) as client:
+        assert [frame.seq async for frame in client.frames("screen")] == [1]
+        assert client.session.statistics().counts.frames["screen"].dropped == 1
+
+
+@virtually
+async def test_flush_lets_an_emit_that_waits_go_on() -> None:
+    async def script(model: Emitter) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(model.emit, Picture(screen=np.stack([shade(0)] * 50)))
+            await trio.sleep(0.01)
+            nursery.start_soon(model.emit, Picture(screen=shade(1)))
+            await trio.sleep(0.01)
+            assert model.output.statistics().waiting == 49
+            model.output.flush()
+            await trio.sleep(0.01)
+            assert model.output.statistics().waiting == 1
+
+    async with open_session(emitting(script)) as client:
+        assert [frame.seq async for frame in client.frames("screen")] == [0, 50]
 
 
 @virtually
@@ -210,7 +297,7 @@ async def test_what_cannot_be_shown_names_track_shape_and_dtype() -> None:
             Picture(screen=np.zeros((8, 8), np.uint8)),
             Picture(screen=np.zeros((8, 8, 3), np.int32)),
             Stereo(left=np.zeros((2, 8, 8, 3), np.uint8), right=np.zeros((3, 8, 8, 3), np.uint8)),
-            Sound(speaker=np.zeros(10, np.int16)),
+            Sound(speaker=np.zeros((10, 2), np.int16)),
         ):
             with pytest.raises(ValueError) as refused:  # noqa: PT011  the text is checked below
                 await model.emit(output)
@@ -223,6 +310,7 @@ async def test_what_cannot_be_shown_names_track_shape_and_dtype() -> None:
     assert "int32" in errors[1]
     assert "left: 2, right: 3" in errors[2]
     assert "speaker" in errors[3]
+    assert "(10, 2) and dtype int16, which looks like (samples, channels)" in errors[3]
 
 
 @virtually
@@ -296,3 +384,138 @@ async def test_an_impossible_rate_is_refused_when_the_model_is_loaded(fps: float
     with pytest.raises(ValueError, match=r"Impossible\.fps is a finite number > 0"):
         async with open_session(type("Impossible", (ReactorModel,), {"load": load})):
             raise AssertionError("unreachable")
+
+
+# ---- metadata
+
+
+@virtually
+async def test_metadata_travels_with_each_frame_of_its_output() -> None:
+    async def script(model: Emitter) -> None:
+        said: dict[str, Any] = {"box": [1, 2], "text": "ä", "score": np.float32(0.5)}
+        await model.emit(Stereo(left=shade(0), right=shade(0), metadata=said))
+        said["box"] = None  # it was taken at the call
+        await model.emit(Stereo(left=np.stack([shade(0)] * 3), metadata={"of": "all"}))
+        await model.emit(Stereo(left=np.stack([shade(0)] * 3), metadata=[{"n": 0}, None, {"n": 2}]))
+        await model.emit(Stereo(left=shade(0)))
+
+    async with open_session(emitting(script)) as client:
+        await client.ended()
+        left = [frame.extra async for frame in client.frames("left")]
+        right = [frame.extra async for frame in client.frames("right")]
+    said = {"metadata": {"box": [1, 2], "text": "ä", "score": 0.5}}
+    of_all = {"metadata": {"of": "all"}}
+    assert left == [said, of_all, of_all, of_all, {"metadata": {"n": 0}}, {}, {"metadata": {"n": 2}}, {}]
+    assert right == [said]
+
+
+@virtually
+async def test_metadata_of_sound_alone_travels_with_its_first_sample() -> None:
+    async def script(model: Emitter) -> None:
+        await model.emit(Sound(speaker=np.ones(600, np.int16)))
+        await model.emit(Sound(speaker=np.full(960, 2, np.int16), metadata={"word": "two"}))
+        await model.emit(Sound(speaker=np.full(480, 3, np.int16)))
+
+    async with open_session(emitting(script)) as client:
+        blocks = [(block.extra, block.array()[0].tolist()) async for block in client.frames("speaker")]
+    assert [extra for extra, _ in blocks] == [{}, {"metadata": {"word": "two"}}, {}, {}, {}]
+    assert blocks[1][1] == [1] * 120 + [2] * 360
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ("a string", "metadata must be a dict, a JSON object, not a str"),
+        (7, "metadata must be a dict, a JSON object, not a int"),
+        ({"of": object()}, "metadata is not JSON: Type is not JSON serializable: object"),
+        ({1: 2}, "metadata is not JSON: Dict key must be str"),
+        ({"text": "x" * 16 * 1024}, "metadata has at most 16384 bytes as JSON, not 16395"),
+        ([{}, {}], "metadata is a list of 2 for an output that is no batch"),
+        ([3], "metadata must be a dict, a JSON object, not a int"),
+    ],
+)
+@virtually
+async def test_metadata_that_cannot_be_sent_is_refused_by_emit(metadata: Any, told: str) -> None:
+    async def script(model: Emitter) -> None:
+        with pytest.raises(ValueError, match=re.escape(told)):
+            await model.emit(Picture(screen=shade(0), metadata=metadata))
+
+    async with open_session(emitting(script)) as client:
+        assert (await client.ended()).reason == "finished"
+
+
+def test_metadata_is_a_keyword_of_every_output_and_no_track() -> None:
+    with pytest.raises(TypeError):
+        Picture(shade(0), {"n": 1})  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"Wrong\.metadata: every output has `metadata` already"):
+        type("Wrong", (Output,), {"__annotations__": {"metadata": Video}})
+    assert Picture(shade(0)).metadata is None
+
+
+# ---- what a frame is the first to reflect
+
+
+class Steered(Emitter):
+    @event
+    def steer(self) -> None:
+        pass
+
+
+def steered(script: Any, **attributes: Any) -> type[Emitter]:
+    return type("Scripted", (Steered,), {"script": staticmethod(script), **attributes})
+
+
+@virtually
+async def test_frames_that_are_flushed_hand_on_what_they_reflect() -> None:
+    async def script(model: Emitter) -> None:
+        await trio.sleep(1)
+        await model.emit(Picture(screen=np.stack([shade(0)] * 5)))
+        await trio.sleep(1)
+        for _ in range(3):  # one is shown at once
+            await model.emit(Picture(screen=shade(0)))
+        await trio.sleep(0.001)
+        model.output.flush()
+        await trio.sleep(1)
+        await model.emit(Picture(screen=shade(0)))
+
+    async with open_session(steered(script)) as client:
+        await client.call("steer")
+        await trio.sleep(1.5)
+        await client.call("steer")
+        await trio.sleep(0.49)
+        frames = {frame.seq: frame.applied async for frame in client.frames("screen")}
+    assert {seq: ids for seq, ids in frames.items() if ids} == {0: (1,), 5: (2,)}
+
+
+@virtually
+async def test_an_emit_that_is_cancelled_gives_back_what_it_would_have_reflected() -> None:
+    async def script(model: Emitter) -> None:
+        await model.emit(Picture(screen=np.stack([shade(0)] * 20)))
+        await trio.sleep(0.55)
+        with trio.move_on_after(0.1):
+            await model.emit(Picture(screen=shade(0)))
+        await model.emit(Picture(screen=shade(0)))
+
+    async with open_session(steered(script)) as client:
+        await trio.sleep(0.5)
+        await client.call("steer")
+        frames = {frame.seq: frame.applied async for frame in client.frames("screen")}
+    assert {seq: ids for seq, ids in frames.items() if ids} == {20: (1,)}
+
+
+@virtually
+async def test_sound_alone_reflects_too_in_its_first_block_that_is_sent() -> None:
+    async def script(model: Emitter) -> None:
+        await trio.sleep(1)
+        await model.emit(Sound(speaker=np.ones(4800, np.int16)))
+        await trio.sleep(0.01)
+        model.output.flush()
+        await trio.sleep(1)
+        await model.emit(Sound(speaker=np.ones(4800, np.int16)))
+
+    async with open_session(steered(script)) as client:
+        await client.call("steer")
+        await trio.sleep(1.005)
+        await client.call("steer")
+        blocks = {block.seq: block.applied async for block in client.frames("speaker")}
+    assert {seq: ids for seq, ids in blocks.items() if ids} == {0: (1, 2)}

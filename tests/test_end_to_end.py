@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 
-from reactor_trio.client import Client, open_client
+from reactor_trio.client import Client, connect, open_client
 from reactor_trio.errors import CommandError, TransportClosed
 
 DEADLINE = 60.0
@@ -40,7 +41,13 @@ class Said(ModelMessage):
 class Picture(Output):
     screen: Video
 
+class Camera(Input):
+    webcam: Video
+    mic: Audio = Audio(sample_rate=16000)
+
 class Model(ReactorModel):
+    input: Camera
+
     def load(self, config):
         note(load=config)
 
@@ -62,6 +69,16 @@ class Model(ReactorModel):
     @event
     def sizes(self, files: list[UploadedFile]) -> Said:
         return Said(text=" ".join(str(len(file.data)) for file in files))
+
+    @event
+    async def look(self, n: int) -> Said:
+        frames = await self.input.webcam.read(n, ReadMode.FIFO)
+        return Said(text=" ".join(f"{frame.seq}:{frame.mean():.0f}" for frame in frames))
+
+    @event
+    async def listen(self) -> Said:
+        (block,) = await self.input.mic.read()
+        return Said(text=f"{block.shape} {block.max()}")
 
     @event
     def break_run(self):
@@ -174,6 +191,27 @@ async def test_forty_clients_share_the_weights_and_nothing_else(tmp_path: Path) 
             assert notes[0] == {"load": {"checkpoint": "x"}}
             assert sum("load" in note for note in notes) == 1
             assert sum("disconnected" in note for note in notes) == 40
+
+
+async def test_pictures_and_sound_reach_the_model(tmp_path: Path) -> None:
+    def from_a_script(url: str) -> list[str]:
+        with connect(url) as client:
+            client.publish("mic", np.full(320, 0.5))
+            client.publish("webcam", np.full((480, 640, 3), 100, np.uint8))
+            replies = [client.call("listen"), client.call("look", n=1)]
+            return [reply.data["text"] for reply in replies if reply is not None]
+
+    with trio.fail_after(DEADLINE):
+        async with served(tmp_path) as server:
+            async with open_client(server.url) as client:
+                for number in range(10):
+                    await client.publish("webcam", np.full((480, 640, 3), 20 * number, np.uint8))
+                    reply = await client.call("look", n=1)
+                    assert reply is not None
+                    assert reply.data["text"] == f"{number}:{20 * number}"
+            said = await trio.to_thread.run_sync(from_a_script, server.url)
+            assert said == ["(1, 320) 16384", "0:100"]
+            assert await server.stop() == 0
 
 
 async def test_a_socket_that_dies_ends_a_handler_that_sleeps_for_a_minute(tmp_path: Path) -> None:

@@ -23,9 +23,13 @@ import structlog
 import trio
 
 from reactor_trio import (
+    BufferClosed,
+    Idle,
+    InputState,
     ModelMessage,
     Output,
     ReactorModel,
+    ReactorPipeline,
     UploadedFile,
     Video,
     connected,
@@ -39,7 +43,7 @@ from reactor_trio.testing import InlineExecutor, load_host, run
 from strict_transport import StrictTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from reactor_trio.session.connection import Session
     from reactor_trio.session.host import ModelHost
@@ -85,6 +89,8 @@ class Probe:
     fails: bool = False
     transport: StrictTransport | None = None
     emits: bool = False
+    generators: int = 0
+    """How many generators of a pipeline have begun and were not closed."""
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -104,22 +110,13 @@ class Probe:
             yield
 
 
-class Swept(ReactorModel):
-    """Does whatever a scenario's client asks for; `probe` is assigned for each session."""
+class Parts:
+    """Handlers and hooks, which do whatever a scenario's client asks for."""
 
     fps = 10
     buffer_size = 2
     probe: Probe
-
-    async def run(self) -> None:
-        with self.probe.part("run"):
-            with self.probe.leave:
-                await self.connected.wait()
-                while self.probe.emits:
-                    await self.emit(Picture(screen=FRAME))
-                await trio.sleep_forever()
-            if self.probe.fails:
-                raise ZeroDivisionError("the author's bug")
+    send: Any
 
     @connected
     async def on_connect(self) -> None:
@@ -185,6 +182,65 @@ class Swept(ReactorModel):
         self.probe.left += 1
 
 
+class Swept(Parts, ReactorModel):
+    """`probe` is assigned for each session."""
+
+    async def run(self) -> None:
+        with self.probe.part("run"):
+            with self.probe.leave:
+                await self.connected.wait()
+                while self.probe.emits:
+                    await self.emit(Picture(screen=FRAME))
+                await trio.sleep_forever()
+            if self.probe.fails:
+                raise ZeroDivisionError("the author's bug")
+
+
+class SweptState(InputState):
+    prompt: str = ""
+    file: UploadedFile | None = None
+
+
+class SweptGenerator(Parts, ReactorPipeline):
+    """A plain generator, whose steps are in a thread."""
+
+    state: SweptState
+
+    def steps(self) -> Iterator[Any]:
+        self.probe.generators += 1
+        try:
+            for _ in range(5):
+                with self.probe.part("a step"):
+                    if self.probe.leave.cancel_called:
+                        raise ZeroDivisionError("the author's bug") if self.probe.fails else BufferClosed
+                yield Picture(screen=FRAME)
+                yield Idle
+        finally:
+            with self.probe.part("closing"):
+                self.probe.generators -= 1
+
+    def inference(self) -> Iterator[Any]:
+        yield from self.steps()
+
+
+class SweptAsyncGenerator(SweptGenerator):
+    """The same on the loop, and its steps wait."""
+
+    async def inference(self) -> AsyncIterator[Any]:  # type: ignore[override]
+        steps = self.steps()
+        try:
+            for value in steps:
+                with self.probe.part("a step"):
+                    await trio.sleep(0.01)
+                yield value
+        finally:
+            try:
+                with self.probe.part("closing"):
+                    await trio.sleep(0.01)
+            finally:
+                steps.close()
+
+
 # ---- what blocks
 
 
@@ -195,7 +251,7 @@ class SlowExecutor(InlineExecutor):
         await trio.lowlevel.checkpoint_if_cancelled()
         result = outcome.capture(fn, *args, **kwargs)
         model = getattr(fn, "__self__", None)
-        probe = model.probe if isinstance(model, Swept) else Probe()
+        probe = model.probe if isinstance(model, Parts) else Probe()
         with trio.CancelScope(shield=True), probe.part("a thread"):
             await trio.sleep(0.03)
         return result.unwrap()
@@ -237,6 +293,14 @@ UPLOAD: tuple[Step, ...] = (
 )
 
 
+PIPELINE: tuple[Step, ...] = (
+    (0.0, (text("mark", number=0), text("set_prompt", prompt="A"), text("work", seconds=0.05))),
+    (0.1, (text("set_prompt", prompt="B"), text("set_prompt", prompt="C"), text("later"))),
+    (0.1, (start("small", 2), chunk("small", 0, b"ab"), text("think"), text("mark", number=1))),
+    (0.6, (text("set_file", file={"upload_id": "small"}), text("set_prompt", prompt=5))),
+    (0.4, (text("mark", number=2),)),
+)
+
 INLINE = InlineExecutor()
 
 
@@ -249,10 +313,13 @@ class Scenario:
     emits: bool = False
     capacity: float = float("inf")
     short_writes: bool = False
+    model: type[Any] = Swept
 
 
 SCENARIOS = {
     "idle": Scenario(((2.2, ()),)),
+    "pipeline": Scenario(PIPELINE, SlowExecutor(), model=SweptGenerator),
+    "async pipeline": Scenario(PIPELINE, model=SweptAsyncGenerator),
     "handler": Scenario(
         (
             (0.0, (text("mark", number=0), text("work", seconds=0.3), text("set_ref", ref="A"))),
@@ -390,9 +457,9 @@ async def play(transport: StrictTransport, steps: Iterable[Step]) -> None:
 
 @attrs.define
 class Theatre:
-    """A host, with the temporary files and the log of whatever runs on it."""
+    """A host for each model, with the temporary files and the log of whatever runs on them."""
 
-    host: ModelHost
+    hosts: dict[type[Any], ModelHost]
     files: list[Any] = attrs.field(factory=list)
     errors: list[str] = attrs.field(factory=list)
 
@@ -414,9 +481,10 @@ class Theatre:
 
     async def _sessions(self, scenario: Scenario, cuts: Cuts, result: Outcome) -> None:
         names = iter(("neighbour", "victim"))
-        host = attrs.evolve(self.host, executor=scenario.executor, session_id=lambda: next(names))
+        shared: dict[str, Any] = {"executor": scenario.executor, "session_id": lambda: next(names)}
+        host = attrs.evolve(self.hosts[scenario.model], **shared)
         quiet = StrictTransport(send_timeout=LIMITS.send_timeout)
-        other = host.session(quiet)
+        other = attrs.evolve(self.hosts[Swept], **shared).session(quiet)
         other.model.probe = Probe(transport=quiet)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other.run, name="neighbour")
@@ -447,7 +515,8 @@ class Theatre:
         result.steps, result.reason = cut.steps, session.ending.reason
         result.faults += [*faults_of(session, transport), *faults_of_farewell(session, transport)]
         result.faults += [f"a temporary file is open: {file!r}" for file in self.files if not file.closed]
-        result.faults += [f"logged: {e}" for e in self.errors if not (probe.fails and e == "run() failed")]
+        expected = ("run() failed", "inference() failed") if probe.fails else ()
+        result.faults += [f"logged: {error}" for error in self.errors if error not in expected]
         result.faults += [f"no cut was made before step {step}" for step in cut.actions]
         if cut.failure is not None:
             result.faults.append(f"the cut failed: {cut.failure!r}")
@@ -483,6 +552,7 @@ def faults_of(session: Session, transport: StrictTransport) -> list[str]:
         f"@connected was entered {probe.entered} times": probe.entered > 1,
         f"@disconnected ran {probe.left} times, @connected {probe.entered}": probe.left != probe.entered,
         f"{probe.active} still run": bool(probe.active),
+        f"{probe.generators} generators were not closed": bool(probe.generators),
         f"an end of the inbox is open: {inbox}": bool(inbox.open_send_channels + inbox.open_receive_channels),
         f"tasks wait at the inbox: {inbox}": bool(inbox.tasks_waiting_send + inbox.tasks_waiting_receive),
         "the connection is open": not (transport.has_ended and transport.aborted),
@@ -518,10 +588,11 @@ def texts(transport: StrictTransport) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def theatre() -> Iterator[Theatre]:
-    async def load() -> ModelHost:
-        return await load_host(Swept, limits=LIMITS)
+    async def load(model: type[Any]) -> ModelHost:
+        return await load_host(model, limits=LIMITS)
 
-    stage = Theatre(run(load))
+    models = (Swept, SweptGenerator, SweptAsyncGenerator)
+    stage = Theatre({model: run(load, model) for model in models})
     real = tempfile.TemporaryFile
 
     def temporary_file(**options: Any) -> Any:

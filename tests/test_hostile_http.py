@@ -171,8 +171,7 @@ CASES: list[tuple[str, bytes, int | None]] = [
      WS.replace(HOST, b"Host: evil.example\r\n") + SOCKET + b"Origin: http://evil.example\r\n\r\n", 403),
 ]  # fmt: skip
 
-# RFC 9112, section 3.2: a Host that is no authority must be 400. Nothing comes of it here: an origin is
-# compared as a whole, and the page shows `localhost` instead.
+# RFC 9112, section 3.2: a Host that is no authority must be 400.
 HOSTS: list[tuple[str, bytes, int | None]] = [
     ("a Host with a space", GET + b"Host: a b\r\n\r\n", 400),
     ("a Host that is a URL", GET + b"Host: http://127.0.0.1/\r\n\r\n", 400),

@@ -17,35 +17,22 @@ from reactor_trio.server.http import (
     Policy,
     Request,
     Response,
-    Site,
     State,
     Upgrade,
     answer,
     is_guarded,
 )
-from reactor_trio.server.page import index_page
+from reactor_trio.server.web import web_files
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 TOKEN = "s3cret/+?token"
 TOKEN_SUBPROTOCOL = "reactor.token." + base64.urlsafe_b64encode(TOKEN.encode()).decode().rstrip("=")
 
-WELCOME = {
-    "model": {"name": "<Painter>", "description": 'paints & "draws"'},
-    "events": [
-        {
-            "name": "set_prompt",
-            "description": "<script>alert(1)</script>",
-            "dedupe": False,
-            "schema": {"type": "object", "properties": {"prompt": {"description": "</pre><img src=x>"}}},
-        }
-    ],
-    "messages": [{"name": "progress", "description": "", "schema": {"type": "object"}}],
-    "tracks": [{"name": "main_video", "kind": "video", "direction": "out"}],
-}
-SITE = Site(b'{"openapi": "3.1.0"}', lambda authority: index_page(WELCOME, authority, needs_token=False))
-READY = State("ready", "Painter", sessions=1, site=SITE)
-LOADING = State("loading", "Painter", sessions=0)
-DRAINING = State("draining", "Painter", sessions=1, site=SITE)
+SCHEMA = b'{"openapi": "3.1.0"}'
+WEB = web_files()
+READY = State("ready", "Painter", sessions=1, schema=SCHEMA, web=WEB)
+LOADING = State("loading", "Painter", sessions=0, web=WEB)
+DRAINING = State("draining", "Painter", sessions=1, schema=SCHEMA, web=WEB)
 OPEN = Policy()
 LOOPBACK = Policy(own_names=frozenset({"127.0.0.1"}))
 
@@ -226,15 +213,14 @@ def test_health_says_how_it_is(state: State, status: int) -> None:
 
 
 def test_health_of_a_full_server_is_still_200() -> None:
-    full = State("ready", "Painter", 1, is_full=True, site=SITE)
+    full = State("ready", "Painter", 1, is_full=True, schema=SCHEMA)
     assert refused(request("/health"), OPEN, full).status == 200
 
 
-def test_nothing_is_shown_while_the_model_loads() -> None:
-    for path in ("/", "/schema"):
-        response = refused(request(path), OPEN, LOADING)
-        assert response.status == 503
-        assert "Retry-After" in dict(response.headers)
+def test_there_is_no_schema_while_the_model_loads() -> None:
+    response = refused(request("/schema"), OPEN, LOADING)
+    assert response.status == 503
+    assert "Retry-After" in dict(response.headers)
 
 
 def test_an_answer_is_valid_http_and_head_has_no_body() -> None:
@@ -250,7 +236,7 @@ def test_an_answer_is_valid_http_and_head_has_no_body() -> None:
         assert isinstance(head, h11.Response)
         headers = dict(head.headers)
         assert (head.status_code, headers[b"content-type"]) == (200, b"application/json")
-        assert headers[b"content-length"] == str(len(SITE.schema)).encode()
+        assert headers[b"content-length"] == str(len(SCHEMA)).encode()
         assert headers[b"connection"] == b"close"
         body = client.next_event()
         assert isinstance(body, h11.Data if with_body else h11.EndOfMessage)
@@ -390,7 +376,9 @@ def test_a_page_whose_name_was_made_to_resolve_to_loopback_is_403() -> None:
 # ---- room
 
 
-@pytest.mark.parametrize("state", [LOADING, DRAINING, State("ready", "Painter", 2, is_full=True, site=SITE)])
+@pytest.mark.parametrize(
+    "state", [LOADING, DRAINING, State("ready", "Painter", 2, is_full=True, schema=SCHEMA)]
+)
 def test_no_room_is_503_and_says_when_to_come_back(state: State) -> None:
     response = refused(upgrade(), OPEN, state)
     assert response.status == 503
@@ -398,24 +386,10 @@ def test_no_room_is_503_and_says_when_to_come_back(state: State) -> None:
 
 
 def test_there_is_room_below_the_maximum() -> None:
-    granted(upgrade(), OPEN, State("ready", "Painter", 1, waiting=2, site=SITE))
+    granted(upgrade(), OPEN, State("ready", "Painter", 1, waiting=2, schema=SCHEMA))
 
 
-# ---- the page
-
-
-def test_the_page_escapes_and_runs_no_script() -> None:
-    response = refused(request("/", host="127.0.0.1:8080"))
-    page = response.body.decode()
-    for hostile in ("<script", "<img", "<Painter>"):
-        assert hostile not in page
-    assert "&lt;Painter&gt;" in page
-    assert "ws://127.0.0.1:8080/ws" in page
-    for name in ("set_prompt", "progress", "main_video"):
-        assert name in page
-    policy = dict(response.headers)["Content-Security-Policy"]
-    assert policy.startswith("default-src 'none';")
-    assert "unsafe" not in policy
+# ---- the host
 
 
 @pytest.mark.parametrize("host", ['"><script>', "a b", "evil.example/path", "\xe9"])
@@ -424,7 +398,3 @@ def test_a_host_that_is_none_is_refused(host: str) -> None:
     with pytest.raises(HeadError) as error:
         HeadParser().feed(head)
     assert error.value.response.status == 400
-
-
-def test_an_empty_host_is_the_local_one() -> None:
-    assert "ws://localhost/ws" in refused(request("/", host="")).body.decode()

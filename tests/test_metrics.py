@@ -13,8 +13,19 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from reactor_trio import CommandError, InputField, Output, ReactorModel, UploadedFile, Video, event
+from reactor_trio import (
+    Audio,
+    CommandError,
+    Input,
+    InputField,
+    Output,
+    ReactorModel,
+    UploadedFile,
+    Video,
+    event,
+)
 from reactor_trio.compute.executor import RunningCall, ThreadExecutor
+from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.server.http import Policy, Request, Response, State, answer, is_guarded
 from reactor_trio.server.metrics import UNKNOWN, Histogram, Metrics
 from reactor_trio.server.serve import Server
@@ -230,6 +241,48 @@ async def test_frames_that_no_client_sees_are_counted() -> None:
     assert replaced > 5
     assert dropped > 4
     assert replaced + dropped + sent == 20
+
+
+@virtually
+async def test_frames_that_nobody_wants_silence_and_frames_of_clients_are_counted() -> None:
+    class Webcam(Input):
+        webcam: Video
+
+    class Talk(Output):
+        screen: Video
+        voice: Audio = Audio(sample_rate=8000)
+
+    class Duet(ReactorModel):
+        input: Webcam
+        fps = 10
+
+        async def run(self) -> None:
+            await self.connected.wait()
+            while True:  # half as much sound as picture
+                await self.emit(Talk(screen=PICTURE, voice=np.ones(400, np.int16)))
+
+    metrics = Metrics()
+    host = await ModelHost.load(Duet, executor=InlineExecutor(), observer=metrics)
+    said = Scrape(metrics)
+    assert said("frames_unwanted_total", track="screen") == 0
+    assert said("silence_samples_total", track="voice") == 0
+    assert said("input_frames_total", track="webcam") == 0
+    assert said("display_seconds_count", track="screen") == 0
+    async with open_session(host) as client:
+        await client.configure_track("screen", paused=True)
+        for seq in range(200):
+            webcam = MediaFrame("webcam", seq, 0.0, "raw", PICTURE.tobytes(), width=16, height=16)
+            await client.transport.send([encode_media(webcam)])
+        await trio.sleep(2.05)
+        live = Scrape(metrics)
+    for said in (live, Scrape(metrics)):
+        # Of 21: the first was sent, and the newest is kept for when the track goes on.
+        assert said("frames_sent_total", track="screen") == 1
+        assert said("frames_unwanted_total", track="screen") == 19
+        assert said("frames_unwanted_total", track="voice") == 0
+        assert said("silence_samples_total", track="voice") == pytest.approx(2.05 * 8000 / 2, rel=0.1)
+        assert said("input_frames_total", track="webcam") == 200
+        assert said("input_frames_dropped_total", track="webcam") == 200 - 128
 
 
 @virtually

@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from reactor_trio.session.outbox import Outbox
+from reactor_trio.session.observer import Counts
+from reactor_trio.session.outbox import MAX_AUDIO_BLOCKS, Outbox, OutFrame
 
 DEADLINE = 5.0
 """Seconds after which a test hangs."""
@@ -16,12 +17,16 @@ def outbox(max_messages: int = 3, max_bytes: int = 1000) -> Outbox:
     return Outbox(max_messages=max_messages, max_bytes=max_bytes)
 
 
+def frame(track: str, data: bytes, seq: int = 0) -> OutFrame:
+    return OutFrame(track, seq, data)
+
+
 async def test_messages_come_before_frames_and_only_the_newest_frame_of_a_track() -> None:
     box = outbox()
-    box.put_frame("left", b"l0")
+    box.put_frame(frame("left", b"l0"))
     box.put_nowait("one")
-    box.put_frame("left", b"l1")
-    box.put_frame("right", b"r0")
+    box.put_frame(frame("left", b"l1"))
+    box.put_frame(frame("right", b"r0"))
     await box.put("two")
     assert await box.take() == ["one", "two", b"l1", b"r0"]
     assert box.statistics().frames_replaced == 1
@@ -105,7 +110,7 @@ async def test_flushed_means_written_and_frame_written_means_its_own_track() -> 
         done.append(name)
 
     box.put_nowait("text")
-    box.put_frame("left", b"l0")
+    box.put_frame(frame("left", b"l0"))
     await box.take()
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
@@ -121,6 +126,74 @@ async def test_flushed_means_written_and_frame_written_means_its_own_track() -> 
     assert sorted(done) == ["flushed", "left", "right"]
 
 
+async def test_the_next_frame_is_encoded_only_when_the_one_before_is_written() -> None:
+    box = outbox()
+    done: list[str] = []
+
+    async def wait() -> None:
+        await box.frame_written("left")
+        done.append("left")
+
+    box.put_nowait("text")
+    await box.take()
+    box.put_frame(frame("left", b"l0"))  # behind a slow write
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            assert not done, "it waits"
+            assert await box.take() == [b"l0"]
+            await wait_all_tasks_blocked()
+            assert not done, "it is being written"
+            with trio.move_on_after(0):
+                await box.take()
+    assert done == ["left"]
+
+
+async def test_audio_is_kept_in_order_and_only_the_oldest_of_its_track_is_pushed_out() -> None:
+    counts = Counts()
+    box = Outbox(max_messages=3, max_bytes=1000, counts=counts)
+    box.put_frame(frame("left", b"l0"))
+    assert box.put_audio(frame("music", b"m")) is None
+    pushed_out = [box.put_audio(frame("voice", b"v%d" % n, n)) for n in range(MAX_AUDIO_BLOCKS + 2)]
+    box.put_nowait("text")
+    assert [each and each.seq for each in pushed_out] == [None] * MAX_AUDIO_BLOCKS + [0, 1]
+    assert box.statistics().tracks == 3
+    voice = [b"v%d" % seq for seq in range(2, MAX_AUDIO_BLOCKS + 2)]
+    assert await box.take() == ["text", b"m", *voice, b"l0"]
+    assert counts.frames["voice"].replaced == 2
+    assert counts.frames["voice"].sent == MAX_AUDIO_BLOCKS
+    assert counts.frames["music"].sent == 1
+
+
+async def test_who_wants_to_know_is_told_what_was_written_and_what_was_dropped() -> None:
+    written: list[tuple[str, int]] = []
+    box = Outbox(max_messages=3, max_bytes=1000, on_written=lambda track, seq: written.append((track, seq)))
+    box.put_frame(frame("left", b"l4", 4))
+    box.put_audio(frame("voice", b"v7", 7))
+    await box.take()
+    assert written == []
+    first, second = frame("left", b"l5", 5), frame("left", b"l6", 6)
+    assert box.put_frame(first) is None
+    assert box.put_frame(second) is first
+    assert box.drop_frames() == [second]
+    with trio.move_on_after(0):
+        await box.take()
+    assert sorted(written) == [("left", 4), ("voice", 7)]
+
+
+async def test_a_last_message_takes_the_place_of_all_frames() -> None:
+    box = outbox()
+    box.put_frame(frame("left", b"l0"))
+    box.put_audio(frame("voice", b"v0"))
+    await box.put("goodbye", last=True)
+    box.put_audio(frame("voice", b"v1"))
+    box.put_frame(frame("left", b"l1"))
+    assert await box.take() == ["goodbye"]
+    with trio.fail_after(DEADLINE):
+        await box.frame_written("left")
+
+
 async def test_closing_lets_everybody_go_on() -> None:
     box = outbox(max_messages=1)
     box.put_nowait("0")
@@ -134,7 +207,8 @@ async def test_closing_lets_everybody_go_on() -> None:
             box.close()
     box.put_nowait("thrown away")
     await box.put("thrown away too")
-    box.put_frame("left", b"x")
+    box.put_frame(frame("left", b"x"))
+    box.put_audio(frame("voice", b"x"))
     assert box.statistics().messages == box.statistics().tracks == 0
 
 

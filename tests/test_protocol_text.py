@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
 from reactor_trio.protocol import control, names
-from reactor_trio.protocol.control import Ping, UploadAbort, UploadStart, parse_control
+from reactor_trio.protocol.control import (
+    ConfigureTrack,
+    FrameShown,
+    Ping,
+    RequestKeyFrame,
+    UploadAbort,
+    UploadStart,
+    parse_control,
+)
 from reactor_trio.protocol.text import (
     MAX_SAFE_INTEGER,
     ClientText,
@@ -245,6 +253,13 @@ def test_an_error_leaves_out_what_it_does_not_know() -> None:
 
 
 START = {"upload_id": "u", "name": "../a\x00", "mime_type": "", "size": 0}
+TRACK = {"track": "v"}
+EVERYTHING = {"codec": "h264", "max_fps": 12.5, "max_width": 640, "paused": True}
+DEFAULTS = dict.fromkeys(EVERYTHING)
+
+
+def all_settings(value: object) -> dict[str, object]:
+    return TRACK | dict.fromkeys(EVERYTHING, value)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +268,15 @@ START = {"upload_id": "u", "name": "../a\x00", "mime_type": "", "size": 0}
         (ClientText(names.PING, {"t": 12}), Ping(12)),
         (ClientText(names.UPLOAD_START, START), UploadStart("u", "../a\x00", "", 0)),
         (ClientText(names.UPLOAD_ABORT, {"upload_id": "u" * 64}), UploadAbort("u" * 64)),
+        (ClientText(names.CONFIGURE_TRACK, TRACK), ConfigureTrack("v", {})),
+        (ClientText(names.CONFIGURE_TRACK, TRACK | EVERYTHING), ConfigureTrack("v", EVERYTHING)),
+        (ClientText(names.CONFIGURE_TRACK, TRACK | DEFAULTS), ConfigureTrack("v", DEFAULTS)),
+        (
+            ClientText(names.CONFIGURE_TRACK, TRACK | {"max_fps": 1000, "max_width": 16}),
+            ConfigureTrack("v", {"max_fps": 1000, "max_width": 16}),
+        ),
+        (ClientText(names.REQUEST_KEY_FRAME, TRACK), RequestKeyFrame("v")),
+        (ClientText(names.FRAME_SHOWN, TRACK | {"seq": 0}), FrameShown("v", 0)),
     ],
 )
 def test_control_messages_are_read(message: ClientText, parsed: object) -> None:
@@ -275,6 +299,21 @@ def test_control_messages_are_read(message: ClientText, parsed: object) -> None:
         (names.UPLOAD_START, START | {"size": 2**60}, ["size"], "u"),
         (names.UPLOAD_START, START | {"name": None, "mime_type": "m" * 256}, ["name", "mime_type"], "u"),
         (names.UPLOAD_START, START | {"name": "n" * 256}, ["name"], "u"),
+        (names.CONFIGURE_TRACK, {}, ["track"], None),
+        (names.CONFIGURE_TRACK, {"track": ""}, ["track"], None),
+        (names.CONFIGURE_TRACK, {"track": 1, "fps": 3}, ["track", "fps"], None),
+        (names.CONFIGURE_TRACK, all_settings("5"), ["max_fps", "max_width", "paused"], None),
+        (names.CONFIGURE_TRACK, all_settings(True), ["codec", "max_fps", "max_width"], None),
+        (names.CONFIGURE_TRACK, all_settings(0), list(EVERYTHING), None),
+        (names.CONFIGURE_TRACK, TRACK | {"max_fps": 1000.5}, ["max_fps"], None),
+        (names.CONFIGURE_TRACK, TRACK | {"max_width": 640.0}, ["max_width"], None),
+        (names.CONFIGURE_TRACK, TRACK | {"max_width": 15}, ["max_width"], None),
+        (names.CONFIGURE_TRACK, TRACK | {"max_width": 16385}, ["max_width"], None),
+        (names.REQUEST_KEY_FRAME, {}, ["track"], None),
+        (names.REQUEST_KEY_FRAME, {"track": None, "codec": "h264"}, ["track", "codec"], None),
+        (names.FRAME_SHOWN, {}, ["track", "seq"], None),
+        (names.FRAME_SHOWN, TRACK | {"seq": -1}, ["seq"], None),
+        (names.FRAME_SHOWN, TRACK | {"seq": 1.0, "id": 1}, ["seq", "id"], None),
     ],
 )
 def test_wrong_control_data_is_listed_by_path(
@@ -293,7 +332,17 @@ def test_what_is_not_a_clients_to_send_is_an_unknown_event(type_: str) -> None:
     assert (caught.value.code, caught.value.event, caught.value.reply_to) == (names.UNKNOWN_EVENT, type_, 9)
 
 
-@given(st.sampled_from([names.PING, names.UPLOAD_START, names.UPLOAD_ABORT]), objects, ids)
+CONTROLS = [
+    names.PING,
+    names.UPLOAD_START,
+    names.UPLOAD_ABORT,
+    names.CONFIGURE_TRACK,
+    names.REQUEST_KEY_FRAME,
+    names.FRAME_SHOWN,
+]
+
+
+@given(st.sampled_from(CONTROLS), objects, ids)
 def test_no_control_data_raises_anything_but_a_protocol_error(
     type_: str, data: dict[str, Any], id_: Id | None
 ) -> None:

@@ -107,7 +107,10 @@ class TinyServer:
         elif text.type == "play":
             for seq in range(3):
                 await socket.send_message(encode_server_text("progress", {"step": seq}))
-                frame = MediaFrame("main_video", seq, seq / 30, "raw", bytes(12), width=2, height=2)
+                extra = {"applied": [text.id]} if seq == 0 and text.id is not None else {}
+                frame = MediaFrame(
+                    "main_video", seq, seq / 30, "raw", bytes(12), width=2, height=2, extra=extra
+                )
                 await socket.send_message(encode_media(frame))
             await socket.send_message(control.ack(text.id or 0))
         elif text.type == "leave":

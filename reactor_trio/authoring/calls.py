@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,12 @@ _LOST = {
     "compute": "nothing was computed",
 }
 
+_IN_GENERATOR = {
+    "send": "`yield` the message itself, or write `async def inference`",
+    "emit": "`yield` the output itself",
+    "compute": "call the function itself: a plain `inference` runs in a worker thread already",
+}
+
 
 class Call(Coroutine[Any, Any, T]):
     """The coroutine of a call, which logs an error if it is dropped without having been begun.
@@ -43,6 +50,11 @@ class Call(Coroutine[Any, Any, T]):
         # itself is not kept, as it would keep all that is in it.
         frame = sys._getframe(2)
         self._code, self._lasti = frame.f_code, frame.f_lasti
+
+    @property
+    def method(self) -> str:
+        """Which of the model's methods was called."""
+        return self._method
 
     def __await__(self) -> Generator[Any, Any, T]:
         self._begun = True
@@ -87,9 +99,15 @@ class Call(Coroutine[Any, Any, T]):
             f"`await` is missing before self.{method}(...): {_LOST[method]}",
             model=type(model).__name__,
             where=where,
-            remedy=f"write `await self.{method}(...)`, in an `async def` method",
+            remedy=_remedy(method, self._code),
             **({} if session is None else {"session_id": session.client.id}),
         )
+
+
+def _remedy(method: str, code: CodeType) -> str:
+    if code.co_flags & inspect.CO_GENERATOR:  # a plain `inference` of a ReactorPipeline cannot await
+        return _IN_GENERATOR[method]
+    return f"write `await self.{method}(...)`, in an `async def` method"
 
 
 def _line(code: CodeType, lasti: int) -> int:

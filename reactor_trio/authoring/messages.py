@@ -43,7 +43,7 @@ class ModelMessage(metaclass=RecordType):
         super().__init_subclass__(**kwargs)
         # Read before a dataclass on top writes a docstring of its own.
         description = cleaned_docstring(cls)
-        _check_annotated(cls)
+        check_annotated(cls)
         if not make_record(cls):
             return
         cls.__wire_name__ = wire_name(cls)
@@ -54,8 +54,11 @@ class ModelMessage(metaclass=RecordType):
             check_message_type(cls)
 
 
-def _check_annotated(cls: type) -> None:
-    """`prompt = str` would be no field, but a class attribute that no one misses."""
+def check_annotated(cls: type) -> None:
+    """Raises `TypeError` where an `=` stands for a colon.
+
+    `prompt = str` would be no field, but a class attribute that no one misses.
+    """
     annotated = inspect.get_annotations(cls)
     for name, value in vars(cls).items():
         is_nested = getattr(value, "__qualname__", "").startswith(f"{cls.__qualname__}.")

@@ -8,7 +8,9 @@ import trio
 
 from reactor_trio.authoring.calls import Call
 from reactor_trio.compute.executor import device_lane
+from reactor_trio.contract.contract import check_tracks
 from reactor_trio.contract.events import Declarations, read_declarations
+from reactor_trio.contract.inputs import bind_inputs
 from reactor_trio.contract.lifecycle import check_lifecycle
 from reactor_trio.errors import NoSession
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from reactor_trio.authoring.messages import ModelMessage
     from reactor_trio.authoring.tracks import Output
     from reactor_trio.compute.executor import Executor
+    from reactor_trio.session.inputs import SessionInputs
     from reactor_trio.session.pacing import OutputStream
 
 P = ParamSpec("P")
@@ -32,6 +35,7 @@ class SessionPort(Protocol):
     connected: Connected
     client: ClientInfo
     output: OutputStream
+    inputs: SessionInputs
 
     async def send(self, message: ModelMessage) -> None:
         """See `ReactorModel.send`."""
@@ -65,6 +69,8 @@ class ReactorModel:
     `copy.copy(prototype)`: what `load` stored is shared by all sessions, by reference, and what a handler
     or `run` assigns to `self` is the session's own. So a mutable container made in `load` is shared.
 
+    An annotation with an `Input`, such as `input: Camera`, binds its tracks: see `InputTrack`.
+
     A mistake in the declaration of events and hooks is a `TypeError` when the class is made. `send`, `emit`
     and `compute` are to be awaited; one that was not is an error in the log, with its place.
     """
@@ -72,7 +78,8 @@ class ReactorModel:
     fps: float = 30.0
     """Frames per second at which the output is paced."""
     buffer_size: int = 4
-    """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole."""
+    """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole. Sound without
+    video may wait for as long as these frames take."""
     device: object = "cpu"
     """What `compute` runs on: one call at a time for each device, all sessions together."""
 
@@ -101,6 +108,8 @@ class ReactorModel:
         super().__init_subclass__(**kwargs)
         cls.__declarations__ = read_declarations(cls)
         check_lifecycle(cls)
+        bind_inputs(cls, ReactorModel)
+        check_tracks(cls)
 
     def load(self, config: dict[str, Any]) -> Any:
         """Bring the weights in: called once in the process, before any client is accepted.
@@ -131,15 +140,25 @@ class ReactorModel:
     def emit(
         self, output: Output, drop: bool = False, compute_time: float | None = None
     ) -> Coroutine[Any, Any, bool]:
-        """Show one frame, or a batch of frames, of each track of `output`; returns whether it was taken.
+        """Show a frame, or a batch of frames, and play the sound that belongs to it; returns whether it was taken.
 
         Video is `(H, W, 3)` or `(N, H, W, 3)`, RGB, uint8 or float in [0, 1], as numpy array or as torch
-        tensor on any device; tensors also `(3, H, W)`. The values are copied: the buffer may be reused.
-        Frames leave at `self.output.fps`. When `buffer_size` frames wait, `emit` waits, or with `drop=True`
-        throws the output away and returns False. `compute_time`, the seconds that the model took for this
-        output, lowers the rate to what it can sustain.
+        tensor on any device; tensors also `(3, H, W)`. Audio is `(channels, samples)` or `(samples,)`, at most
+        8 channels, int16 or float in [-1, 1] (clipped; NaN is silence), at the track's `sample_rate`; the
+        number of channels stays the same in a session. The values are copied: the buffer may be reused. A
+        track that is None is left as it is. `metadata` of the output goes with its frames.
 
-        Raises `ValueError`, with track, shape and dtype, for anything else. In `@disconnected` it returns
+        Frames leave at `self.output.fps`, and none before the sound of the one before has been played; sound
+        begins with its frame, that of a batch is spread over its frames, and what is missing is silence. Sound
+        alone is paced by its own length.
+
+        When `buffer_size` frames wait, or sound alone that lasts as long as these do, `emit` waits, or with
+        `drop=True` throws the output away and returns False. What is larger than the buffer is let in when it
+        is empty. `compute_time`, the seconds that the model took for this output, lowers the rate to what it
+        can sustain: a smoothed average, in which one slow step does not count for much.
+
+        Raises `ValueError`, with track, shape and dtype, for anything else, for tracks with different numbers
+        of frames, and for metadata that is no JSON object of at most 16 KiB. In `@disconnected` it returns
         False. If cancelled, the output was not taken.
         """
         return Call(self, "emit", self._reactor_emit(output, drop, compute_time))
@@ -159,6 +178,9 @@ class ReactorModel:
         if self._reactor_executor is None:
             raise NoSession("compute() needs the runtime: it can be used from load() on")
         return await self._reactor_executor.run(device_lane(self.device), fn, *args, **kwargs)
+
+    def _reactor_begin(self) -> None:
+        """Make what is the session's own, just before `@connected`. For the runtime."""
 
     def _session_port(self, name: str) -> SessionPort:
         if self._reactor_port is None:

@@ -1,4 +1,4 @@
-"""Classes that become attrs classes when they are written: the base of `ModelMessage` and `Output`.
+"""Classes that become attrs classes when they are written: `ModelMessage`, `Output`, `InputState`.
 
 `@dataclass` and `@attrs.define` may stand on top of one and change nothing. That works because both keep
 the methods that a class already has, so `__init__`, `__eq__` and `__repr__` stay those made here.
@@ -14,6 +14,7 @@ import attrs
 
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
 from reactor_trio.contract.hints import is_class_var
+from reactor_trio.contract.types import INPUT_FIELD, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,13 +39,14 @@ class RecordType(type):
         super().__setattr__(name, value)
 
 
-def make_record(cls: type) -> bool:
+def make_record(cls: type, *, is_state: bool = False) -> bool:
     """Turn a class that was just made into an attrs class, with its bases' fields before its own.
 
-    Returns False, and does nothing, if it is the copy that a `slots=True` on top has made.
+    Returns False, and does nothing, if it is the copy that a `slots=True` on top has made. `is_state` takes
+    `InputField` in the place of `MessageField`.
 
     Raises `TypeError` naming class and field for a mutable default, a required field after one with a
-    default, or a field that has no annotation.
+    default (in a state: a field without a default), or a field that has no annotation.
     """
     if _is_frozen_setattr(vars(cls).get("__setattr__")):
         raise TypeError(_no_frozen(cls))
@@ -54,8 +56,10 @@ def make_record(cls: type) -> bool:
     annotated = [name for name, kind in inspect.get_annotations(cls).items() if not is_class_var(kind)]
     for name, value in vars(cls).items():
         if isinstance(value, _FIELD_INFO) and name not in annotated:
-            raise TypeError(_unannotated(cls, name, value))
-    own = {name: _field(cls, name, vars(cls).get(name, MISSING)) for name in annotated}
+            raise TypeError(_unannotated(cls, name, value, is_state))
+    own = {name: _field(cls, name, vars(cls).get(name, MISSING), is_state) for name in annotated}
+    if is_state:
+        _check_all_optional(cls, own)
     _check_order(cls, own)
     for name, field in own.items():
         _show_default(cls, name, field)
@@ -77,19 +81,23 @@ def missing_annotation(cls: type, name: str, remedy: str) -> str:
     return f"{cls.__qualname__}.{name} has no annotation: write `{remedy}`, with a colon"
 
 
-def _unannotated(cls: type, name: str, value: Any) -> str:
-    specifier = "MessageField" if isinstance(value, MessageFieldInfo | InputFieldInfo) else "field"
+def _unannotated(cls: type, name: str, value: Any, is_state: bool) -> str:
+    ours = "InputField" if is_state else "MessageField"
+    specifier = ours if isinstance(value, MessageFieldInfo | InputFieldInfo) else "field"
     return f"{cls.__qualname__}.{name} has no annotation: write `{name}: TYPE = {specifier}(...)`"
 
 
-def _field(cls: type, name: str, value: Any) -> Any:
+def _field(cls: type, name: str, value: Any, is_state: bool) -> Any:
     """The attrs field for what stands to the right of an annotation."""
     field: Any
-    if isinstance(value, InputFieldInfo):
-        raise TypeError(f"{cls.__qualname__}.{name}: InputField is for payloads; use MessageField")
-    if isinstance(value, MessageFieldInfo):
+    if isinstance(value, MessageFieldInfo if is_state else InputFieldInfo):
+        of_message, of_payload = "MessageField is for messages", "InputField is for payloads"
+        reason = f"{of_message}; use InputField" if is_state else f"{of_payload}; use MessageField"
+        raise TypeError(f"{cls.__qualname__}.{name}: {reason}")
+    if isinstance(value, MessageFieldInfo | InputFieldInfo):
         default = attrs.NOTHING if value.default is MISSING else value.default
-        field = attrs.field(default=default, metadata={"description": value.description})
+        said = {INPUT_FIELD: value} if is_state else {"description": value.description}
+        field = attrs.field(default=default, metadata=said)
     elif isinstance(value, dataclasses.Field):
         field = _from_dataclass_field(value)
     elif isinstance(value, type(attrs.field())):
@@ -135,6 +143,17 @@ def _show_default(cls: type, name: str, field: Any) -> None:
         setattr(cls, name, default)
 
 
+def _check_all_optional(cls: type, own: dict[str, Any]) -> None:
+    for name, field in own.items():
+        if _default_of(field) is attrs.NOTHING:
+            annotation = inspect.get_annotations(cls)[name]
+            written = annotation if isinstance(annotation, str) else name_of(annotation)
+            raise TypeError(
+                f"{cls.__qualname__}.{name} needs a default, as a fresh state is made for each client: "
+                f"write `{name}: {written} = ...`"
+            )
+
+
 def _check_order(cls: type, own: dict[str, Any]) -> None:
     inherited: dict[str, Any] = {}
     for base in reversed(cls.__mro__[1:]):
@@ -169,7 +188,8 @@ def _is_frozen_setattr(value: Any) -> bool:
 
 
 def _no_frozen(cls: type) -> str:
-    return f"{cls.__qualname__} is a message or an output, and frozen=True does not fit on it; leave it out"
+    kind = "a message or an output" if not getattr(cls, "__is_state__", False) else "a state that clients set"
+    return f"{cls.__qualname__} is {kind}, and frozen=True does not fit on it; leave it out"
 
 
 def _call_post_init(self: Any) -> None:

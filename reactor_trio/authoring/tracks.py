@@ -1,11 +1,12 @@
-"""The media tracks of a model: `class Picture(Output): main_video: Video`."""
+"""The media tracks of a model: `class Picture(Output): main_video: Video`, `class Camera(Input): ...`."""
 
 from __future__ import annotations
 
 import inspect
 import types
 import typing
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
+from collections.abc import Mapping, Sequence  # noqa: TC003  the hints of `Output` are resolved
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, dataclass_transform, overload
 
 import attrs
 
@@ -13,10 +14,18 @@ from reactor_trio.authoring.records import RecordType, make_record, missing_anno
 from reactor_trio.contract.hints import Unresolved, class_hints, is_class_var
 
 if TYPE_CHECKING:
+    from reactor_trio.session.inputs import InputTrack
 
     class _Track:
-        """What the annotation means to a type checker: the field takes arrays and tensors."""
+        """What the annotation means to a type checker.
 
+        The field of an `Output` takes arrays and tensors, that of an `Input` is read from.
+        """
+
+        @overload
+        def __get__(self, instance: Input, owner: type | None = None) -> InputTrack: ...
+        @overload
+        def __get__(self, instance: object, owner: type | None = None) -> Any: ...
         def __get__(self, instance: object, owner: type | None = None) -> Any: ...
         def __set__(self, instance: object, value: Any) -> None: ...
 
@@ -53,26 +62,48 @@ else:
         """Samples per second and channel."""
 
 
+Direction = Literal["out", "in"]
+
+
 @attrs.frozen
 class TrackSpec:
-    """One track of a model, as the model sees it: `out` is from the model to its client."""
+    """One track of a model, as the model sees it: `out` is to its client, `in` from there."""
 
     name: str
     kind: Literal["video", "audio"]
-    direction: Literal["out", "in"]
+    direction: Direction
     rate: int | None = None
     """Samples per second of an audio track."""
 
 
-@dataclass_transform(field_specifiers=(Video, Audio))
-class Output(metaclass=RecordType):
+if TYPE_CHECKING:
+
+    def _keyword_only(*, default: Any, kw_only: Literal[True]) -> Any: ...
+
+else:
+    _keyword_only = attrs.field
+
+
+@dataclass_transform(field_specifiers=(Video, Audio, _keyword_only))
+class _Tracks(metaclass=RecordType):
+    """What a type checker reads the fields of `Output` by: it skips those of the marked class itself."""
+
+
+@attrs.define(slots=False)
+class Output(_Tracks):
     """One piece of media that a model emits; each field is a track, and its name the track's.
 
-    A field is required unless `= None` stands behind it.
+    A field is required unless `= None` stands behind it. Beside the tracks, each output takes `metadata=`.
 
     Raises `TypeError` naming class and field, when the subclass is made, for a field that is neither
-    `Video` nor `Audio`.
+    `Video` nor `Audio`, or that is named `metadata`.
     """
+
+    metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = _keyword_only(
+        default=None, kw_only=True
+    )
+    """A JSON object of at most 16 KiB, which goes to the client with each frame of this output, or, if it has
+    no video, with the first block of its audio. For a batch of N frames, also a list of N of them."""
 
     __tracks__: ClassVar[tuple[TrackSpec, ...]] = ()
 
@@ -81,9 +112,41 @@ class Output(metaclass=RecordType):
         if "__tracks__" in vars(cls):
             return  # The copy that a `slots=True` on top has made.
         _check_annotated(cls)
+        if "metadata" in inspect.get_annotations(cls):
+            raise TypeError(
+                f"{cls.__qualname__}.metadata: every output has `metadata` already; name the track otherwise"
+            )
         tracks = {track.name: track for track in cls.__tracks__}
-        tracks.update({track.name: track for track in _own_tracks(cls)})
+        tracks.update({track.name: track for track in _own_tracks(cls, "out")})
         make_record(cls)
+        cls.__tracks__ = tuple(tracks.values())
+
+
+class Input:
+    """Media that a model takes from its client; each field is a track, and its name the track's.
+
+    An annotation on the model binds it: with `input: Camera` there, `self.input.webcam` is the track
+    `webcam` of the session, to be read from (see `InputTrack`). So nobody makes one.
+
+    Raises `TypeError` naming class and field, when the subclass is made, for a field that is neither
+    `Video` nor `Audio`.
+    """
+
+    __tracks__: ClassVar[tuple[TrackSpec, ...]] = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        raise TypeError(
+            f"{cls.__qualname__} declares input tracks and is not called: annotate the model with it, "
+            f"`input: {cls.__name__}`, and read from `self.input`"
+        )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__tracks__" in vars(cls):
+            return  # The copy that a `slots=True` on top has made.
+        _check_annotated(cls)
+        tracks = {track.name: track for track in cls.__tracks__}
+        tracks.update({track.name: track for track in _own_tracks(cls, "in")})
         cls.__tracks__ = tuple(tracks.values())
 
 
@@ -98,16 +161,20 @@ def _check_annotated(cls: type) -> None:
         raise TypeError(missing_annotation(cls, name, f"{name}: {kind.__name__}{options}"))
 
 
-def _own_tracks(cls: type) -> list[TrackSpec]:
+def _own_tracks(cls: type, direction: Direction) -> list[TrackSpec]:
     try:
         hints = class_hints(cls)
     except Unresolved as exc:
         raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
     own = vars(cls).get("__annotations__", {})
-    return [_track(cls, name, hint) for name, hint in hints.items() if name in own and not is_class_var(hint)]
+    return [
+        _track(cls, name, hint, direction)
+        for name, hint in hints.items()
+        if name in own and not is_class_var(hint)
+    ]
 
 
-def _track(cls: type, name: str, hint: Any) -> TrackSpec:
+def _track(cls: type, name: str, hint: Any, direction: Direction) -> TrackSpec:
     kind = _without_none(hint)
     if kind is not Video and kind is not Audio:
         raise TypeError(f"{cls.__qualname__}.{name} is annotated {hint!r}; a track is Video or Audio")
@@ -120,8 +187,8 @@ def _track(cls: type, name: str, hint: Any) -> TrackSpec:
     if options is not None:
         delattr(cls, name)  # Not a value for the field.
     if kind is Video:
-        return TrackSpec(name, "video", "out")
-    return TrackSpec(name, "audio", "out", _rate(options))
+        return TrackSpec(name, "video", direction)
+    return TrackSpec(name, "audio", direction, _rate(options))
 
 
 def _rate(options: Any) -> int:

@@ -40,6 +40,7 @@ from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.tls import load_context
 from reactor_trio.session.limits import Limits
+from reactor_trio.session.media_settings import VIDEO_CODECS, MediaSettings
 
 if TYPE_CHECKING:
     import ssl
@@ -61,6 +62,7 @@ LIMITS = {
     "max_defer": "How long newer commands may push a deduplicated one back, in seconds.",
     "max_events_per_second": "Commands of a session in a second, and at once; 0: no limit.",
     "max_bytes_per_second": "Bytes of uploads and media of a session in a second; 0: no limit.",
+    "max_input_bytes": "Decoded frames of an input track that may wait for the model, in bytes.",
     "max_queued_messages": "Messages that may wait for a client.",
     "max_queued_bytes": "Bytes of messages that may wait for a client.",
     "max_bad_messages": "Unreadable messages in a row that end a session.",
@@ -70,6 +72,14 @@ LIMITS = {
     "hook_timeout": "What @disconnected may take, in seconds.",
 }
 """Each field of `Limits`, and what its option's help says."""
+
+MEDIA = {
+    "video_codec": "What video is sent in, unless a client asks for another: h264 needs the extra video.",
+    "jpeg_quality": "Quality of JPEG frames, 1 to 100.",
+    "min_video_bit_rate": "Bits a second that H.264 may always take, however small the frames.",
+    "max_video_bit_rate": "Bits a second that H.264 takes at most, a track and client.",
+}
+"""Each field of `MediaSettings`, and what its option's help says."""
 
 _OUR_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 
@@ -94,6 +104,20 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
             default=field.default,
             show_default=True,
             help=LIMITS[field.name],
+        )
+        command = option(command)
+    return command
+
+
+def _media_options(command: Callable[..., None]) -> Callable[..., None]:
+    for field in reversed(attrs.fields(MediaSettings)):
+        is_choice = field.name == "video_codec"
+        option = click.option(
+            f"--{field.name.replace('_', '-')}",
+            type=click.Choice(VIDEO_CODECS) if is_choice else type(field.default),
+            default=field.default,
+            show_default=True,
+            help=MEDIA[field.name],
         )
         command = option(command)
     return command
@@ -182,6 +206,7 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Log which line of the model blocks all clients, if one does.",
 )
+@_media_options
 @_limit_options
 def serve(
     model: str | None,
@@ -201,7 +226,7 @@ def serve(
     try:
         choice = choose(model, Path.cwd())
         hook = find_hook(choice.authenticate) if choice.authenticate else None
-        limits, settings = _settings(options, hook)
+        limits, media, settings = _settings(options, hook)
         config = apply_overrides(read_yaml(config_file) if config_file else choice.config, overrides)
         if choice.target.startswith(DEMO.partition(":")[0]):
             _require_torch()
@@ -216,15 +241,19 @@ def serve(
     except TypeError as exc:  # two classes that do not go together: there is no line to show
         raise Failure(str(exc)) from None
     name = choice.name or model_class.__name__
-    _run(name, settings, partial(_load, model_class, config, choice, limits), has_watchdog=watchdog)
+    _run(name, settings, partial(_load, model_class, config, choice, limits, media), has_watchdog=watchdog)
 
 
-def _settings(options: dict[str, Any], hook: Authenticate | None) -> tuple[Limits, ServerSettings]:
+def _settings(
+    options: dict[str, Any], hook: Authenticate | None
+) -> tuple[Limits, MediaSettings, ServerSettings]:
     try:
         limits = Limits(**{name: options.pop(name) for name in LIMITS})
+        media = MediaSettings(**{name: options.pop(name) for name in MEDIA})
         context = _ssl_context(options.pop("certfile"), options.pop("keyfile"))
         authenticate = take_authenticate(options, hook)
-        return limits, ServerSettings(ssl_context=context, authenticate=authenticate, **options)
+        server = ServerSettings(ssl_context=context, authenticate=authenticate, **options)
+        return limits, media, server
     except ValueError as exc:
         # attrs says `'send_timeout' must be > 0: 0.0`, the operator `--send-timeout`.
         text = re.sub(r"^'(\w+)'(?= must )", lambda field: f"--{field[1].replace('_', '-')}", str(exc))
@@ -251,13 +280,20 @@ async def _load(
     config: dict[str, Any],
     choice: ModelChoice,
     limits: Limits,
+    media: MediaSettings,
     executor: ThreadExecutor,
     metrics: Metrics,
 ) -> ModelHost:
     from reactor_trio.session.host import ModelHost
 
     return await ModelHost.load(
-        model_class, config, name=choice.name, limits=limits, executor=executor, observer=metrics
+        model_class,
+        config,
+        name=choice.name,
+        limits=limits,
+        executor=executor,
+        observer=metrics,
+        media=media,
     )
 
 

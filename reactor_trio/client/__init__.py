@@ -3,9 +3,10 @@
 from reactor_trio.client.blocking import BlockingClient, connect
 from reactor_trio.client.client import Client
 from reactor_trio.client.errors import HandshakeFailed, Superseded
+from reactor_trio.client.frames import Frame
+from reactor_trio.client.latency import Latency, Spread
 from reactor_trio.client.messages import (
     EventInfo,
-    Frame,
     MessageInfo,
     ModelInfo,
     ServerLimits,
@@ -22,10 +23,12 @@ __all__ = [
     "EventInfo",
     "Frame",
     "HandshakeFailed",
+    "Latency",
     "MessageInfo",
     "ModelInfo",
     "ServerLimits",
     "ServerMessage",
+    "Spread",
     "Superseded",
     "TrackInfo",
     "UploadHandle",

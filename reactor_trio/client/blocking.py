@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.from_thread
 import trio
 
+from reactor_trio.client.tracks import UNSET, Unset
 from reactor_trio.client.websocket import open_client
 from reactor_trio.errors import TransportClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 
     from anyio.abc import TaskStatus
     from anyio.from_thread import BlockingPortal
 
     from reactor_trio.client.client import Client
-    from reactor_trio.client.messages import Frame, ServerMessage, UploadHandle, Welcome
+    from reactor_trio.client.frames import Frame
+    from reactor_trio.client.latency import Latency
+    from reactor_trio.client.messages import ServerMessage, UploadHandle, Welcome
     from reactor_trio.client.uploads import Source
 
 T = TypeVar("T")
@@ -119,6 +122,54 @@ class BlockingClient:
         """See `Client.frames`."""
         self._client.frames(track)  # a track that is not there is told now, not at the first frame
         return self._until_closed(partial(self._client.frame, track))
+
+    def configure_track(
+        self,
+        track: str,
+        *,
+        codec: str | Unset | None = UNSET,
+        max_fps: float | Unset | None = UNSET,
+        max_width: int | Unset | None = UNSET,
+        paused: bool | Unset | None = UNSET,
+    ) -> None:
+        """See `Client.configure_track`."""
+        self._wait(
+            partial(
+                self._client.configure_track,
+                track,
+                codec=codec,
+                max_fps=max_fps,
+                max_width=max_width,
+                paused=paused,
+            )
+        )
+
+    def request_key_frame(self, track: str) -> None:
+        """See `Client.request_key_frame`."""
+        self._wait(partial(self._client.request_key_frame, track))
+
+    def shown(self, frame: Frame) -> None:
+        """See `Client.shown`."""
+        self._wait(partial(self._client.shown, frame))
+
+    def latency(self) -> Latency:
+        """See `Client.latency`."""
+        # Asked for on the loop, where frames arrive meanwhile.
+        return self._portal.call(self._client.latency)
+
+    def publish(
+        self,
+        track: str,
+        frame: object,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        pts: float | None = None,
+        quality: int = 85,
+    ) -> None:
+        """See `Client.publish`."""
+        self._wait(
+            partial(self._client.publish, track, frame, metadata=metadata, pts=pts, quality=quality)
+        )
 
     def upload(
         self,

@@ -1,37 +1,34 @@
-"""The client of a session, over any transport: the same nursery as a session has, seen from the other side.
+"""The client of a session, over any transport: what it can be asked, and where what arrives is put.
 
-    | task  | waits for                                       | owns                         |
-    |-------|-------------------------------------------------|------------------------------|
-    | read  | the transport, always; never for a reader of it | the answers and both inboxes |
-    | write | the outbox                                      | the transport's writing side |
-    | watch | silence of the server                           | -                            |
-
-Callers only put into the outbox and take from the inboxes, so a caller that is cancelled never cuts a
-message in half.
+The tasks of its connection are in `client/connection.py`; here is nothing but what any number of callers
+share with them.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from collections import deque
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from reactor_trio.client.answers import Answer, Answers
-from reactor_trio.client.errors import HandshakeFailed, again
+from reactor_trio.client.connection import CLOSE_TIMEOUT, Connection
+from reactor_trio.client.frames import Frame
+from reactor_trio.client.greeting import Greeting
 from reactor_trio.client.inbox import Inbox, Incoming
-from reactor_trio.client.messages import Frame, ServerMessage, UploadHandle, Welcome, read_answer
+from reactor_trio.client.messages import ServerMessage, UploadHandle, Welcome, read_answer
 from reactor_trio.client.nursery import open_plain_nursery
-from reactor_trio.client.outbox import Outbox
 from reactor_trio.client.payloads import payload
+from reactor_trio.client.publish import Publisher
+from reactor_trio.client.tracks import UNSET, OutputTracks, Unset, given
 from reactor_trio.client.uploads import Source, Upload, open_upload
 from reactor_trio.compute.executor import Executor, ThreadExecutor
-from reactor_trio.errors import ProtocolError, TransportClosed, TransportStalled
+from reactor_trio.errors import CommandError, ProtocolError, TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, decode_binary, encode_upload_chunk
 from reactor_trio.protocol.text import ServerText, decode_server_text, encode_client_text
@@ -39,16 +36,11 @@ from reactor_trio.protocol.text import ServerText, decode_server_text, encode_cl
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
+    from reactor_trio.client.latency import Latency
     from reactor_trio.session.transport import Transport
 
 log = logging.getLogger(__name__)
 
-WELCOME_TIMEOUT = 10.0
-"""Seconds for the welcome: it is sent before the model is asked anything, so only a network can delay it."""
-CLOSE_TIMEOUT = 3.0
-"""Seconds for writing what waits and for the closing handshake, the same as a server's `close_timeout`."""
-HEARTBEAT = 20.0
-"""Seconds of silence after which the server is pinged, and then is lost: the same as a server's own."""
 CHUNK_HEADER_BYTES = 256
 """More than the header of an upload's chunk ever takes."""
 
@@ -74,31 +66,19 @@ class Client:
         """How the connection ended; None while it is open."""
         self.goodbye: str | None = None
         """Why the server closes of its own will (`finished`, `shutting_down`, ...), once it has said so."""
-        self._transport = transport
+        self._connection = Connection(transport, self._take, self._end)
         self._executor = executor or ThreadExecutor()
         self._max_frames = max_frames
         self._random_id = random_id
-        self._outbox = Outbox()
+        self._outbox = self._connection.outbox
         self._answers = Answers()
         self._messages: Inbox[ServerMessage] = Inbox(max_messages)
-        self._frames: dict[str, Inbox[Frame]] = {}
-        self._welcome: Welcome | HandshakeFailed | None = None
-        self._on_queued = on_queued
-        # Place in the server's line, 1 is next; None before it has named one.
-        self._position: int | None = None
+        # The real ones come with the welcome.
+        self._tracks = OutputTracks((), max_frames)
         # Uploads that were given up: the server may still complain of one, which is nobody's news.
         self._given_up: deque[str] = deque(maxlen=64)
-        # What is said in the closing handshake.
-        self._last_words = (1000, "")
-        # What this side knows of the end better than the transport does.
-        self._cause: TransportClosed | None = None
-        # Shielded, so that a cancelled caller can still close politely; `over` cancels it when it is left.
-        self._service = trio.CancelScope(shield=True)
-        # Set by the read task with a place in the line, the welcome or the end; `over` waits for it.
-        self._greeted = trio.Event()
-        # Set by the read task when nothing more comes, by the write task when it has closed; `aclose` waits.
-        self._read_ended = trio.Event()
-        self._write_ended = trio.Event()
+        # The read task puts in what the server says at first; `over` waits for it.
+        self._greeting = Greeting(on_queued)
 
     @classmethod
     @asynccontextmanager
@@ -116,23 +96,23 @@ class Client:
         """
         client = cls(transport, **options)
         async with open_plain_nursery() as nursery:
-            nursery.start_soon(client._run, name="client")
+            nursery.start_soon(client._connection.run, name="client")
             try:
-                await client._greet()
+                await client._greeting.wait()
                 yield client
             finally:
                 # `aclose` bounds itself; the second more is for closing by force.
                 with trio.move_on_after(CLOSE_TIMEOUT + 1, shield=True):
                     await client.aclose()
-                client._service.cancel(reason="the client was left")
+                client._connection.cancel()
 
     # ---- commands
 
     @property
     def welcome(self) -> Welcome:
         """What the server said of itself: its model, events, messages, tracks and limits."""
-        assert isinstance(self._welcome, Welcome)  # since `over` waited for it
-        return self._welcome
+        assert self._greeting.welcome is not None  # since `over` waited for it
+        return self._greeting.welcome
 
     async def send(self, event: str, data: object = None, /, **fields: Any) -> None:
         """Send a command and ask for no answer; an error arrives as a message of type `reactor.error`.
@@ -150,16 +130,20 @@ class Client:
         `Superseded` if a later command replaced this one, and what `send` raises. If cancelled, the
         command may still be carried out; its late answer is dropped.
         """
+        called, data = trio.current_time(), payload(data, fields)
         with self._answers.expect() as answer:
-            await self._post(event, payload(data, fields), answer.id)
-            return read_answer(event, await answer.wait())
+            await self._post(event, data, answer.id)
+            self._tracks.latency.sent(answer.id, called)
+            try:
+                return read_answer(event, await answer.wait())
+            except CommandError:
+                self._tracks.latency.failed(answer.id)
+                raise
 
     async def ping(self) -> float:
         """Seconds from here through the server's session and back."""
         asked = trio.current_time()
-        with self._answers.expect() as answer:
-            await self._post(names.PING, {"t": asked}, answer.id)
-            read_answer(names.PING, await answer.wait())
+        await self._ask(names.PING, {"t": asked})
         return trio.current_time() - asked
 
     async def _post(self, type_: str, data: Mapping[str, Any], id_: int | None = None) -> None:
@@ -193,11 +177,11 @@ class Client:
         Without `track`, of the only video track. Raises `ValueError` naming the choices, `TransportClosed`
         at the end. If cancelled, no frame is lost.
         """
-        return await self._track(track).take()
+        return await self._tracks.inbox(track).take()
 
     def frames(self, track: str | None = None) -> Incoming[Frame]:
         """`async for frame in client.frames()`: the frames of a track, until the end; see `frame`."""
-        return Incoming(self._track(track).take)
+        return Incoming(self._tracks.inbox(track).take)
 
     @property
     def dropped_messages(self) -> int:
@@ -207,19 +191,77 @@ class Client:
     @property
     def dropped_frames(self) -> int:
         """Frames that arrived and that nobody read in time; those lost on the way show in `Frame.seq`."""
-        return sum(frames.dropped for frames in self._frames.values())
+        return self._tracks.dropped
 
-    def _track(self, name: str | None) -> Inbox[Frame]:
-        tracks = [track for track in self.welcome.tracks.values() if track.direction == "out"]
-        choices = [track.name for track in tracks if name is not None or track.kind == "video"]
-        if name is None and len(choices) == 1:
-            name = choices[0]
-        if name is None and not choices:
-            raise ValueError("this model sends no video")
-        if name not in choices:
-            asked = "say which track" if name is None else f"no track {name!r}"
-            raise ValueError(f"{asked}; the model sends {', '.join(choices) or 'none'}")
-        return self._frames[name]
+    # ---- tracks
+
+    async def configure_track(
+        self,
+        track: str,
+        *,
+        codec: str | Unset | None = UNSET,
+        max_fps: float | Unset | None = UNSET,
+        max_width: int | Unset | None = UNSET,
+        paused: bool | Unset | None = UNSET,
+    ) -> None:
+        """Say how an output track is wanted: what is left out stays as it is, None is the server's default.
+
+        `codec` is one of `welcome.tracks[track].codecs`, `max_fps` frames a second, `max_width` pixels.
+        Audio takes only `paused`. It holds for frames that are encoded after the answer; earlier ones may
+        still be on their way. Raises `CommandError` if the server refuses. If cancelled, it may still do it.
+        """
+        settings = given(codec=codec, max_fps=max_fps, max_width=max_width, paused=paused)
+        await self._ask(names.CONFIGURE_TRACK, {"track": track, **settings})
+
+    async def request_key_frame(self, track: str) -> None:
+        """Ask for a frame that can be decoded without those before it; see `Frame.key`.
+
+        Raises `CommandError` if there is no such track. If cancelled, the frame may still come.
+        """
+        await self._ask(names.REQUEST_KEY_FRAME, {"track": track})
+
+    async def shown(self, frame: Frame) -> None:
+        """Say that this frame is on the screen now: for the server's metrics, and for `latency`.
+
+        Waits for no answer. If cancelled, the server is not told.
+        """
+        self._tracks.latency.shown(frame, trio.current_time())
+        await self._post(names.FRAME_SHOWN, {"track": frame.track, "seq": frame.seq})
+
+    def latency(self) -> Latency:
+        """How long the last 256 commands took, from `call` to the frame that reflects them, in seconds."""
+        return self._tracks.latency.statistics()
+
+    async def _ask(self, type_: str, data: Mapping[str, Any]) -> None:
+        with self._answers.expect() as answer:
+            await self._post(type_, data, answer.id)
+            read_answer(type_, await answer.wait())
+
+    async def publish(
+        self,
+        track: str,
+        frame: object,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        pts: float | None = None,
+        quality: int = 85,
+    ) -> None:
+        """Send a frame to an input track of the model; returns when it is being written.
+
+        A picture is one frame as `emit` takes it: `(H, W, 3)`, RGB, uint8 or float in [0, 1], sent as JPEG of
+        `quality` 1 to 100, encoded in a worker thread. Sound is `(channels, samples)` or `(samples,)`, int16 or
+        float in [-1, 1], at the track's rate. `metadata` is a JSON object for the model; `pts` the frame's time
+        in seconds, by default those since the first `publish`, of any track. Waits while the track's previous
+        frame was not written. A frame that does not fit is answered by the server with a `reactor.error`.
+
+        Raises `ValueError` for a track that is not there (naming the choices), for values that are no frame,
+        and for a frame larger than the server takes. If cancelled, the frame may not be sent.
+        """
+        await self._publisher.publish(track, frame, metadata, pts, quality)
+
+    @cached_property
+    def _publisher(self) -> Publisher:
+        return Publisher(self.welcome, self._outbox, self._executor)
 
     # ---- uploads
 
@@ -280,88 +322,16 @@ class Client:
 
         Closing twice does nothing. Leaving the context does it too.
         """
-        if not self._outbox.is_closed:
-            self._last_words = (code, reason)
-            self._outbox.close(TransportClosed(code, reason or "closed by this client"))
-        try:
-            with trio.move_on_after(CLOSE_TIMEOUT):
-                await self._write_ended.wait()
-                await self._read_ended.wait()
-        finally:
-            if not (self._write_ended.is_set() and self._read_ended.is_set()):
-                with trio.move_on_after(1, shield=True):
-                    await self._transport.abort()
+        await self._connection.aclose(code, reason)
 
-    # ---- the tasks
-
-    async def _greet(self) -> None:
-        with trio.move_on_after(WELCOME_TIMEOUT) as timeout:
-            while self._welcome is None and self.closed is None:
-                await self._greeted.wait()
-                self._greeted = trio.Event()
-                timeout.deadline = math.inf
-                if self._position is not None and self._on_queued is not None:
-                    position, self._position = self._position, None
-                    self._on_queued(position)
-        if isinstance(self._welcome, HandshakeFailed):
-            raise self._welcome
-        if self._welcome is None and self.closed is not None:
-            raise again(self.closed)
-        if self._welcome is None:
-            raise HandshakeFailed(f"the server sent no reactor.welcome within {WELCOME_TIMEOUT:g} s")
-
-    async def _run(self) -> None:
-        with self._service:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, name="client/read")
-                nursery.start_soon(self._write, name="client/write")
-                nursery.start_soon(self._watch, name="client/watch")
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                for message in await self._transport.receive():
-                    self._take(message)
-        except TransportClosed as closed:
-            self._end(self._cause or closed)
+    # ---- what the read task brings
 
     def _end(self, closed: TransportClosed) -> None:
         self.closed = closed
-        self._outbox.fail(closed)
         self._answers.fail(closed)
         self._messages.end(closed)
-        for frames in self._frames.values():
-            frames.end(closed)
-        self._greeted.set()
-        self._read_ended.set()
-
-    async def _write(self) -> None:
-        try:
-            while (batch := await self._outbox.take()) is not None:
-                if batch.messages:
-                    await self._transport.send(batch.messages)
-                if batch.ping:
-                    await self._transport.ping()
-            await self._transport.aclose(*self._last_words)
-        except TransportClosed as closed:
-            # What the peer said before it left is still to be read, so the end is left to the read task.
-            self._cause = closed if isinstance(closed, TransportStalled) else None
-            self._outbox.fail(closed)
-        finally:
-            self._write_ended.set()
-
-    async def _watch(self) -> None:
-        while not self._read_ended.is_set():
-            heard = self._transport.last_received
-            await trio.sleep_until(heard + HEARTBEAT)
-            if self._transport.last_received > heard:
-                continue
-            self._outbox.ask_ping()
-            await trio.sleep(HEARTBEAT)
-            if self._transport.last_received == heard:
-                self._cause = TransportClosed(1006, f"not a byte from the server for {2 * HEARTBEAT:g} s")
-                await self._transport.abort()
-                return
+        self._tracks.end(closed)
+        self._greeting.end(closed)
 
     def _take(self, message: str | bytes) -> None:
         try:
@@ -374,8 +344,8 @@ class Client:
             log.warning("unreadable message from the server: %s", error)
 
     def _take_binary(self, media: MediaFrame | UploadChunk) -> None:
-        if isinstance(media, MediaFrame) and media.track in self._frames:
-            self._frames[media.track].put(Frame.read(media, trio.current_time()))
+        if isinstance(media, MediaFrame):
+            self._tracks.put(Frame.read(media, trio.current_time()))
 
     def _take_text(self, text: ServerText) -> None:
         if text.reply_to is not None:
@@ -383,27 +353,16 @@ class Client:
         elif text.type == names.WELCOME:
             self._take_welcome(text)
         elif text.type == names.QUEUED:
-            self._take_position(text)
+            self._greeting.take_position(text.data)
         elif text.type == names.GOODBYE:
             self.goodbye = str(text.data.get("reason", ""))
         elif text.type not in (names.UPLOAD_READY, names.UPLOAD_COMPLETE) and not self._is_stale(text):
             self._messages.put(ServerMessage(text.type, text.data))
 
     def _take_welcome(self, text: ServerText) -> None:
-        if self._welcome is not None:
-            return
-        try:
-            self._welcome = Welcome.read(text.data)
-            self._frames = {name: Inbox(self._max_frames) for name in self._welcome.tracks}
-        except HandshakeFailed as error:
-            self._welcome = error
-        self._greeted.set()
-
-    def _take_position(self, text: ServerText) -> None:
-        position = text.data.get("position")
-        if type(position) is int and self._welcome is None:
-            self._position = position
-            self._greeted.set()
+        welcome = self._greeting.take_welcome(text.data)
+        if welcome is not None:
+            self._tracks = OutputTracks(welcome.tracks.values(), self._max_frames)
 
     def _is_stale(self, text: ServerText) -> bool:
         return text.type == names.ERROR and text.data.get("upload_id") in self._given_up

@@ -24,9 +24,9 @@ T = TypeVar("T")
 @attrs.define(eq=False)
 class _Reader(Generic[T]):
     wants: Callable[[T], bool]
+    task: trio.lowlevel.Task
+    # Set by `put` before the task is rescheduled; not by `end`.
     item: T | None = None
-    # Set by `put` with an item, or by `end` without one.
-    done: trio.Event = attrs.field(factory=trio.Event)
 
 
 class Inbox(Generic[T]):
@@ -46,7 +46,7 @@ class Inbox(Generic[T]):
             if reader.wants(item):
                 self._readers.remove(reader)
                 reader.item = item
-                reader.done.set()
+                trio.lowlevel.reschedule(reader.task)
                 return
         self.dropped += len(self._items) == self._items.maxlen
         self._items.append(item)
@@ -55,7 +55,7 @@ class Inbox(Generic[T]):
         """No more will come; what is there can still be taken."""
         self._ended = closed
         for reader in self._readers:
-            reader.done.set()
+            trio.lowlevel.reschedule(reader.task)
         self._readers.clear()
 
     async def take(self, wants: Callable[[T], bool] = lambda item: True) -> T:
@@ -74,16 +74,18 @@ class Inbox(Generic[T]):
     async def _wait(self, wants: Callable[[T], bool]) -> T:
         if self._ended is not None:
             raise again(self._ended)
-        reader = _Reader(wants)
+        reader = _Reader(wants, trio.lowlevel.current_task())
         self._readers.append(reader)
-        try:
-            # Trio does not cancel a task that an event has already woken, so a given item is not lost.
-            await reader.done.wait()
-        finally:
-            if not reader.done.is_set():
-                self._readers.remove(reader)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            # In the very step of the cancellation: with an event, `put` could still give an item to a reader
+            # that is cancelled and has not run yet.
+            self._readers.remove(reader)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
         if reader.item is None:
-            assert self._ended is not None  # since `done` is set without an item
+            assert self._ended is not None  # since it was rescheduled without an item
             raise again(self._ended)
         return reader.item
 

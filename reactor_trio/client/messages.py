@@ -1,4 +1,4 @@
-"""What a client receives, as frozen values: the welcome, messages, frames, and what an upload gives."""
+"""What a client receives, as frozen values: the welcome, messages, and what an upload gives."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
 from reactor_trio.client.errors import HandshakeFailed, Superseded
 from reactor_trio.errors import CommandError, FieldError
-from reactor_trio.media.jpeg import decode_jpeg
 from reactor_trio.protocol import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reactor_trio.protocol.binary import MediaFrame
     from reactor_trio.protocol.text import Id, ServerText
 
 _CODE = re.compile(r"[a-z][a-z0-9_]*")
@@ -56,6 +53,10 @@ class TrackInfo:
     name: str
     kind: str
     direction: str
+    codecs: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    """What it can be sent in, the default first; empty if the server does not say."""
+    rate: int | None = None
+    """Samples a second (audio)."""
 
 
 @attrs.frozen
@@ -123,66 +124,6 @@ class UploadHandle:
     name: str
     mime_type: str
     size: int
-
-
-@attrs.frozen
-class Frame:
-    """One encoded frame of a track.
-
-    `seq` counts what the model emitted, so a gap is a dropped frame; `pts` is in seconds since the
-    session's start; `received_at` in seconds of the client's clock; `width` and `height` in pixels (video),
-    `rate` in samples a second (audio). `payload` is a view of the received message.
-    """
-
-    track: str
-    seq: int
-    pts: float
-    codec: str
-    width: int | None
-    height: int | None
-    rate: int | None
-    channels: int | None
-    payload: memoryview = attrs.field(repr=False)
-    received_at: float
-    extra: Mapping[str, Any] = attrs.field(factory=dict)
-
-    @classmethod
-    def read(cls, media: MediaFrame, received_at: float) -> Frame:
-        """From the wire."""
-        return cls(
-            media.track,
-            media.seq,
-            media.pts,
-            media.codec,
-            media.width,
-            media.height,
-            media.rate,
-            media.channels,
-            memoryview(media.payload),
-            received_at,
-            media.extra,
-        )
-
-    @property
-    def data(self) -> bytes:
-        """The encoded bytes: for `jpeg` the file as it would lie on disk."""
-        return bytes(self.payload)
-
-    def array(self) -> np.ndarray[Any, Any]:
-        """Decode: video to `(height, width, 3)` uint8 RGB, audio to `(channels, samples)` int16.
-
-        It takes some milliseconds for a large JPEG; on a busy loop call it in a worker thread.
-        Raises `ValueError` for a codec that this client does not know and for a damaged payload.
-        """
-        if self.codec == "jpeg":
-            return decode_jpeg(self.data)
-        if self.codec == "raw":
-            pixels = np.frombuffer(self.payload, np.uint8)
-            return pixels.reshape(self.height or 0, self.width or 0, 3).copy()
-        if self.codec == "pcm_s16le":
-            samples = np.frombuffer(self.payload, "<i2")
-            return samples.reshape(-1, self.channels or 1).T.astype(np.int16)
-        raise ValueError(f"track {self.track!r}: unknown codec {self.codec!r}")
 
 
 def read_answer(event: str, answer: ServerText) -> ServerMessage | None:

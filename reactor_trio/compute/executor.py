@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 import trio
 
+from reactor_trio.compute.pool import ThreadPool
+from reactor_trio.compute.worker import ThreadWorker, Worker
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
 
@@ -29,11 +34,18 @@ FILES = "files"
 
 DEVICES = "device:"
 """What the lane of every device begins with."""
+ENCODERS = "encoder:"
+"""What the lane of every stream's encoder begins with."""
 
 
 def device_lane(device: object) -> str:
     """Lane of a compute device, such as `cpu` or `cuda:1`: one call at a time."""
     return f"{DEVICES}{device}"
+
+
+def encoder_lane(stream: str) -> str:
+    """Lane of the encoder of one stream, such as H.264: one call at a time, and no one else's."""
+    return f"{ENCODERS}{stream}"
 
 
 class Executor(Protocol):
@@ -44,6 +56,13 @@ class Executor(Protocol):
 
         If cancelled while waiting for the lane, `fn` is not called. If cancelled later, the call waits
         for `fn` to end, since a thread cannot be stopped, and `Cancelled` comes at the next checkpoint.
+        """
+        ...
+
+    def open_worker(self, lane: str, name: str) -> AbstractAsyncContextManager[Worker]:
+        """A thread of one's own for calls in this lane; `name` is what `running` shows.
+
+        Leaving it waits for the thread.
         """
         ...
 
@@ -76,26 +95,65 @@ class ThreadExecutor:
     def __init__(self, *, threads: int | None = None) -> None:
         cores = threads or os.cpu_count() or 1
         self._limiters: dict[str, trio.CapacityLimiter] = {
-            ENCODE: trio.CapacityLimiter(cores),
             FILES: trio.CapacityLimiter(8),
             HANDLERS: trio.CapacityLimiter(32),
         }
+        # A call a frame and session: the others are few, or long, or want `trio.from_thread`.
+        self._encoders = ThreadPool(cores, "reactor-trio encoder")
         self._calls: dict[int, RunningCall] = {}
         self._keys: Iterator[int] = itertools.count()
 
     async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """See `Executor.run`."""
-        limiter = self._limiters.get(lane)
-        if limiter is None:
-            limiter = self._limiters[lane] = trio.CapacityLimiter(1)
         name = getattr(fn, "__qualname__", None) or repr(fn)
         clock = trio.lowlevel.current_clock()
         describe = partial(RunningCall, lane, name, clock.current_time())
-        return await trio.to_thread.run_sync(
-            self._call, describe, clock, partial(fn, *args, **kwargs), limiter=limiter
-        )
+        call = partial(self._call, describe, clock, partial(fn, *args, **kwargs))
+        if lane == ENCODE:
+            return await self._encoders.run(call)
+        limiter = self._limiter(lane)
+        try:
+            return await trio.to_thread.run_sync(call, limiter=limiter)
+        finally:
+            if lane.startswith(ENCODERS):
+                self._forget_if_idle(lane, limiter)
 
-    def _call(self, describe: partial[RunningCall], clock: trio.abc.Clock, call: partial[T]) -> T:
+    @asynccontextmanager
+    async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
+        """See `Executor.open_worker`."""
+        clock = trio.lowlevel.current_clock()
+
+        def called(asked: float, fn: Callable[[], Any]) -> Any:
+            return self._call(partial(RunningCall, lane, name, asked), clock, fn)
+
+        worker = ThreadWorker(self._limiter(lane), called)
+        async with trio.open_nursery() as nursery:
+            # Not `start`: if that were cancelled, nobody would tell the thread to stop.
+            host = f"{trio.lowlevel.current_task().name}/thread"
+            nursery.start_soon(worker.serve, name=host)  # noqa: ASYNC113
+            try:
+                await worker.started.wait()
+                yield worker
+            finally:
+                worker.stop()
+
+    def _limiter(self, lane: str) -> trio.CapacityLimiter:
+        limiter = self._limiters.get(lane)
+        if limiter is None:
+            limiter = self._limiters[lane] = trio.CapacityLimiter(1)
+        return limiter
+
+    def _forget_if_idle(self, lane: str, limiter: trio.CapacityLimiter) -> None:
+        # A stream's lane goes with its session, and nobody says when: one that is idle is made anew if needed.
+        numbers = limiter.statistics()
+        if not numbers.borrowed_tokens and not numbers.tasks_waiting:
+            self._limiters.pop(lane, None)
+
+    def lanes(self) -> tuple[str, ...]:
+        """The lanes that there are: the fixed ones, those of devices, and of streams that are in use."""
+        return (ENCODE, *self._limiters)
+
+    def _call(self, describe: partial[RunningCall], clock: trio.abc.Clock, call: Callable[[], T]) -> T:
         # In the worker thread. One dict item, set and deleted by one thread: safe under the GIL.
         key = next(self._keys)
         self._calls[key] = describe(clock.current_time())

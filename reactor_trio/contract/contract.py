@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from reactor_trio.authoring.messages import ModelMessage, cleaned_docstring
-from reactor_trio.authoring.tracks import Output, TrackSpec
+from reactor_trio.authoring.tracks import Input, Output, TrackSpec
 from reactor_trio.contract.events import Declarations, read_declarations
 from reactor_trio.contract.hints import closure
+from reactor_trio.contract.inputs import bound_inputs, check_late_inputs
 from reactor_trio.contract.schema import message_schema
 from reactor_trio.contract.serialise import resolve_message_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
+
+AUDIO_CODECS = ("pcm_s16le",)
+INPUT_VIDEO_CODECS = ("jpeg", "raw")
+"""What a client may send video in."""
 
 
 @attrs.frozen
@@ -45,9 +50,14 @@ class Contract:
     declarations: Declarations
     messages: Mapping[str, MessageSpec]
     tracks: tuple[TrackSpec, ...]
+    outputs: tuple[type[Output], ...] = ()
+    """All `Output` classes in sight."""
 
-    def welcome(self) -> dict[str, Any]:
-        """The part of `reactor.welcome` that describes the model (DESIGN, section 3.1)."""
+    def welcome(self, video_codecs: Sequence[str] = ()) -> dict[str, Any]:
+        """The part of `reactor.welcome` that describes the model (DESIGN, section 3.1).
+
+        `video_codecs` is what video can be sent in, the default first; without any, no codecs are named.
+        """
         return {
             "model": {"name": self.name, "description": self.description},
             "events": [
@@ -57,18 +67,20 @@ class Contract:
             "messages": [
                 _described(message, "name", "description", "schema") for message in self.messages.values()
             ],
-            "tracks": [_described(track, "name", "kind", "direction") for track in self.tracks],
+            "tracks": [_described_track(track, video_codecs) for track in self.tracks],
         }
 
 
 def read_contract(model_class: type, name: str | None = None) -> Contract:
     """The contract of a model class; `name` is the class's own by default.
 
-    Raises `TypeError` for two messages of one name, two tracks of one name that differ, or a message with
-    an annotation that cannot be resolved.
+    Raises `TypeError` for two messages of one name, two tracks of one name that differ, a message with an
+    annotation that cannot be resolved, or an `Input` that stands below the model.
     """
     declarations = read_declarations(model_class)
+    check_late_inputs(model_class)
     visible = list(_visible(model_class))
+    outputs = _subclasses(visible, Output)
     replies = [event.reply for event in declarations.events.values() if event.reply is not None]
     return Contract(
         model_class=model_class,
@@ -76,8 +88,16 @@ def read_contract(model_class: type, name: str | None = None) -> Contract:
         description=cleaned_docstring(model_class),
         declarations=declarations,
         messages=MappingProxyType(_messages([*replies, *_subclasses(visible, ModelMessage)])),
-        tracks=_tracks(_subclasses(visible, Output)),
+        tracks=_tracks([*outputs, *bound_inputs(model_class).values()]),
+        outputs=tuple(outputs),
     )
+
+
+def check_tracks(model_class: type) -> None:
+    """Raises `TypeError` for an input track that has the name of an output track in sight."""
+    inputs = bound_inputs(model_class)
+    if inputs:
+        _tracks([*_subclasses(_visible(model_class), Output), *inputs.values()])
 
 
 def _visible(model_class: type) -> Iterator[Any]:
@@ -126,25 +146,41 @@ def _messages(classes: Iterable[type[ModelMessage]]) -> dict[str, MessageSpec]:
     return messages
 
 
-def _tracks(outputs: Iterable[type[Output]]) -> tuple[TrackSpec, ...]:
+def _tracks(classes: Iterable[type[Output | Input]]) -> tuple[TrackSpec, ...]:
     tracks: dict[str, tuple[TrackSpec, type]] = {}
-    for output in outputs:
-        for track in output.__tracks__:
-            known, owner = tracks.setdefault(track.name, (track, output))
+    for cls in classes:
+        for track in cls.__tracks__:
+            known, owner = tracks.setdefault(track.name, (track, cls))
             if known != track:
                 raise TypeError(
                     f"two tracks are named {track.name!r} and differ: "
-                    f"{_full(owner)} ({_kind(known)}) and {_full(output)} ({_kind(track)})"
+                    f"{_full(owner)} ({_kind(known)}) and {_full(cls)} ({_kind(track)})"
                 )
     return tuple(track for track, _ in tracks.values())
 
 
 def _kind(track: TrackSpec) -> str:
-    return track.kind if track.rate is None else f"{track.kind}, {track.rate} Hz"
+    kind = track.kind if track.rate is None else f"{track.kind}, {track.rate} Hz"
+    return f"input, {kind}" if track.direction == "in" else kind
 
 
 def _full(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _described_track(track: TrackSpec, video_codecs: Sequence[str]) -> dict[str, Any]:
+    described = _described(track, "name", "kind", "direction")
+    if track.rate is not None:
+        described["rate"] = track.rate
+    if video_codecs:
+        described["codecs"] = list(_codecs(track, video_codecs))
+    return described
+
+
+def _codecs(track: TrackSpec, video_codecs: Sequence[str]) -> Sequence[str]:
+    if track.kind == "audio":
+        return AUDIO_CODECS
+    return video_codecs if track.direction == "out" else INPUT_VIDEO_CODECS
 
 
 def _described(spec: Any, *names: str) -> dict[str, Any]:

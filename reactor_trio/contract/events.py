@@ -16,18 +16,11 @@ from reactor_trio.authoring.decorators import MARKER, EventMarker, HookKind, Hoo
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.authoring.uploads import UploadedFile
-from reactor_trio.contract.constraints import (
-    BadRule,
-    check_default,
-    check_inner_rules,
-    compile_checks,
-    ruled_type,
-)
-from reactor_trio.contract.faults import Misfit
 from reactor_trio.contract.hints import Unresolved, parameter_hint
+from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
-from reactor_trio.contract.types import INPUT_FIELD, Unsupported, check_type, name_of
+from reactor_trio.contract.types import name_of
 from reactor_trio.contract.uploads import PendingUpload, PendingUploads
 
 if TYPE_CHECKING:
@@ -35,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Declarations", "EventSpec", "HookSpec", "PendingUpload", "PendingUploads", "read_declarations"]
 
-_EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 CLIENT: Final = "client"
 """The parameter that is given the `ClientInfo`."""
 
@@ -147,7 +140,8 @@ def read_declarations(cls: type) -> Declarations:
     """What the decorators in a class and its bases say.
 
     A method that is overridden without its decorator is no event and no hook any more; a class's own hook
-    replaces its base's, whatever its name.
+    replaces its base's, whatever its name. An `@event` replaces the one of its name that the state of a
+    `ReactorPipeline` makes.
 
     Raises `TypeError`, with the class, the method and the parameter in its text, for all that DESIGN.md,
     sections 2.2 and 2.3, does not allow.
@@ -157,7 +151,10 @@ def read_declarations(cls: type) -> Declarations:
     for method in methods:
         if method.name in reserved:
             raise method.refuse(f"{method.name!r} is a name of the runtime's own; choose another")
-    return Declarations(types.MappingProxyType(_events(methods)), **_hooks(methods))
+    of_state: Mapping[str, EventSpec] = getattr(cls, "__state_events__", {})
+    events = _events(methods)
+    of_state = {name: spec for name, spec in of_state.items() if name not in events}
+    return Declarations(types.MappingProxyType({**of_state, **events}), **_hooks(methods))
 
 
 def _marked_methods(cls: type) -> Iterator[_Method]:
@@ -220,7 +217,7 @@ def _event(method: _Method, marker: EventMarker) -> EventSpec:
 
 def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
     name = method.name if marker.name is None else marker.name
-    if not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
+    if not isinstance(name, str) or not EVENT_NAME.fullmatch(name):
         raise method.refuse(f"an event's name is [a-z][a-z0-9_]*, not {name!r}; say @event(name=...)")
     is_async = _is_async(method.function)
     if marker.in_thread and is_async:
@@ -293,11 +290,7 @@ def _is_client(method: _Method, annotation: object) -> bool:
 
 def _payload_class(method: _Method, name: str, parameters: Mapping[str, inspect.Parameter]) -> type:
     fields = {each.name: _field(method, each) for each in parameters.values()}
-    payload_class = attrs.make_class(
-        "".join(word.capitalize() for word in name.split("_")), fields, frozen=True, slots=True, kw_only=True
-    )
-    payload_class.__module__ = method.owner.__module__
-    return payload_class
+    return make_payload_class(name, fields, method.owner.__module__)
 
 
 def _field(method: _Method, parameter: inspect.Parameter) -> Any:
@@ -311,19 +304,10 @@ def _field(method: _Method, parameter: inspect.Parameter) -> Any:
         info = InputFieldInfo(default=MISSING if info is inspect.Parameter.empty else info)
     try:
         tp = parameter_hint(name, parameter.annotation, method.function, method.owner)
-        check_type(tp, "input")
-        checks = compile_checks(info, tp)
-        ruled_type(tp, info)
-        check_inner_rules(tp)
-        default = attrs.NOTHING if info.default is MISSING else check_default(info.default, tp, checks)
+        return payload_field(name, info, tp, lambda reason: method.refuse(reason, name))
     except Unresolved as exc:
         inside = "" if exc.field == name else f"{exc.field}: "
         raise method.refuse(f"{inside}{exc.reason}", name) from None
-    except (Unsupported, BadRule) as exc:
-        raise method.refuse(str(exc), name) from None
-    except Misfit as exc:
-        raise method.refuse(f"the default does not fit: {exc}", name) from None
-    return attrs.field(default=default, type=tp, alias=name, metadata={INPUT_FIELD: info})
 
 
 def _result_types(method: _Method) -> tuple[type, ...]:

@@ -53,6 +53,13 @@ def class_hints(cls: type) -> dict[str, Any]:
     return hints
 
 
+def attribute_hint(owner: type, field: str) -> Any:
+    """The type of one annotation in the body of `owner`. Raises `Unresolved`."""
+    module = sys.modules.get(owner.__module__)
+    annotation = inspect.get_annotations(owner)[field]
+    return _resolve(field, annotation, vars(module) if module else {}, owner, {})
+
+
 def parameter_hint(field: str, annotation: object, function: Callable[..., Any], owner: type) -> Any:
     """The type of one parameter (or of `return`) of a method that `owner` defines. Raises `Unresolved`."""
     inner = inspect.unwrap(function)

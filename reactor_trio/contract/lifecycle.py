@@ -1,10 +1,11 @@
-"""What the runtime itself needs of a model's class: `run`, `load`, `fps`, `buffer_size`."""
+"""What the runtime itself needs of a model's class: `run`, `inference`, `load`, `fps`, `buffer_size`."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import numbers
+from abc import ABC
 from typing import Any
 
 
@@ -18,6 +19,46 @@ def check_lifecycle(cls: type) -> None:
     wrong = wrong_setting(cls, plain)
     if wrong is not None:
         raise TypeError(wrong)
+
+
+def check_inference(cls: type, base: type) -> None:
+    """Raises `TypeError` if a pipeline has a `run`, or no `inference` that is a generator.
+
+    `base` is the runtime's own class. One that derives from `ABC`, or whose `inference` is abstract, is
+    there to be derived from.
+    """
+    own = cls.__mro__[: cls.__mro__.index(base)]
+    if any("run" in vars(owner) for owner in own):
+        raise TypeError(
+            f"{cls.__qualname__}.run would be in the place of inference(), which the runtime drives: leave "
+            f"it out, or derive from ReactorModel for a loop of your own"
+        )
+    function = inspect.getattr_static(cls, "inference")
+    if ABC in cls.__bases__ or getattr(function, "__isabstractmethod__", False):
+        return
+    if not any("inference" in vars(owner) for owner in own):
+        raise TypeError(
+            f"{cls.__qualname__} has no inference(): write `def inference(self)` that yields outputs"
+        )
+    if not (is_generator(function) or is_async_generator(function)):
+        raise TypeError(
+            f"{cls.__qualname__}.inference is no generator: `yield` each output, as in "
+            f"`while True: yield Picture(...)`"
+        )
+
+
+def is_generator(function: Any) -> bool:
+    """Whether it is a generator function, below its decorators."""
+    return inspect.isgeneratorfunction(_unwrapped(function))
+
+
+def is_async_generator(function: Any) -> bool:
+    """Whether it is an async generator function, below its decorators."""
+    return inspect.isasyncgenfunction(_unwrapped(function))
+
+
+def _unwrapped(function: Any) -> Any:
+    return inspect.unwrap(function) if callable(function) else function
 
 
 def wrong_setting(cls: type, settings: dict[str, Any]) -> str | None:
@@ -41,19 +82,17 @@ def _is_count(value: Any) -> bool:
 
 
 def _check_run(cls: type, run: Any) -> None:
-    function = inspect.unwrap(run) if callable(run) else run
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if is_generator(run) or is_async_generator(run):
         raise TypeError(
             f"{cls.__qualname__}.run cannot have a `yield`: frames go out with `await self.emit(...)`"
         )
     # Another kind of callable may return an awaitable; who writes one knows why.
-    if inspect.isfunction(function) and not _is_async(run):
+    if inspect.isfunction(_unwrapped(run)) and not _is_async(run):
         raise TypeError(f"{cls.__qualname__}.run is awaited: write `async def run(self)`")
 
 
 def _check_load(cls: type, load: Any) -> None:
-    function = inspect.unwrap(load) if callable(load) else load
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if is_generator(load) or is_async_generator(load):
         raise TypeError(f"{cls.__qualname__}.load cannot have a `yield`: it is called, not iterated over")
 
 

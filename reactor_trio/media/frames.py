@@ -54,11 +54,11 @@ def inspect_video(value: object, *, track: str) -> VideoLayout:
     Raises `ValueError` with the track, the shape and the dtype if it is no video: another type, number of
     dimensions, number of channels or dtype, a side of 0 or of more than `MAX_SIDE` pixels, an empty batch.
     """
-    if _is_tensor(value):
-        return _inspect_tensor(value, track)
     if isinstance(value, np.ndarray):
         return _inspect_array(value, track)
-    raise _refusal(track, f"a {type(value).__qualname__}")
+    if is_tensor(value):
+        return _inspect_tensor(value, track)
+    raise _refusal(track, value)
 
 
 def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
@@ -68,22 +68,22 @@ def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
     parts of one allocation. Floats are clipped to [0, 1]; NaN becomes 0. A tensor is converted on its own
     device, so that only bytes are copied from there.
     """
-    if _is_tensor(value):
+    if not isinstance(value, np.ndarray) and is_tensor(value):
         return list(_tensor_pixels(value).reshape(layout.count, layout.height, layout.width, 3))
     frames = np.asarray(value).reshape(layout.count, layout.height, layout.width, 3)
     return [_own_bytes(frame) for frame in frames]
 
 
-def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Whether it is a torch tensor."""
     # By name, so that a model of numpy alone never imports torch.
     return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(value).__mro__)
 
 
 def _inspect_array(array: np.ndarray, track: str) -> VideoLayout:
-    what = f"an array of shape {array.shape} and dtype {array.dtype}"
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise _refusal(track, what)
-    count, height, width = _sizes(array.shape, track, what)
+        raise _refusal(track, array)
+    count, height, width = _sizes(array.shape, track, array)
     short = array.nbytes <= IMMEDIATE_BYTES and array.flags.c_contiguous
     return VideoLayout(count, height, width, immediate=array.dtype == np.uint8 and short)
 
@@ -92,14 +92,13 @@ def _inspect_tensor(tensor: torch.Tensor, track: str) -> VideoLayout:
     import torch
 
     shape = tuple(tensor.shape)
-    what = f"a tensor of shape {shape} and dtype {tensor.dtype}"
     if tensor.layout != torch.strided or tensor.is_meta:
-        raise _refusal(track, f"{what}, {tensor.layout}, on the device {tensor.device}")
+        raise _refusal(track, tensor, f", {tensor.layout}, on the device {tensor.device}")
     if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
-        raise _refusal(track, what)
+        raise _refusal(track, tensor)
     if _is_channels_first(shape):
         shape = (*shape[:-3], *shape[-2:], 3)
-    count, height, width = _sizes(shape, track, what)
+    count, height, width = _sizes(shape, track, tensor)
     copy = tensor.dtype == torch.uint8 and tensor.device.type == "cpu"
     short = tensor.nbytes <= IMMEDIATE_BYTES and tensor.is_contiguous() and tuple(tensor.shape) == shape
     return VideoLayout(count, height, width, immediate=copy and short)
@@ -109,21 +108,30 @@ def _is_channels_first(shape: Sequence[int]) -> bool:
     return len(shape) in (3, 4) and shape[-1] != 3 and shape[-3] == 3
 
 
-def _sizes(shape: tuple[int, ...], track: str, what: str) -> tuple[int, int, int]:
-    """Count, height and width of a shape that is channels last."""
+def _sizes(shape: tuple[int, ...], track: str, value: object) -> tuple[int, int, int]:
+    """Count, height and width of a shape that is channels last; `value` is what has it."""
     if len(shape) not in (3, 4) or shape[-1] != 3:
-        raise _refusal(track, what)
+        raise _refusal(track, value)
     count = shape[0] if len(shape) == 4 else 1
     height, width = shape[-3:-1]
     if count == 0:
-        raise _refusal(track, f"{what}: a batch of no frames")
+        raise _refusal(track, value, ": a batch of no frames")
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise _refusal(track, f"{what}: a side has 1 to {MAX_SIDE} pixels")
+        raise _refusal(track, value, f": a side has 1 to {MAX_SIDE} pixels")
     return count, height, width
 
 
-def _refusal(track: str, what: str) -> ValueError:
-    return ValueError(f"track {track!r} was given {what}; {_EXPECTED}")
+def _refusal(track: str, value: object, why: str = "") -> ValueError:
+    return ValueError(f"track {track!r} was given {_described(value)}{why}; {_EXPECTED}")
+
+
+def _described(value: object) -> str:
+    # Not before it is needed: the name of a dtype costs more than looking at the frame.
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    if is_tensor(value):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return f"a {type(value).__qualname__}"
 
 
 def _own_bytes(frame: np.ndarray) -> np.ndarray:

@@ -63,11 +63,14 @@ def encode_media(frame: MediaFrame) -> bytes:
 
     Raises `ValueError` if the header is longer than 65535 bytes.
     """
-    header = {**frame.extra, "track": frame.track, "seq": frame.seq, "pts": frame.pts, "codec": frame.codec}
+    header = {"track": frame.track, "seq": frame.seq, "pts": frame.pts, "codec": frame.codec}
     for name in _SIZES:
         value = getattr(frame, name)
         if value is not None:
             header[name] = value
+    if frame.extra:
+        # Behind the known fields, which come first wherever a frame is shown.
+        header = {**header, **frame.extra, **header}
     return _join(MEDIA, header, frame.payload)
 
 

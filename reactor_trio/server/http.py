@@ -17,9 +17,12 @@ import h11
 import orjson
 
 from reactor_trio.protocol.names import SUBPROTOCOL, TOKEN_SUBPROTOCOL
+from reactor_trio.server.web import HEADERS as WEB_HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from reactor_trio.server.web import WebFile
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -78,17 +81,22 @@ class Response:
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: Headers = ()
+    """Further ones, or others than `encode` would write; each name once."""
 
     def encode(self, *, with_body: bool = True) -> bytes:
         """The bytes on the wire; `with_body=False` for HEAD."""
+        # A 304 has no content, and a length or a type would be taken for those of the stored answer.
+        of_the_body = {"Content-Type": self.content_type, "Content-Length": str(len(self.body))}
+        headers = {
+            **({} if self.status == 304 else of_the_body),
+            "Connection": "close, Upgrade" if self.status == 426 else "close",
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            **dict(self.headers),
+        }
         lines = [
             f"HTTP/1.1 {self.status} {http.HTTPStatus(self.status).phrase}",
-            f"Content-Type: {self.content_type}",
-            f"Content-Length: {len(self.body)}",
-            "Connection: close, Upgrade" if self.status == 426 else "Connection: close",
-            "Cache-Control: no-store",
-            "X-Content-Type-Options: nosniff",
-            *(f"{name}: {value}" for name, value in self.headers),
+            *(f"{name}: {value}" for name, value in headers.items()),
         ]
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
         return head + self.body if with_body else head
@@ -165,15 +173,6 @@ Status = Literal["loading", "ready", "draining", "failed"]
 
 
 @attrs.frozen
-class Site:
-    """What there is to see once the model is loaded."""
-
-    schema: bytes
-    page: Callable[[str], Response]
-    """The page at `/`, given the authority (host and port) by which the client came."""
-
-
-@attrs.frozen
 class State:
     """The server at the moment of a request."""
 
@@ -184,7 +183,10 @@ class State:
     """Clients in line for a session."""
     is_full: bool = False
     """Whether all sessions are taken, and the line is full too."""
-    site: Site | None = None
+    schema: bytes | None = None
+    """The OpenAPI document, once the model is loaded."""
+    web: Mapping[str, WebFile] = attrs.field(factory=dict, repr=False)
+    """The files for browsers, by path (`server.web`); they are there whatever the status is."""
     metrics: Callable[[str], tuple[bytes, str]] | None = None
     """Body and content type of `/metrics`, given the Accept header; None: there is no such page."""
 
@@ -201,7 +203,7 @@ def is_guarded(request: Request) -> bool:
 
 def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade:
     """Decide what a request gets whose client may come in."""
-    route = _ROUTES.get(request.path)
+    route = _ROUTES.get(request.path) or (_web_file if request.path in state.web else None)
     if route is None:
         return plain(404, "not found")
     if request.method not in _METHODS:
@@ -209,16 +211,20 @@ def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade
     return route(request, policy, state)
 
 
-def _page(request: Request, policy: Policy, state: State) -> Response:
-    if state.site is None:
-        return unavailable(f"{state.model} is {state.status}")
-    return state.site.page(next(iter(request.all("host")), "") or "localhost")
+def _web_file(request: Request, policy: Policy, state: State) -> Response:
+    file = state.web[request.path]
+    headers = (*WEB_HEADERS, ("ETag", file.etag))
+    # RFC 9110, 13.1.2: compared weakly.
+    known = {tag.removeprefix("W/") for tag in request.items("if-none-match")}
+    if "*" in known or file.etag in known:
+        return Response(304, headers=headers)
+    return Response(200, file.body, file.content_type, headers)
 
 
 def _schema(request: Request, policy: Policy, state: State) -> Response:
-    if state.site is None:
+    if state.schema is None:
         return unavailable(f"{state.model} is {state.status}")
-    return Response(200, state.site.schema, "application/json")
+    return Response(200, state.schema, "application/json")
 
 
 def _health(request: Request, policy: Policy, state: State) -> Response:
@@ -264,7 +270,6 @@ def _websocket(request: Request, policy: Policy, state: State) -> Response | Upg
 _METHODS = ("GET", "HEAD")
 _GUARDED = ("/ws", "/schema", "/metrics")
 _ROUTES: dict[str, Callable[[Request, Policy, State], Response | Upgrade]] = {
-    "/": _page,
     "/ws": _websocket,
     "/schema": _schema,
     "/health": _health,

@@ -92,6 +92,10 @@ class Metrics:
         self._events: defaultdict[str, _Event] = defaultdict(_Event)
         self._waited = Histogram()
         self._first_frame = Histogram()
+        self._encode: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._send: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._display: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._picture = Histogram()
         self._unknown = 0
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -108,8 +112,12 @@ class Metrics:
         for event in contract.declarations.events:
             self._events[event]
         for track in contract.tracks:
-            if track.direction == "out":
-                self._past.frames[track.name]
+            if track.direction == "in":
+                self._past.inputs[track.name]
+                continue
+            self._past.frames[track.name]
+            for histograms in (self._encode, self._send, self._display):
+                histograms[track.name]
 
     def session_started(self, session: Observed) -> None:
         self._live.add(session)
@@ -140,6 +148,18 @@ class Metrics:
     def first_frame(self, seconds: float) -> None:
         self._first_frame.observe(seconds)
 
+    def encoded(self, track: str, seconds: float) -> None:
+        self._encode[track].observe(seconds)
+
+    def written(self, track: str, seconds: float) -> None:
+        self._send[track].observe(seconds)
+
+    def displayed(self, track: str, seconds: float) -> None:
+        self._display[track].observe(seconds)
+
+    def pictured(self, seconds: float) -> None:
+        self._picture.observe(seconds)
+
     # ---- the loop (compute/watchdog.py)
 
     def stalled(self, seconds: float) -> None:
@@ -156,7 +176,6 @@ class Metrics:
         counts.add(self._past)
         for numbers in live:
             counts.add(numbers.counts)
-        frames = counts.frames.items()
 
         yield _gauge(
             "sessions",
@@ -177,8 +196,23 @@ class Metrics:
         )
         yield _histogram(
             "first_frame_seconds",
-            "Time from a handler's end until the first frame emitted after it was taken.",
+            "Time from a handler's end until the first frame after it was emitted.",
             self._first_frame,
+        )
+        yield _histograms("encode_seconds", "Time that encoding a frame took.", self._encode, "track")
+        yield _histograms(
+            "send_seconds", "Time from a frame's encoding until it was written.", self._send, "track"
+        )
+        yield _histograms(
+            "display_seconds",
+            "Time from writing a frame until the client said that it is shown.",
+            self._display,
+            "track",
+        )
+        yield _histogram(
+            "command_to_picture_seconds",
+            "Time from a command's arrival until the client said that its first frame is shown.",
+            self._picture,
         )
         yield _gauge(
             "queue_depth",
@@ -196,21 +230,7 @@ class Metrics:
             value=sum(numbers.bytes_waiting for numbers in live),
         )
         yield _count("messages_sent", "Text messages sent to clients.", counts.messages_sent)
-        yield _counter(
-            "frames_sent", "Frames sent to clients.", "track", {track: each.sent for track, each in frames}
-        )
-        yield _counter(
-            "frames_replaced",
-            "Frames replaced by a newer one before they could be sent.",
-            "track",
-            {track: each.replaced for track, each in frames},
-        )
-        yield _counter(
-            "frames_dropped",
-            "Frames refused by emit(drop=True), or flushed.",
-            "track",
-            {track: each.dropped for track, each in frames},
-        )
+        yield from _frame_counters(counts)
         yield _count("upload_bytes", "Bytes of uploads that were accepted.", counts.upload_bytes)
         yield _count("bad_messages", "Messages of clients that could not be read.", counts.bad_messages)
         yield _histogram(
@@ -227,6 +247,28 @@ class Metrics:
                 family.add_metric((event, outcome), count)
         family.add_metric((UNKNOWN, "unknown"), self._unknown)
         return family
+
+
+_FRAMES: Final = {
+    "frames_sent": ("Frames sent to clients.", "sent"),
+    "frames_replaced": ("Frames replaced by a newer one before they could be sent.", "replaced"),
+    "frames_dropped": ("Frames refused by emit(drop=True), or flushed.", "dropped"),
+    "frames_unwanted": ("Frames that the client asked not to be sent.", "unwanted"),
+    "silence_samples": ("Samples of silence for want of anything to play.", "silence"),
+}
+"""Of each output track: the counter's text, and the field of `FrameCounts`."""
+_INPUTS: Final = {
+    "input_frames": ("Frames received from clients.", "received"),
+    "input_frames_dropped": ("Frames of clients that newer ones replaced before they were read.", "dropped"),
+}
+
+
+def _frame_counters(counts: Counts) -> Iterator[Metric]:
+    outputs, inputs = counts.frames.items(), counts.inputs.items()
+    for name, (text, field) in _FRAMES.items():
+        yield _counter(name, text, "track", {track: getattr(each, field) for track, each in outputs})
+    for name, (text, field) in _INPUTS.items():
+        yield _counter(name, text, "track", {track: getattr(each, field) for track, each in inputs})
 
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

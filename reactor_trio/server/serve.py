@@ -25,7 +25,6 @@ from reactor_trio.server.http import (
     HeadParser,
     Request,
     Response,
-    Site,
     State,
     Status,
     Upgrade,
@@ -34,9 +33,9 @@ from reactor_trio.server.http import (
 )
 from reactor_trio.server.line import Waiting
 from reactor_trio.server.listeners import authority_of, open_listeners, peer_of
-from reactor_trio.server.page import index_page
 from reactor_trio.server.streams import PatientStream
 from reactor_trio.server.tls import TLSStream
+from reactor_trio.server.web import web_files
 from reactor_trio.server.websocket import accept_websocket
 from reactor_trio.session.limits import Limits
 
@@ -113,7 +112,8 @@ class Server:
         """The host's, by which `/health` tells whether the device is stuck."""
         self._status: Status = "loading"
         self._host: ServedHost | None = None
-        self._site: Site | None = None
+        self._schema: bytes | None = None
+        self._web = web_files()
         # Connections that were let in, or wait for it, from their handshake on.
         self._admission = Admission(max_sessions=settings.max_sessions, max_waiting=settings.max_waiting)
         if metrics is not None:
@@ -151,7 +151,8 @@ class Server:
             sessions=admission.sessions,
             waiting=admission.waiting,
             is_full=is_full,
-            site=self._site,
+            schema=self._schema,
+            web=self._web,
             metrics=metrics,
         )
 
@@ -217,12 +218,8 @@ class Server:
 
     def _show(self, host: ServedHost) -> None:
         contract = host.contract
-        welcome, needs_token = contract.welcome(), self._authenticate is not None
-        schema = orjson.dumps(openapi(contract, version=_version()))
+        self._schema = orjson.dumps(openapi(contract, version=_version()))
         self._host, self.name = host, contract.name
-        self._site = Site(
-            schema, partial(index_page, welcome, needs_token=needs_token, is_secure=self.is_secure)
-        )
         self._status = "ready"
         self.ready.set()
 

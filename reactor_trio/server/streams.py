@@ -13,32 +13,56 @@ if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
 
 SLICE_BYTES = 64 * 1024
-"""The most that one write may hold, so that progress is seen at least this often."""
+"""The most that one write may hold that waits for the peer, so that progress is seen at least this often."""
+AT_ONCE_BYTES = 256 * 1024
+"""The most that is handed to the kernel before other tasks run."""
 
 
-def slices(buffers: Iterable[Buffer], size: int = SLICE_BYTES) -> Iterator[Buffer]:
-    """Cut the concatenation of the buffers into slices of `size` bytes; only the last may be shorter.
+def gathered(buffers: Iterable[Buffer], size: int) -> Iterator[list[Buffer]]:
+    """Cut the concatenation of the buffers into pieces of `size` bytes; only the last may be shorter.
 
-    Small buffers are joined; what lies whole inside a large one is not copied.
+    Each piece is a list of parts, and no byte is copied.
     """
     parts: list[Buffer] = []
     room = size
     for buffer in buffers:
+        if len(buffer) < room:
+            if buffer:
+                parts.append(buffer)
+                room -= len(buffer)
+            continue
         view = memoryview(buffer)
         while len(view) >= room:
             parts.append(view[:room])
             view = view[room:]
-            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            yield parts
             parts, room = [], size
         if view:
             parts.append(view)
             room -= len(view)
     if parts:
+        yield parts
+
+
+def slices(buffers: Iterable[Buffer], size: int = SLICE_BYTES) -> Iterator[Buffer]:
+    """The same pieces, each in one: what lies whole inside one buffer is not copied."""
+    for parts in gathered(buffers, size):
         yield parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _behind(parts: list[Buffer], count: int) -> list[Buffer]:
+    """What is left of the parts behind their first `count` bytes."""
+    for index, part in enumerate(parts):
+        if count < len(part):
+            return [memoryview(part)[count:], *parts[index + 1 :]]
+        count -= len(part)
+    return []
 
 
 class PatientStream(trio.abc.HalfCloseableStream):
     """Wraps a stream: writes in slices, each of which the peer must accept within `send_timeout` seconds.
+
+    What the kernel takes without waiting goes to it directly, and needs neither slices nor deadlines.
 
     So a peer that takes 64 KiB in that time keeps its connection however long the whole write takes. One
     that does not is cut off: the stream is closed by force and `stalled` is set.
@@ -99,17 +123,31 @@ class PatientStream(trio.abc.HalfCloseableStream):
         """Write the buffers one after the other in as few writes as they need; otherwise as `send_all`."""
         if self._torn:
             raise trio.BrokenResourceError("an earlier write was cut short")
-        wrote = False
         if self._rest:
             buffers, self._rest = (self._rest, *buffers), b""
-        for data in slices(buffers):
-            await self._send_slice(data)
-            wrote = True
+        wrote = False
+        for parts in gathered(buffers, AT_ONCE_BYTES):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._torn = wrote = True
+            if rest := self._write_at_once(parts):
+                for data in slices(rest):
+                    await self._send_slice(data)
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        self._torn = False
         if not wrote:
             await trio.lowlevel.checkpoint()
 
+    def _write_at_once(self, parts: list[Buffer]) -> list[Buffer]:
+        """Write what the kernel takes now; returns the rest. What is wrong shows when that is written."""
+        if self._fd is None or not self._is_open:
+            return parts
+        try:
+            return _behind(parts, os.writev(self._fd, parts))
+        except OSError:  # it would block, the peer is gone, or there are too many parts
+            return parts
+
     async def _send_slice(self, data: Buffer) -> None:
-        self._torn = True
         with trio.move_on_after(self._send_timeout) as deadline:
             await self._stream.send_all(data)
         # After a deadline that passed while the last byte went out, the slice is whole all the same.
@@ -117,7 +155,6 @@ class PatientStream(trio.abc.HalfCloseableStream):
             self.stalled = True
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError(f"the peer accepted nothing for {self._send_timeout:g} s")
-        self._torn = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""

@@ -362,9 +362,16 @@ class WebSocketTransport:
     async def _write(self, buffers: Iterable[bytes | bytearray]) -> None:
         # Pongs and the answer to a close go out under the same lock. It is first come, first
         # served, so frames leave in the order in which the engine was told of them.
+        lock = self._connection._stream_lock
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            async with self._connection._stream_lock:
+            try:
+                lock.acquire_nowait()  # `acquire` would be a task switch
+            except trio.WouldBlock:
+                await lock.acquire()
+            try:
                 await self._stream.send_buffers(buffers)
+            finally:
+                lock.release()
             return
         # The reader may be about to read why: a close frame that came before the reset.
         if not self._stream.stalled:

@@ -6,9 +6,10 @@
     run       the model's own task
     send      waits for the outbox; writes in batches, and pings
 
-Beside the four there are only their helpers in time: the pacer and one encoder for each video track, and
-commands that wait for an upload. Services outlive what they serve: receive and send end last, after run
-and dispatch have ended and the client has been told why. Then comes `@disconnected`.
+Beside the four there are only their helpers in time: the pacer, one encoder for each video track, one
+decoder for each input track, and commands that wait for an upload. Services outlive what they serve: receive
+and send end last, after run and dispatch have ended and the client has been told why. Then comes
+`@disconnected`.
 """
 
 from __future__ import annotations
@@ -22,16 +23,23 @@ import trio
 from structlog.contextvars import bound_contextvars
 
 from reactor_trio.authoring.connected import Connected
+from reactor_trio.authoring.pipeline import ReactorPipeline
+from reactor_trio.contract.inputs import bound_inputs
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol import control, names
 from reactor_trio.session import endings
 from reactor_trio.session.coalescing import open_coalescing_channel
 from reactor_trio.session.dispatch import Dispatcher, encode_message
-from reactor_trio.session.failures import contained
+from reactor_trio.session.failures import contained, is_client_gone
+from reactor_trio.session.inputs import SessionInputs
 from reactor_trio.session.intake import Intake
+from reactor_trio.session.latency import LatencyTracker
 from reactor_trio.session.observer import Counts, SessionState, SessionStatistics
 from reactor_trio.session.outbox import Outbox
 from reactor_trio.session.pacing import OutputStream
+from reactor_trio.session.pipeline import Pipeline
+from reactor_trio.session.track_control import TrackControl
+from reactor_trio.session.turns import Turns
 from reactor_trio.session.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -68,8 +76,12 @@ class Session:
         self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(session_id=client.id)
         self._observer = host.observer
         self._counts = Counts()
+        self._latency = LatencyTracker(self._observer)
         self._outbox = Outbox(
-            max_messages=limits.max_queued_messages, max_bytes=limits.max_queued_bytes, counts=self._counts
+            max_messages=limits.max_queued_messages,
+            max_bytes=limits.max_queued_bytes,
+            counts=self._counts,
+            on_written=self._latency.written,
         )
         inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
             limits.max_queued_events + limits.max_uploads, max_defer=limits.max_defer
@@ -78,17 +90,25 @@ class Session:
         self._uploads = Uploads(limits, host.executor)
         self.model = copy.copy(host.prototype)
         self.model._reactor_port = self
-        self._tracks = [
-            track.name for track in host.contract.tracks if track.direction == "out" and track.kind == "video"
-        ]
         self.output = OutputStream(
-            self._tracks,
+            [track for track in host.contract.tracks if track.direction == "out"],
             self._outbox,
             host.executor,
             fps=self.model.fps,
             buffer_size=self.model.buffer_size,
             counts=self._counts,
+            latency=self._latency,
+            media=host.media,
+            session_id=self.id,
         )
+        self.inputs = SessionInputs(
+            bound_inputs(type(self.model)),
+            host.contract.tracks,
+            host.executor,
+            max_bytes=limits.max_input_bytes,
+            counts=self._counts,
+        )
+        turns = Turns(self._inbox) if isinstance(self.model, ReactorPipeline) else None
         self._dispatcher = Dispatcher(
             self.model,
             self.client,
@@ -99,7 +119,15 @@ class Session:
             self._log,
             self._end,
             self._observer,
+            self._latency,
+            turns,
         )
+        self._pipeline: Pipeline | None = None
+        if turns is not None:
+            assert isinstance(self.model, ReactorPipeline)
+            self._pipeline = Pipeline(
+                self.model, host.contract.outputs, turns, host.executor, limits.hook_timeout, self._log
+            )
         # Cancelled by `_end`: the model's work is over.
         self._work_scope = trio.CancelScope()
         self._closing = False
@@ -136,12 +164,14 @@ class Session:
             with self._work_scope:
                 async with trio.open_nursery() as work:
                     # It outlives `work`, but starts nothing there once the session is ending.
-                    services.start_soon(self._receive, work, name=f"{self.id}/receive")  # noqa: ASYNC111
+                    services.start_soon(  # noqa: ASYNC111
+                        self._receive, work, services, name=f"{self.id}/receive"
+                    )
                     services.start_soon(self._send, name=f"{self.id}/send")
-                    if self._tracks:
+                    if self.output.video or self.output.audio:
                         services.start_soon(self.output.pace, name=f"{self.id}/pacer")
-                    for track in self._tracks:
-                        services.start_soon(self.output.encode, track, name=f"{self.id}/encode {track}")
+                    for name, track in self.output.video.items():
+                        services.start_soon(track.encode, name=f"{self.id}/encode {name}")
                     work.start_soon(self._run_model, name=f"{self.id}/run")
                     # A task started before this checkpoint has its first step before one started after
                     # it: what `run` does before its first await is done before `@connected`.
@@ -168,11 +198,13 @@ class Session:
             self.ending = ending
             self.connected.clear()
             self._uploads.stop()
+            # Before the model is cancelled: a read that waits tells it why.
+            self.inputs.close()
             self._work_scope.cancel(reason=ending.reason)
 
     # ---- the tasks
 
-    async def _receive(self, nursery: trio.Nursery) -> None:
+    async def _receive(self, nursery: trio.Nursery, services: trio.Nursery) -> None:
         with self._inbox:
             intake = Intake(
                 self.model.__declarations__,
@@ -187,7 +219,13 @@ class Session:
                 self._observer,
                 self._counts,
                 self._log,
+                TrackControl(self._host.contract.tracks, self.output, self._latency),
+                self.inputs,
             )
+            for track, decoder in self.inputs.decoders.items():
+                services.start_soon(
+                    decoder.run, intake.accepted, intake.refused, name=f"{self.id}/decode {track}"
+                )
             try:
                 await intake.take(self._early)
                 while True:
@@ -204,15 +242,17 @@ class Session:
 
     async def _run_model(self) -> None:
         with contained(self._run_failed):
-            await self.model.run()
+            await (self.model.run() if self._pipeline is None else self._pipeline.run())
             self._end(endings.FINISHED)
 
     def _run_failed(self, failure: BaseException) -> None:
+        if self.ending is not None and is_client_gone(failure):
+            return
         log, hook = self._log, self.model.__declarations__.connected
         is_early = hook is not None and self.ending is None and not self.connected.is_set()
         if is_early and isinstance(failure, AttributeError) and failure.obj is self.model:
             log = log.bind(hint="run() starts before @connected: await self.connected.wait() first")
-        log.error("run() failed", exc_info=failure)
+        log.error("run() failed" if self._pipeline is None else "inference() failed", exc_info=failure)
         self._end(endings.RUN_FAILED)
 
     async def _send(self) -> None:
@@ -303,17 +343,7 @@ class Session:
         if self.ending is not None:
             await trio.lowlevel.checkpoint()
             return False
-        # Of the handlers before this call, the first one: it is this frame that shows its effect first.
-        handled_at, self._dispatcher.handled_at = self._dispatcher.handled_at, None
-        taken = False
-        try:
-            taken = await self.output.emit(output, drop=drop, compute_time=compute_time)
-        finally:
-            if handled_at is not None and taken:
-                self._observer.first_frame(trio.current_time() - handled_at)
-            elif handled_at is not None:
-                self._dispatcher.handled_at = handled_at
-        return taken
+        return await self.output.emit(output, drop=drop, compute_time=compute_time)
 
     # ---- what the server sees
 
@@ -339,7 +369,7 @@ class Session:
         return {
             "protocol": names.PROTOCOL_VERSION,
             "session_id": self.id,
-            **self._host.contract.welcome(),
+            **self._host.contract.welcome(self._host.media.video_codecs),
             "limits": {
                 "max_message_bytes": limits.max_message_bytes,
                 "max_upload_bytes": limits.max_upload_bytes,

@@ -14,7 +14,7 @@ from reactor_trio.errors import CommandError
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
-from reactor_trio.session.failures import OURS, contained, unwrap
+from reactor_trio.session.failures import OURS, contained, is_client_gone, unwrap
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from reactor_trio.contract.events import HookSpec
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.coalescing import CoalescingReceiveChannel
+    from reactor_trio.session.latency import LatencyTracker
     from reactor_trio.session.observer import Handled, Observer
     from reactor_trio.session.outbox import Outbox
+    from reactor_trio.session.turns import Turns
 
 STEP = 0.005
 """Seconds that handlers which never wait may take together before the loop gets its turn."""
@@ -57,6 +59,8 @@ class Dispatcher:
         log: FilteringBoundLogger,
         end: Callable[[Ending], None],
         observer: Observer,
+        latency: LatencyTracker,
+        turns: Turns | None = None,
     ) -> None:
         self._model = model
         self._client = client
@@ -67,10 +71,11 @@ class Dispatcher:
         self._log = log
         self._end = end
         self._observer = observer
+        self._latency = latency
+        self.turns = turns
+        """Of a `ReactorPipeline`: handlers run between the steps of its generator."""
         # Half the price of `trio.current_time`, and asked twice for each command.
         self._now = trio.lowlevel.current_clock().current_time
-        self.handled_at: float | None = None
-        """When the first handler since the last frame ended well; `Session.emit` resets it."""
         self.entered = False
         """Whether `@connected` was entered, so that `@disconnected` is due."""
 
@@ -78,8 +83,10 @@ class Dispatcher:
         """`@connected`, then everything in the inbox. Runs until it is cancelled."""
         with self._inbox:
             await trio.lowlevel.checkpoint_if_cancelled()  # `run` may have failed in its first step
-            self.entered = True
+            self._latency.handlers_run_here()
             with contained(self._connect_failed):
+                self._model._reactor_begin()
+                self.entered = True
                 await self.hook(type(self._model).__declarations__.connected)
                 self._connected.set()
             if self._connected.is_set():
@@ -90,7 +97,8 @@ class Dispatcher:
         self._inbox.close()
 
     def _connect_failed(self, failure: BaseException) -> None:
-        self._log.error("@connected failed", exc_info=failure)
+        if not is_client_gone(failure):
+            self._log.error("@connected failed", exc_info=failure)
         self._end(CONNECT_FAILED)
 
     async def hook(self, hook: HookSpec | None, uploaded_file: UploadedFile | None = None) -> None:
@@ -102,18 +110,29 @@ class Dispatcher:
             await result
 
     async def _serve(self) -> None:
+        turns = self.turns
         while True:
             work = await self._inbox.receive()
-            # Take on without a checkpoint what waits behind it: a task switch a command is what would cost.
-            deadline = trio.current_time() + STEP
-            while True:
-                await self._run(work)
-                if trio.current_time() > deadline:
-                    break
-                try:
-                    work = self._inbox.receive_nowait()
-                except (trio.WouldBlock, trio.EndOfChannel):  # ended: the client left in this very step
-                    break
+            if turns is None:
+                await self._run_waiting(work)
+                continue
+            await turns.begin_handling()
+            try:
+                await self._run_waiting(work)
+            finally:
+                turns.end_handling()
+
+    async def _run_waiting(self, work: Work) -> None:
+        # Take on without a checkpoint what waits behind it: a task switch a command is what would cost.
+        deadline = trio.current_time() + STEP
+        while True:
+            await self._run(work)
+            if trio.current_time() > deadline:
+                break
+            try:
+                work = self._inbox.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):  # ended: the client left in this very step
+                break
 
     async def _run(self, work: Work) -> None:
         match work:
@@ -144,7 +163,7 @@ class Dispatcher:
             result = command.spec.call(self._model, command.payload, self._client)
             if result is not None and inspect.isawaitable(result):
                 return Begun(command, result, began)
-            return self._answer(command, result, began)
+            return self._answer(command, result, began, self._latency.handled)
         except OURS as failure:
             return self._failure(command, failure, began)
         except BaseExceptionGroup as group:
@@ -165,14 +184,21 @@ class Dispatcher:
         return await self._rest(command, spec.call(self._model, command.payload, self._client), began)
 
     async def _rest(self, command: Command, awaitable: Any, began: float) -> str | None:
+        self._latency.running(command.id, command.arrived, began)
         try:
-            return self._answer(command, await awaitable, began)
+            return self._answer(command, await awaitable, began, self._latency.ran)
         except OURS as failure:
             return self._failure(command, failure, began)
         except BaseExceptionGroup as group:
             return self._group_failure(command, group, began)
 
-    def _answer(self, command: Command, result: object, began: float) -> str | None:
+    def _answer(
+        self,
+        command: Command,
+        result: object,
+        began: float,
+        tell: Callable[[Id | None, float, float, float], None],
+    ) -> str | None:
         reply = command.spec.check_result(result)
         if reply is not None:
             answer: str | None = encode_message(reply, command.id)
@@ -180,8 +206,7 @@ class Dispatcher:
             answer = None if command.id is None else control.ack(command.id)
         now = self._now()
         self._observer.handled(command.spec.name, "ok", began - command.arrived, now - began)
-        if self.handled_at is None:
-            self.handled_at = now
+        tell(command.id, command.arrived, began, now)
         return answer
 
     def _group_failure(self, command: Command, group: BaseExceptionGroup[BaseException], began: float) -> str:
@@ -191,10 +216,12 @@ class Dispatcher:
         return self._failure(command, failures, began)
 
     def _failure(self, command: Command, failure: BaseException, began: float) -> str:
+        self._latency.failed()
         name, failure = command.spec.name, unwrap(failure)
         outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
         self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
         if isinstance(failure, CommandError):
             return control.error(failure.code, failure.message, event=name, reply_to=command.id)
-        self._log.error("handler failed", command=name, exc_info=failure)
+        if not is_client_gone(failure):
+            self._log.error("handler failed", command=name, exc_info=failure)
         return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)

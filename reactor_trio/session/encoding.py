@@ -1,21 +1,40 @@
 """How one client takes one video track: which codec, how often, how large. One encoder a track and session.
 
-Everything here runs on the loop; the work itself is done by the executor, in the encode lane.
+Everything here runs on the loop; the work itself is done by the executor: JPEG in the encode lane, which all
+sessions share, H.264 in a lane of its own, since a stream cannot be encoded by two threads at a time and must
+not wait for anybody's pictures.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import trio
 
-from reactor_trio.compute.executor import ENCODE, Executor
+from reactor_trio.compute.executor import ENCODE, Executor, encoder_lane
+from reactor_trio.contract.faults import listed, shown
+from reactor_trio.errors import FieldError, InvalidPayload
+from reactor_trio.media.h264 import H264Config, H264Encoder
 from reactor_trio.media.jpeg import encode_jpeg
+from reactor_trio.media.scale import downscale, fitted
+from reactor_trio.protocol import names
+from reactor_trio.session.thinning import Thinning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
+
+    from reactor_trio.session.media_settings import MediaSettings, VideoCodec
+
+KEY_FRAME_INTERVAL = 0.5
+"""Seconds between the key frames that a client gets by asking; each costs ten other frames."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that closing an encoder may wait for the thread that is at it."""
+MIN_FPS, MAX_FPS = 1.0, 240.0
+"""What H.264's bit rate is counted by, however rarely the model emits."""
 
 
 @attrs.frozen
@@ -23,7 +42,7 @@ class Encoded:
     """One frame as it goes on the wire."""
 
     codec: str
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes | memoryview = attrs.field(repr=False)
     width: int
     """Pixels, after scaling."""
     height: int
@@ -31,22 +50,146 @@ class Encoded:
     """Further fields of the header, such as `key`."""
 
 
-class VideoEncoder:
-    """The encoder of one track for one client."""
+@attrs.frozen
+class VideoChoices:
+    """What one client has asked for of one video track; the defaults are the server's."""
 
-    def __init__(self, track: str, executor: Executor) -> None:
+    codec: VideoCodec
+    max_fps: float | None = None
+    """Frames a second."""
+    max_width: int | None = None
+    """Pixels."""
+    paused: bool = False
+
+
+class VideoEncoder:
+    """The encoder of one track for one client, of the session of this id.
+
+    `rate()` is how many frames a second the model shows now.
+    """
+
+    def __init__(
+        self, track: str, executor: Executor, media: MediaSettings, rate: Callable[[], float], session_id: str
+    ) -> None:
         self.track = track
+        self._lane = encoder_lane(f"{session_id}/{track}")
         self._executor = executor
+        self._media = media
+        self._rate = rate
+        self._default = VideoChoices(media.video_codec)
+        self._choices = self._default
+        self._thinning = Thinning(None)
+        self._h264 = H264Encoder()
+        # The rate that the stream was begun with.
+        self._fps = 0.0
+        # Whether the next frame of H.264 has to be a key frame, and whether the client would like one.
+        self._must_key = False
+        self._wants_key = False
+        self._last_key = -math.inf
+
+    # ---- what the client asks for
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the client wants no frames at all for now."""
+        return self._choices.paused
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether each frame builds on the one before, so that none may be replaced once it is encoded."""
+        return self._choices.codec == "h264"
+
+    def configure(self, changes: Mapping[str, Any]) -> None:
+        """Change some of the choices, from the next frame on; None takes one back to its default.
+
+        `changes` has fields of `VideoChoices`, each in range (protocol/control.py). Raises `InvalidPayload`
+        for a codec that is not offered, and changes nothing then.
+        """
+        codec = changes.get("codec")
+        if codec is not None and codec not in self._media.video_codecs:
+            offered = listed(list(self._media.video_codecs))
+            fault = FieldError("codec", f"must be one of {offered}, not {shown(codec)}")
+            raise InvalidPayload([fault], event=names.CONFIGURE_TRACK)
+        values = {
+            name: getattr(self._default, name) if value is None else value for name, value in changes.items()
+        }
+        before, self._choices = self._choices, attrs.evolve(self._choices, **values)
+        if self._choices.max_fps != before.max_fps:
+            self._thinning = Thinning(self._choices.max_fps)
+        if before.paused and not self._choices.paused:
+            self._must_key = True
+
+    def request_key_frame(self) -> None:
+        """The client cannot decode on. It is given a key frame next, but not more than two a second."""
+        self._wants_key = True
+
+    # ---- what the session does with its frames
 
     def takes(self, pts: float) -> bool:
-        """Whether the client wants the frame of this time, in seconds; asked once for each, in order."""
-        return True
+        """Whether the client wants the frame of this time, in seconds; asked once for each, in order.
+
+        While it is paused it takes all: the newest is what it will be shown first.
+        """
+        return self._choices.paused or self._thinning.takes(pts)
 
     async def encode(self, pixels: np.ndarray[Any, Any]) -> Encoded:
-        """Encode a frame (H, W, 3), uint8, RGB. If cancelled, waits for the thread that is at it."""
-        payload = await self._executor.run(ENCODE, encode_jpeg, pixels)
+        """Encode a frame (H, W, 3), uint8, RGB, C-contiguous. One call at a time.
+
+        If cancelled, waits for the thread that is at it.
+        """
+        choices = self._choices
+        if choices.codec == "h264":
+            return await self._encode_h264(pixels, choices)
+        if self._h264.is_open:  # its memory; the client may never come back to it
+            await self._executor.run(self._lane, self._h264.close)
         height, width, _ = pixels.shape
-        return Encoded("jpeg", payload, width, height)
+        width, height = fitted(width, height, choices.max_width)
+        if choices.codec == "jpeg":
+            quality = self._media.jpeg_quality
+            payload = await self._executor.run(ENCODE, _jpeg, pixels, width, height, quality)
+            return Encoded("jpeg", payload, width, height)
+        if pixels.shape[:2] != (height, width):
+            pixels = await self._executor.run(ENCODE, downscale, pixels, width, height)
+        else:
+            await trio.lowlevel.checkpoint()
+        return Encoded("raw", pixels.data.cast("B"), width, height)
+
+    async def _encode_h264(self, pixels: np.ndarray[Any, Any], choices: VideoChoices) -> Encoded:
+        height, width, _ = pixels.shape
+        width, height = fitted(width, height, choices.max_width, even=True)
+        fps = self._stream_fps(choices)
+        config = H264Config(width, height, fps, self._media.bit_rate(width, height, fps))
+        key = self._must_key or self._may_have_key()
+        self._must_key = False
+        packet = await self._executor.run(self._lane, self._h264.encode, pixels, config, key=key)
+        if packet.key:
+            self._last_key, self._wants_key = trio.current_time(), False
+        return Encoded("h264", packet.payload, width, height, {"key": True} if packet.key else {})
+
+    def _stream_fps(self, choices: VideoChoices) -> float:
+        """The rate to count the bits by. A new one is a new stream, so small changes are let be."""
+        fps = max(MIN_FPS, min(self._rate(), choices.max_fps or MAX_FPS, MAX_FPS))
+        if not self._fps / 2 <= fps <= self._fps * 1.1:
+            self._fps = fps
+        return self._fps
+
+    def _may_have_key(self) -> bool:
+        return self._wants_key and trio.current_time() - self._last_key >= KEY_FRAME_INTERVAL
 
     def lost(self) -> None:
         """A frame that was encoded will not be sent: the next one must not build on it."""
+        self._must_key = True
+
+    async def aclose(self) -> None:
+        """Give the encoder's memory back, when `encode` will not be called any more.
+
+        If cancelled, it does so all the same: it waits for the thread that is at it, for at most 5 s.
+        """
+        if not self._h264.is_open:
+            return
+        with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self._executor.run(self._lane, self._h264.close)
+
+
+def _jpeg(pixels: np.ndarray[Any, Any], width: int, height: int, quality: int) -> bytes:
+    return encode_jpeg(downscale(pixels, width, height), quality)

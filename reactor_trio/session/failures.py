@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from reactor_trio.errors import BufferClosed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -28,6 +30,13 @@ def contained(on_failure: Callable[[BaseException], None]) -> Iterator[None]:
             on_failure(unwrap(failures))
         if rest is not None:
             raise rest from None
+
+
+def is_client_gone(failure: BaseException) -> bool:
+    """Whether it says no more than that there is no client left to read from."""
+    if isinstance(failure, BaseExceptionGroup):
+        return all(map(is_client_gone, failure.exceptions))
+    return isinstance(failure, BufferClosed)
 
 
 def unwrap(failure: BaseException) -> BaseException:

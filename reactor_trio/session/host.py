@@ -16,6 +16,7 @@ from reactor_trio.contract.lifecycle import wrong_setting
 from reactor_trio.errors import BadModelSetting
 from reactor_trio.session.connection import Session
 from reactor_trio.session.limits import Limits
+from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.session.observer import NoObserver, Observer
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ModelHost:
     executor: Executor
     session_id: Callable[[], str]
     observer: Observer = attrs.field(factory=NoObserver)
+    media: MediaSettings = attrs.field(factory=MediaSettings)
 
     @classmethod
     async def load(
@@ -57,6 +59,7 @@ class ModelHost:
         executor: Executor | None = None,
         session_id: Callable[[], str] = random_session_id,
         observer: Observer | None = None,
+        media: MediaSettings | None = None,
     ) -> ModelHost:
         """Make the prototype and `load` it: in a worker thread if it is a plain `def`.
 
@@ -88,6 +91,7 @@ class ModelHost:
             executor=executor,
             session_id=session_id,
             observer=observer,
+            media=media or MediaSettings(),
         )
 
     def session(

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from reactor_trio.protocol.uploads import Upload
     from reactor_trio.session.coalescing import CoalescingSendChannel
     from reactor_trio.session.dispatch import Dispatcher
+    from reactor_trio.session.inputs import SessionInputs
     from reactor_trio.session.limits import Limits
     from reactor_trio.session.observer import Counts, NotHandled, Observer
     from reactor_trio.session.outbox import Outbox
+    from reactor_trio.session.track_control import TrackControl
     from reactor_trio.session.transport import Transport
     from reactor_trio.session.uploads import Uploads
 
@@ -76,6 +78,8 @@ class Intake:
         observer: Observer,
         counts: Counts,
         log: FilteringBoundLogger,
+        tracks: TrackControl,
+        inputs: SessionInputs,
     ) -> None:
         self._events = declarations.events
         self._wants_files = declarations.file_uploaded is not None
@@ -83,6 +87,7 @@ class Intake:
         self._rates = Rates(limits)
         self._inbox = inbox
         self._dispatcher = dispatcher
+        self._turns = dispatcher.turns
         self._outbox = outbox
         self._transport = transport
         self._uploads = uploads
@@ -91,6 +96,8 @@ class Intake:
         self._observer = observer
         self._counts = counts
         self._log = log
+        self._tracks = tracks
+        self._inputs = inputs
         self._now = trio.lowlevel.current_clock().current_time
         # When the messages in hand were read from the transport.
         self._arrived = 0.0
@@ -116,13 +123,23 @@ class Intake:
                 else:
                     await self._settle()
                     await self._rates.received(len(message))
-                    await self._binary(message)
+                    if not await self._binary(message):
+                        continue  # a frame that is yet to be decoded, and may turn out to be broken
             except ProtocolError as error:
                 self._refuse(error)
             else:
-                self._bad_messages = 0
+                self.accepted()
         await self._settle()
         await self._rates.pause()
+
+    def accepted(self) -> None:
+        """A message could be read: those that cannot be are counted anew."""
+        self._bad_messages = 0
+
+    async def refused(self, error: ProtocolError) -> None:
+        """The same for one that has turned out to be broken after it was taken: the client is told."""
+        self._refuse(error)
+        await self._settle()
 
     def _refuse(self, error: ProtocolError) -> None:
         self._answer(control.error_of(error))
@@ -222,10 +239,13 @@ class Intake:
         # The dispatcher waits for work, so nothing is ahead of this command: running its handler in this
         # very step spares two task switches, which cost more than all the rest (PERFORMANCE: 100 clients).
         plain = not spec.is_async and not spec.in_thread
-        return plain and self._inbox.receiver_waits and now < self._step_ends
+        idle = plain and self._inbox.receiver_waits and now < self._step_ends
+        return idle and (self._turns is None or not self._turns.stepping)
 
     def _run_now(self, command: Command, now: float) -> None:
         answer = self._dispatcher.run_now(command, now)
+        if self._turns is not None:
+            self._turns.handled()
         if isinstance(answer, Begun):
             self._inbox.send_nowait(answer)
         elif answer is not None:
@@ -266,17 +286,26 @@ class Intake:
                 self._complete_upload(upload)
             case control.UploadAbort(upload_id):
                 self._abort_upload(upload_id, message)
+            case control.ConfigureTrack() | control.RequestKeyFrame() | control.FrameShown() as asked:
+                self._tracks.take(asked, message)
+                self._acknowledge(message)
 
-    # ---- uploads
+    def _acknowledge(self, message: ClientText) -> None:
+        if message.id is not None:
+            self._answer(control.ack(message.id))
 
-    async def _binary(self, data: bytes) -> None:
+    # ---- binary: media, and the chunks of uploads
+
+    async def _binary(self, data: bytes) -> bool:
+        """Take a frame or a chunk; returns whether it is known to be sound."""
         message = decode_binary(data)
         if isinstance(message, MediaFrame):
-            raise ProtocolError(names.BAD_MESSAGE, f"this model has no input track {message.track!r}")
+            return self._inputs.put(message)
         upload = await self._uploads.chunk(message)
         if upload is not None:
             self._counts.upload_bytes += len(message.payload)
             self._complete_upload(upload)
+        return True
 
     def _complete_upload(self, upload: Upload) -> None:
         if not upload.is_complete:
@@ -305,8 +334,7 @@ class Intake:
                 names.UPLOAD_REJECTED, "the client gave it up", upload_id=upload_id, reply_to=upload.id
             )
             self._answer(given_up)
-        if message.id is not None:
-            self._answer(control.ack(message.id))
+        self._acknowledge(message)
 
     # ---- commands that wait for an upload (DESIGN, section 3.4)
 

@@ -35,6 +35,8 @@ class Limits:
     """Commands, and as many at once after a pause; more are answered `overloaded`. 0: no limit."""
     max_bytes_per_second: int = attrs.field(default=0, validator=ge(0))
     """Bytes of uploads and media; more are read later. 0: no limit; else at least `max_message_bytes`."""
+    max_input_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=ge(1024))
+    """Decoded frames of one input track that wait to be read; then the oldest is dropped."""
     max_queued_messages: int = attrs.field(default=256, validator=ge(1))
     """Messages that may wait for the client; then `send` waits."""
     max_queued_bytes: int = attrs.field(default=8 * 1024 * 1024, validator=ge(1))

@@ -32,6 +32,33 @@ class FrameCounts:
     """Replaced by a newer one before they could be sent: the encoder or the client was behind."""
     dropped: int = 0
     """Refused by `emit(drop=True)`, or thrown away by `flush`."""
+    unwanted: int = 0
+    """Left out because the client asked for fewer frames, or has paused the track."""
+    silence: int = 0
+    """Samples of silence that an audio track was filled with, for want of anything to play."""
+
+    def add(self, other: FrameCounts) -> None:
+        """Add another session's."""
+        self.sent += other.sent
+        self.replaced += other.replaced
+        self.dropped += other.dropped
+        self.unwanted += other.unwanted
+        self.silence += other.silence
+
+
+@attrs.define(eq=False)
+class InputCounts:
+    """Frames of one track from the client, since the session began."""
+
+    received: int = 0
+    """Taken from the client, to be decoded and read."""
+    dropped: int = 0
+    """Of these, those that newer ones pushed out before they were decoded, or before the model has read them."""
+
+    def add(self, other: InputCounts) -> None:
+        """Add another session's."""
+        self.received += other.received
+        self.dropped += other.dropped
 
 
 @attrs.define(eq=False)
@@ -45,18 +72,19 @@ class Counts:
     upload_bytes: int = 0
     """Bytes of uploads that were accepted."""
     frames: defaultdict[str, FrameCounts] = attrs.field(factory=lambda: defaultdict(FrameCounts))
-    """By track."""
+    """By output track."""
+    inputs: defaultdict[str, InputCounts] = attrs.field(factory=lambda: defaultdict(InputCounts))
+    """By input track."""
 
     def add(self, other: Counts) -> None:
         """Add another session's."""
         self.messages_sent += other.messages_sent
         self.bad_messages += other.bad_messages
         self.upload_bytes += other.upload_bytes
-        for track, theirs in other.frames.items():
-            ours = self.frames[track]
-            ours.sent += theirs.sent
-            ours.replaced += theirs.replaced
-            ours.dropped += theirs.dropped
+        for track, frames in other.frames.items():
+            self.frames[track].add(frames)
+        for track, inputs in other.inputs.items():
+            self.inputs[track].add(inputs)
 
 
 @attrs.frozen
@@ -104,7 +132,19 @@ class Observer(Protocol):
         """A command got no handler. `event` is the client's word if the outcome is `unknown`."""
 
     def first_frame(self, seconds: float) -> None:
-        """The first frame emitted after a handler has been taken, so long after the handler ended."""
+        """The first frame after a handler was emitted, so long after the handler ended."""
+
+    def encoded(self, track: str, seconds: float) -> None:
+        """A frame took so long to encode."""
+
+    def written(self, track: str, seconds: float) -> None:
+        """A frame has been written to the transport, so long after it was encoded."""
+
+    def displayed(self, track: str, seconds: float) -> None:
+        """A client says that a frame is on its screen, so long after it was written."""
+
+    def pictured(self, seconds: float) -> None:
+        """The same of the first frame that reflects a command, so long after the command arrived."""
 
 
 class NoObserver:
@@ -118,3 +158,7 @@ class NoObserver:
     def handled(self, event: str, outcome: Handled, waited: float, seconds: float) -> None: ...
     def not_handled(self, event: str, outcome: NotHandled) -> None: ...
     def first_frame(self, seconds: float) -> None: ...
+    def encoded(self, track: str, seconds: float) -> None: ...
+    def written(self, track: str, seconds: float) -> None: ...
+    def displayed(self, track: str, seconds: float) -> None: ...
+    def pictured(self, seconds: float) -> None: ...

@@ -1,13 +1,34 @@
-"""What waits for the client: messages in their order, and behind them the newest frame of each track."""
+"""What waits for the client: messages in their order, some audio, and a frame of each video track."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from reactor_trio.session.observer import Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.session.latency import Applied
+
+MAX_AUDIO_BLOCKS = 25
+"""Blocks of a track that may wait: half a second. What is older than that is of no use to a listener."""
+
+
+@attrs.define(eq=False)
+class OutFrame:
+    """One encoded frame, or block of audio, on its way out."""
+
+    track: str
+    seq: int
+    data: bytes = attrs.field(repr=False)
+    """The binary message."""
+    applied: tuple[Applied, ...] = ()
+    """The commands that it is the first to reflect: if it is lost, a later one takes them over."""
 
 
 @attrs.frozen
@@ -20,26 +41,41 @@ class OutboxStatistics:
     """Tracks of which a frame waits."""
     senders_waiting: int
     frames_replaced: int
-    """Frames that a newer one of their track has replaced here, since the outbox was made."""
+    """Frames that a newer one of their track has pushed out here, since the outbox was made."""
+
+
+def _ignore(track: str, seq: int) -> None:
+    pass
 
 
 class Outbox:
     """Messages are kept and bounded, frames are replaced: a slow client never slows the model's picture.
 
-    Any task may put; one task takes, writes, and takes again.
+    Any task may put; one task takes, writes, and takes again. `on_written` is called with track and `seq` of
+    each frame that has been written.
     """
 
-    def __init__(self, *, max_messages: int, max_bytes: int, counts: Counts | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_messages: int,
+        max_bytes: int,
+        counts: Counts | None = None,
+        on_written: Callable[[str, int], object] = _ignore,
+    ) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._messages: deque[str] = deque()
         self._bytes = 0
         # The session's, which everything on the way out adds to.
         self._counts = Counts() if counts is None else counts
-        self._frames: dict[str, bytes] = {}
-        # What the taking task is writing now: whether anything, and frames of which tracks.
+        self._on_written = on_written
+        self._frames: dict[str, OutFrame] = {}
+        # Of all audio tracks, in the order in which they came.
+        self._audio: deque[OutFrame] = deque()
+        # What the taking task is writing now: whether anything, and which frames.
         self._is_writing = False
-        self._tracks_writing: frozenset[str] = frozenset()
+        self._frames_writing: list[OutFrame] = []
         self._frames_replaced = 0
         self._closed = False
         # Set by `put` with `last`: frames are refused from the call on, messages once it is appended.
@@ -59,7 +95,7 @@ class Outbox:
         return OutboxStatistics(
             messages=len(self._messages),
             bytes=self._bytes,
-            tracks=len(self._frames),
+            tracks=len({*self._frames, *(block.track for block in self._audio)}),
             senders_waiting=self._turn.statistics().tasks_waiting + self._turn.locked(),
             frames_replaced=self._frames_replaced,
         )
@@ -67,7 +103,7 @@ class Outbox:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits or is being written: what is sent past the outbox now overtakes nothing."""
-        waits = self._messages or self._frames or self._turn.locked()
+        waits = self._messages or self._frames or self._audio or self._turn.locked()
         return not (waits or self._is_writing or self._closed or self._has_last)
 
     def wake(self) -> None:
@@ -94,6 +130,8 @@ class Outbox:
         if last:
             self._refuses_frames = True
             self._frames.clear()
+            self._audio.clear()
+            self._progress.set()
         try:
             self.put_nowait(message)
         except trio.WouldBlock:
@@ -121,53 +159,81 @@ class Outbox:
         self._bytes += size
         self._filled.set()
 
-    def put_frame(self, track: str, frame: bytes) -> None:
-        """Leave a frame for the next write, in place of one of the same track that still waits."""
+    def put_frame(self, frame: OutFrame) -> OutFrame | None:
+        """Leave a frame for the next write; returns the one of its track that it has replaced, if any."""
         if self._closed or self._refuses_frames:
-            return
-        if track in self._frames:
-            self._frames_replaced += 1
-            self._counts.frames[track].replaced += 1
-        self._frames[track] = frame
+            return None
+        replaced = self._frames.pop(frame.track, None)
+        self._frames[frame.track] = frame
+        self._count_replaced(replaced)
         self._filled.set()
+        return replaced
+
+    def put_audio(self, block: OutFrame) -> OutFrame | None:
+        """Append a block of audio for the next write; returns the oldest, if there was one too many."""
+        if self._closed or self._refuses_frames:
+            return None
+        waiting = [each for each in self._audio if each.track == block.track]
+        oldest = waiting[0] if len(waiting) >= MAX_AUDIO_BLOCKS else None
+        if oldest is not None:
+            self._audio.remove(oldest)
+        self._audio.append(block)
+        self._count_replaced(oldest)
+        self._filled.set()
+        return oldest
+
+    def _count_replaced(self, frame: OutFrame | None) -> None:
+        if frame is not None:
+            self._frames_replaced += 1
+            self._counts.frames[frame.track].replaced += 1
 
     async def take(self) -> list[str | bytes]:
-        """Wait for something to write, and take it all: first the messages, then a frame a track.
+        """Wait for something to write, and take it all: first the messages, then audio, then a frame a track.
 
         Calling it again says that what it returned last has been written. If cancelled, nothing was taken.
         It is a checkpoint only if it waits: the write that follows is one.
         """
-        self._is_writing = False
-        self._tracks_writing = frozenset()
-        self._progress.set()
-        while not (self._messages or self._frames or self._woken):
+        self._have_written()
+        while not (self._messages or self._frames or self._audio or self._woken):
             self._filled = trio.Event()
             await self._filled.wait()
-        batch: list[str | bytes] = [*self._messages, *self._frames.values()]
+        frames = [*self._audio, *self._frames.values()]
+        batch: list[str | bytes] = [*self._messages, *[frame.data for frame in frames]]
         self._is_writing = True
-        self._tracks_writing = frozenset(self._frames)
+        self._frames_writing = frames
         self._counts.messages_sent += len(self._messages)
-        for track in self._frames:
-            self._counts.frames[track].sent += 1
+        for frame in frames:
+            self._counts.frames[frame.track].sent += 1
         self._messages.clear()
         self._frames.clear()
+        self._audio.clear()
         self._bytes = 0
         self._woken = False
         self._room.set()
         return batch
 
+    def _have_written(self) -> None:
+        self._is_writing = False
+        for frame in self._frames_writing:
+            self._on_written(frame.track, frame.seq)
+        self._frames_writing = []
+        self._progress.set()
+
     async def frame_written(self, track: str) -> None:
-        """Wait until no frame of this track is being written: the moment to encode the next one.
+        """Wait until no frame of this track waits or is being written: the moment to encode the next one.
 
         An encoder that waited for less would encode frames that are replaced before they are sent.
         """
-        while track in self._tracks_writing and not self._closed:
+        while not self._closed and self._has_frame(track):
             await self._next_progress()
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    def _has_frame(self, track: str) -> bool:
+        return track in self._frames or any(frame.track == track for frame in self._frames_writing)
+
     async def flushed(self) -> None:
         """Wait until everything has been written, or the outbox is closed."""
-        while not self._closed and (self._messages or self._frames or self._is_writing):
+        while not self._closed and (self._messages or self._frames or self._audio or self._is_writing):
             await self._next_progress()
         await trio.lowlevel.checkpoint_if_cancelled()
 
@@ -176,17 +242,31 @@ class Outbox:
             self._progress = trio.Event()
         await self._progress.wait()
 
-    def drop_frames(self) -> None:
-        """Throw away the frames that wait; the messages stay."""
-        for track in self._frames:
-            self._counts.frames[track].dropped += 1
+    def drop_frames(self) -> list[OutFrame]:
+        """Throw away the frames and the audio that wait, and return them; the messages stay."""
+        dropped = [*self._audio, *self._frames.values()]
+        for frame in dropped:
+            self._counts.frames[frame.track].dropped += 1
+        self._audio.clear()
         self._frames.clear()
+        self._progress.set()
+        return dropped
+
+    def withdraw(self, track: str) -> list[OutFrame]:
+        """Take back what waits of one track, and return it: its client wants none of it for now."""
+        withdrawn = [frame for frame in (*self._audio, *self._frames.values()) if frame.track == track]
+        self._counts.frames[track].unwanted += len(withdrawn)
+        self._audio = deque([block for block in self._audio if block.track != track])
+        self._frames.pop(track, None)
+        self._progress.set()
+        return withdrawn
 
     def close(self) -> None:
         """Nothing will be written any more: whoever waits goes on, and what is put is thrown away."""
         self._closed = True
         self._messages.clear()
         self._frames.clear()
+        self._audio.clear()
         self._bytes = 0
         self._room.set()
         self._progress.set()

@@ -1,8 +1,13 @@
-"""From `emit` to the outbox: frames wait in a short buffer, leave it at the model's rate, and are encoded.
+"""From `emit` to the outbox: what is shown waits in a short buffer and leaves it at its time.
 
-Three stages, so that neither the network nor the encoder can slow the model down: the buffer, which makes
-`emit` wait; the pacer, which opens one slot a track at each tick of Trio's clock; and an encoder a track,
-which takes the newest frame from the slot whenever the previous one has been written.
+Three stages, so that neither the network nor the encoder can slow the model down: the buffer of steps, which
+makes `emit` wait; the pacer; and behind it one slot for each video track (video_out.py) and the samples that
+are due of each audio track (audio_out.py).
+
+One clock paces everything. A step is due when the video of the one before has been shown for its period, and
+when the audio before it will have been played. So audio that lasts longer holds the video back, and audio
+alone is paced by its own length. A block of audio is cut when its last sample is due, in the order of these
+times whatever the time of waking: that is why rounding never makes a gap.
 """
 
 from __future__ import annotations
@@ -14,32 +19,29 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.compute.executor import ENCODE, Executor
-from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
-from reactor_trio.protocol.binary import MediaFrame, encode_media
+from reactor_trio.compute.from_thread import on_loop
+from reactor_trio.errors import FieldError, InvalidPayload
+from reactor_trio.protocol import names
+from reactor_trio.session.audio_out import AudioTrack
 from reactor_trio.session.encoding import VideoEncoder
+from reactor_trio.session.latency import LatencyTracker
+from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.session.observer import Counts
+from reactor_trio.session.output_steps import check_channels, convert, inspect_output, make_steps
+from reactor_trio.session.step_time import StepTime
+from reactor_trio.session.video_out import VideoTrack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
+    from collections.abc import Iterable, Mapping, Sequence
 
     from reactor_trio.authoring.tracks import Output, TrackSpec
+    from reactor_trio.compute.executor import Executor
+    from reactor_trio.session.latency import Applied
     from reactor_trio.session.outbox import Outbox
+    from reactor_trio.session.output_steps import Content, Step
 
-SMOOTHING = 0.2
-"""Weight of the newest `compute_time` in the moving average: one slow step must not halve the rate."""
-
-
-@attrs.frozen
-class _Picture:
-    """One frame of one track on its way."""
-
-    track: str
-    seq: int
-    pixels: np.ndarray[Any, Any]
-    pts: float = 0.0
+ROUNDING = 1e-6
+"""Seconds within which a step and the end of a block are at the same time: the step comes first."""
 
 
 @attrs.frozen
@@ -47,21 +49,13 @@ class OutputStatistics:
     """Numbers of one session's output."""
 
     waiting: int
-    """Frames in the buffer."""
+    """Steps in the buffer: a frame a track, or audio alone."""
     emitted: int
-    """Frames that left the buffer, on time."""
+    """Steps that left the buffer, on time."""
     dropped: int
-    """Frames that `emit(drop=True)` refused or `flush` threw away."""
+    """Steps that `emit(drop=True)` refused or `flush` threw away."""
     encoded: int
-
-
-class _Slot:
-    """The newest frame of a track, for its encoder."""
-
-    def __init__(self) -> None:
-        self.picture: _Picture | None = None
-        # Set by the pacer; the track's encoder waits for it.
-        self.filled = trio.Event()
+    """Frames of video."""
 
 
 class OutputStream:
@@ -69,32 +63,45 @@ class OutputStream:
 
     def __init__(
         self,
-        tracks: Sequence[str],
+        tracks: Iterable[TrackSpec],
         outbox: Outbox,
         executor: Executor,
         *,
         fps: float,
         buffer_size: int,
         counts: Counts | None = None,
+        latency: LatencyTracker | None = None,
+        media: MediaSettings | None = None,
+        session_id: str = "",
     ) -> None:
         self._outbox = outbox
-        self._counts = Counts() if counts is None else counts
         self._executor = executor
+        self._counts = Counts() if counts is None else counts
+        self._latency = LatencyTracker() if latency is None else latency
+        self._media_settings = MediaSettings() if media is None else media
+        self._session_id = session_id
         self._buffer_size = buffer_size
         self._fps = check_fps(fps)
-        self._slots = {track: _Slot() for track in tracks}
-        self._encoders = {track: VideoEncoder(track, executor) for track in tracks}
-        self._seq = dict.fromkeys(tracks, 0)
-        self._waiting: deque[list[_Picture]] = deque()
-        self._step_time = 0.0
-        self._started = trio.current_time()
-        self._last_tick = -math.inf
-        self._emitted = self._dropped = self._encoded = 0
-        self._encoding = 0
-        # The pacer's nap until the next frame is due; a new rate moves its deadline.
+        self._tracks = {track.name: track for track in tracks}
+        self.video: dict[str, VideoTrack] = {}
+        """By name: the session runs `encode` of each."""
+        self.audio: dict[str, AudioTrack] = {}
+        """By name."""
+        for track in self._tracks.values():
+            self._open(track)
+        self._seq = dict.fromkeys(self.video, 0)
+        self._waiting: deque[Step] = deque()
+        # What of them has pictures, and the seconds of those that have not.
+        self._frames_waiting = 0
+        self._seconds_waiting = 0.0
+        self._step_time = StepTime()
+        self._now = trio.lowlevel.current_clock().current_time
+        self._started = self._now()
+        # When the newest step was due, and the newest with a picture, and when the rate was last raised.
+        self._last_due = self._last_picture = self._plan_made = -math.inf
+        self._emitted = self._dropped = 0
+        # The pacer's sleep until something is due; cancelled by whoever changes what that is.
         self._nap: trio.CancelScope | None = None
-        # Set by `emit`; the pacer waits for it.
-        self._arrived = trio.Event()
         # Set by the pacer and by `flush`; the `emit` whose turn it is waits for it.
         self._room = trio.Event()
         # For order, not for exclusion: outputs are shown in the order of their `emit` calls.
@@ -102,194 +109,266 @@ class OutputStream:
         # Set by pacer and encoders; `played` waits for it.
         self._progress = trio.Event()
 
+    def _open(self, track: TrackSpec) -> None:
+        counts = self._counts.frames[track.name]
+        if track.rate is None:
+            encoder = VideoEncoder(
+                track.name, self._executor, self._media_settings, self._rate, self._session_id
+            )
+            self.video[track.name] = VideoTrack(
+                encoder, self._outbox, self._latency, counts, self._have_progressed
+            )
+        else:
+            self.audio[track.name] = AudioTrack(
+                track.name, track.rate, self._outbox, self._latency, counts, self._pts
+            )
+
+    # ---- what the model sees
+
     @property
     def fps(self) -> float:
         """Frames per second of the output; may be set at any time. Raises `ValueError` if it is not > 0."""
         return self._fps
 
     @fps.setter
+    @on_loop
     def fps(self, value: float) -> None:
-        self._fps = check_fps(value)
-        self._move_nap()
+        before, self._fps = self.period, check_fps(value)
+        self._replan(before)
 
     @property
     def period(self) -> float:
         """Seconds between two frames now: by `fps`, or slower if `compute_time` says so."""
-        return max(1 / self._fps, self._step_time)
+        return max(1 / self._fps, self._step_time.seconds)
+
+    def _rate(self) -> float:
+        return 1 / self.period
 
     def statistics(self) -> OutputStatistics:
         """The numbers now."""
-        return OutputStatistics(len(self._waiting), self._emitted, self._dropped, self._encoded)
+        encoded = sum(track.encoded for track in self.video.values())
+        return OutputStatistics(len(self._waiting), self._emitted, self._dropped, encoded)
 
+    @on_loop
     def flush(self) -> None:
-        """Throw away the frames that wait, in the buffer and behind it."""
-        self._dropped += len(self._waiting)
+        """Throw away the frames and the audio that wait, in the buffer and behind it."""
+        for frame in self._outbox.drop_frames():
+            self._track(frame.track).lost(frame)
+        for name in self._tracks:
+            self._track(name).clear()
         for step in self._waiting:
-            for picture in step:
-                self._count_dropped(picture.track)
+            self._throw_away(step)
         self._waiting.clear()
-        for slot in self._slots.values():
-            if slot.picture is not None:
-                self._count_dropped(slot.picture.track)
-            slot.picture = None
-        self._outbox.drop_frames()
+        self._frames_waiting, self._seconds_waiting = 0, 0.0
+        self._wake()
         self._room.set()
-        self._progress.set()
+        self._have_progressed()
 
-    def _count_dropped(self, track: str, count: int = 1) -> None:
-        self._counts.frames[track].dropped += count
+    def _throw_away(self, step: Step) -> None:
+        self._dropped += 1
+        for picture in step.pictures:
+            self._counts.frames[picture.track].dropped += 1
+            self.video[picture.track].carry(picture.applied)
+        for sound in step.sounds:
+            self.audio[sound.track].line.count_dropped(len(sound.samples))
+            self.audio[sound.track].carry(sound.applied)
+
+    def _track(self, name: str) -> VideoTrack | AudioTrack:
+        return self.video[name] if name in self.video else self.audio[name]
+
+    # ---- what the session sees
+
+    def configure(self, track: str, changes: Mapping[str, Any]) -> None:
+        """Change what the client has chosen of one track; `changes` is as in `ConfigureTrack`.
+
+        Raises `InvalidPayload` for a codec that is not offered, and for what an audio track does not have.
+        """
+        self._track(track).configure(changes)
+
+    def request_key_frame(self, track: str) -> None:
+        """The client cannot decode on. Raises `InvalidPayload` for an audio track."""
+        if track not in self.video:
+            fault = FieldError("track", f"is audio, which has no key frames: {track!r}")
+            raise InvalidPayload([fault], event=names.REQUEST_KEY_FRAME)
+        self.video[track].encoder.request_key_frame()
 
     async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
         """See `ReactorModel.emit`."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        layouts = self._inspect(output)
-        count = next(iter(layouts.values())).count if layouts else 0
-        self._measure(compute_time, count)
-        if drop and (self._turn.locked() or not self._fits(count)):
-            self._number({track: [] for track in layouts}, skip=count)
-            self._dropped += count
-            for track in layouts:
-                self._count_dropped(track, count)
+        content = inspect_output(output, self._tracks)
+        check_channels(content, {name: track.line for name, track in self.audio.items()})
+        self._measure(compute_time, content.frames)
+        if not content.steps:
             await trio.lowlevel.cancel_shielded_checkpoint()
-            return False
-        frames = {track: await self._rgb(output, track, layout) for track, layout in layouts.items()}
+            return True
+        if drop and not self._has_room(content):
+            return await self._refuse(content)
+        # Before anything is waited for: what is handled from now on, this output does not reflect.
+        applied = self._latency.take(self._now())
+        taken = False
+        try:
+            taken = await self._insert(output, content, applied, drop=drop)
+        finally:
+            if not taken:
+                self._latency.give_back(applied)
+        return taken
+
+    async def _insert(
+        self, output: Output, content: Content, applied: tuple[Applied, ...], *, drop: bool
+    ) -> bool:
+        values = await convert(output, content, self._executor)
+        if self._has_room(content):
+            self._append(self._steps(content, values, applied))
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return True
+        if drop:
+            return await self._refuse(content)
         async with self._turn:
-            while not self._fits(count):
+            while not self._fits(content):
                 self._room = trio.Event()
                 await self._room.wait()
-            self._waiting.extend(self._number(frames))
-        self._arrived.set()
+            self._append(self._steps(content, values, applied))
         return True
 
-    def _inspect(self, output: Output) -> Mapping[str, VideoLayout]:
-        """Layout of each track that has a value; raises `ValueError` for what cannot be shown."""
-        layouts: dict[str, VideoLayout] = {}
-        for track in type(output).__tracks__:
-            value = getattr(output, track.name)
-            if value is None:
-                continue
-            if track.name not in self._slots:
-                raise ValueError(_unknown_track(track))
-            layouts[track.name] = inspect_video(value, track=track.name)
-        if len({layout.count for layout in layouts.values()}) > 1:
-            counts = ", ".join(f"{track}: {layout.count}" for track, layout in layouts.items())
-            raise ValueError(f"the tracks of one output must have equally many frames, not {counts}")
-        return layouts
+    def _steps(
+        self, content: Content, values: Mapping[str, Sequence[Any]], applied: tuple[Applied, ...]
+    ) -> list[Step]:
+        shares = self._latency.share(applied, self._tracks, {*content.video, *content.audio})
+        return make_steps(content, values, shares, self._seq)
 
-    async def _rgb(self, output: Output, track: str, layout: VideoLayout) -> Sequence[np.ndarray[Any, Any]]:
-        value = getattr(output, track)
-        if layout.immediate:
-            return rgb_frames(value, layout)
-        return await self._executor.run(ENCODE, rgb_frames, value, layout)
+    async def _refuse(self, content: Content) -> bool:
+        for track in content.video:
+            self._seq[track] += content.frames  # a gap
+            self._counts.frames[track].dropped += content.frames
+        for track, layout in content.audio.items():
+            self.audio[track].line.count_dropped(layout.samples)
+        self._dropped += content.steps
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return False
 
-    def _number(self, frames: Mapping[str, Sequence[Any]], skip: int = 0) -> list[list[_Picture]]:
-        """Give the frames their numbers; `skip` counts frames that will never be seen, and leave a gap."""
-        steps: list[list[_Picture]] = [[] for _ in next(iter(frames.values()), ())]
-        for track, pixels in frames.items():
-            for step, picture in zip(steps, pixels, strict=True):
-                step.append(_Picture(track, self._seq[track], picture))
-                self._seq[track] += 1
-            self._seq[track] += skip
-        return steps
+    def _has_room(self, content: Content) -> bool:
+        return not self._turn.locked() and self._fits(content)
 
-    def _fits(self, count: int) -> bool:
-        # A batch may be larger than the buffer: it is let in when the buffer is empty.
-        return len(self._waiting) + count <= max(self._buffer_size, count)
+    def _fits(self, content: Content) -> bool:
+        """Whether it fits into the buffer: in frames, or in as much time as these take, for audio alone."""
+        size = content.frames or content.seconds / self.period
+        waiting = self._frames_waiting + self._seconds_waiting / self.period
+        # What is larger than the buffer, such as a batch, is let in when the buffer is empty.
+        return waiting + size <= max(self._buffer_size, size) + ROUNDING
 
-    def _measure(self, compute_time: float | None, count: int) -> None:
-        if compute_time is None or not count:
-            return
-        if not (math.isfinite(compute_time) and compute_time >= 0):
-            raise ValueError(f"compute_time must be a number of seconds >= 0, not {compute_time!r}")
-        step_time = compute_time / count
-        if self._step_time:
-            step_time = self._step_time + SMOOTHING * (step_time - self._step_time)
-        self._step_time = step_time
-        self._move_nap()
+    def _append(self, steps: Sequence[Step]) -> None:
+        now = self._now()
+        for step in steps:
+            step.arrived = now
+        self._count_waiting(steps, 1)
+        was_empty = not self._waiting
+        self._waiting.extend(steps)
+        if was_empty:
+            self._wake()
+
+    def _count_waiting(self, steps: Iterable[Step], sign: int) -> None:
+        for step in steps:
+            if step.pictures:
+                self._frames_waiting += sign
+            else:
+                self._seconds_waiting += sign * step.seconds
+
+    def _measure(self, compute_time: float | None, frames: int) -> None:
+        if compute_time is not None:
+            before = self.period
+            self._step_time.add(compute_time, frames)
+            self._replan(before)
+
+    def _replan(self, period_before: float) -> None:
+        if self.period < period_before:
+            # What would have been due by the new rate is due now, not in a burst.
+            self._plan_made = self._now()
+        self._wake()
+
+    # ---- the pacer
 
     async def pace(self) -> None:
-        """The pacer task: open the slots once a period. Runs until it is cancelled."""
+        """The pacer task: steps and blocks of audio, each at its time. Runs until it is cancelled."""
         while True:
-            await self._next_arrival()
-            await self._sleep_until_due()
-            if self._waiting:
-                self._tick(self._waiting.popleft())
+            due, track = self._next()
+            if due > self._now():
+                with trio.CancelScope(deadline=due) as self._nap:
+                    await trio.sleep_forever()
+                self._nap = None
+            elif track is None:
+                self._show(due)
+            else:
+                track.send_block(self._now() - due)
+                self._have_progressed()
 
-    async def _next_arrival(self) -> None:
-        while not self._waiting:
-            self._arrived = trio.Event()
-            await self._arrived.wait()
-
-    async def _sleep_until_due(self) -> None:
-        now, due = trio.current_time(), self._last_tick + self.period
-        if due <= now:  # the model was late: count from now, never in a burst
-            self._last_tick = now
-            return
-        with trio.move_on_at(due) as self._nap:
-            await trio.sleep_forever()
-        # By the plan, not by the time of waking, or the rate would drift; unless the rate was changed.
-        self._last_tick = due if self._nap.deadline == due else trio.current_time()
-        self._nap = None
-
-    def _move_nap(self) -> None:
+    def _wake(self) -> None:
+        """Have the pacer wake at another time, without a task switch if that is later."""
         if self._nap is not None:
-            self._nap.deadline = self._last_tick + self.period
+            self._nap.deadline = self._next()[0]
 
-    def _tick(self, step: list[_Picture]) -> None:
+    def _next(self) -> tuple[float, AudioTrack | None]:
+        """When something is due, and of which track the block is; None if it is a step."""
+        due = self._step_due()
+        track = min(self.audio.values(), key=_next_block_at, default=None)
+        if track is None or due <= track.line.next_block_at + ROUNDING:
+            return due, None
+        return track.line.next_block_at, track
+
+    def _step_due(self) -> float:
+        if not self._waiting:
+            return math.inf
+        step = self._waiting[0]
+        due = max(self._last_due, self._plan_made, step.arrived)
+        if step.pictures:
+            # Also behind the audio of steps that had no picture.
+            audio = [track.line.free_at for track in self.audio.values()]
+            due = max(due, self._last_picture + self.period, *audio)
+        else:
+            due = max(due, *[self.audio[sound.track].line.free_at for sound in step.sounds])
+        # By the plan, not by the time of waking, or the rate would drift; but never in a burst.
+        now = self._now()
+        return now if now - due > self.period else due
+
+    def _show(self, due: float) -> None:
+        step = self._waiting.popleft()
+        self._count_waiting([step], -1)
+        if not self._waiting:
+            self._seconds_waiting = 0.0  # free of what rounding has left
         self._emitted += 1
-        pts = trio.current_time() - self._started
-        for picture in step:
-            slot = self._slots[picture.track]
-            self._counts.frames[picture.track].replaced += slot.picture is not None
-            slot.picture = attrs.evolve(picture, pts=pts)
-            slot.filled.set()
+        self._last_due = due
+        if step.pictures:
+            self._last_picture = due
+        pts = self._pts(due)
+        for picture in step.pictures:
+            picture.pts = pts
+            self.video[picture.track].show(picture)
+        for sound in step.sounds:
+            self.audio[sound.track].play(sound, due)
         self._room.set()
-        self._progress.set()
+        self._have_progressed()
 
-    async def encode(self, track: str) -> None:
-        """The encoder task of a track: always the newest frame. Runs until it is cancelled."""
-        slot = self._slots[track]
-        while True:
-            while slot.picture is None:
-                slot.filled = trio.Event()
-                await slot.filled.wait()
-            await self._outbox.frame_written(track)
-            if slot.picture is not None:  # it may have been flushed meanwhile
-                picture, slot.picture = slot.picture, None
-                await self._encode(picture)
+    def _pts(self, time: float) -> float:
+        return round(time - self._started, 6)
 
-    async def _encode(self, picture: _Picture) -> None:
-        self._encoding += 1
-        try:
-            encoded = await self._encoders[picture.track].encode(picture.pixels)
-        finally:
-            self._encoding -= 1
-        frame = MediaFrame(
-            picture.track,
-            picture.seq,
-            picture.pts,
-            encoded.codec,
-            encoded.payload,
-            width=encoded.width,
-            height=encoded.height,
-            extra=encoded.extra,
-        )
-        self._outbox.put_frame(picture.track, encode_media(frame))
-        self._encoded += 1
-        self._progress.set()
+    # ---- the end
 
     async def played(self) -> None:
         """Wait until all that was emitted has been handed to the outbox or replaced on the way there."""
-        while self._waiting or self._encoding or any(slot.picture for slot in self._slots.values()):
+        while not self._is_played():
             self._progress = trio.Event()
             await self._progress.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    def _is_played(self) -> bool:
+        silent = all(track.line.waiting == 0 for track in self.audio.values())
+        return silent and not self._waiting and all(track.is_idle for track in self.video.values())
 
-def _unknown_track(track: TrackSpec) -> str:
-    if track.kind == "video":
-        return f"track {track.name!r} was not announced: declare its Output beside the model"
-    return f"track {track.name!r} is {track.kind}: so far only video can be emitted"
+    def _have_progressed(self) -> None:
+        self._progress.set()
+
+
+def _next_block_at(track: AudioTrack) -> float:
+    return track.line.next_block_at
 
 
 def check_fps(fps: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -10,7 +12,9 @@ import trio
 from reactor_trio.compute.executor import DEVICES, RunningCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+
+    from reactor_trio.compute.worker import Worker
 
 T = TypeVar("T")
 
@@ -59,22 +63,56 @@ class DeviceCost:
         if not lane.startswith(DEVICES):
             await trio.lowlevel.checkpoint()
             return fn(*args, **kwargs)
+        name = getattr(fn, "__qualname__", None) or repr(fn)
         asked = trio.current_time()
-        async with self._lanes.setdefault(lane, trio.Lock()):
-            seconds = self.cost(*args, **kwargs)
-            self.busy[lane] = self.busy.get(lane, 0.0) + seconds
-            name = getattr(fn, "__qualname__", None) or repr(fn)
-            self._running[lane] = RunningCall(lane, name, asked, trio.current_time())
-            try:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(seconds)
-                return fn(*args, **kwargs)
-            finally:
-                del self._running[lane]
+        async with self._lane(lane):
+            return await self._work(
+                lane, name, asked, self.cost(*args, **kwargs), partial(fn, *args, **kwargs)
+            )
+
+    @asynccontextmanager
+    async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
+        """A worker without a thread. Each call is one item, whatever `items` says; the last one is free."""
+        yield _DeviceWorker(self, lane, name)
+
+    def _lane(self, lane: str) -> trio.Lock:
+        return self._lanes.setdefault(lane, trio.Lock())
+
+    async def _work(self, lane: str, name: str, asked: float, seconds: float, call: Callable[[], T]) -> T:
+        self.busy[lane] = self.busy.get(lane, 0.0) + seconds
+        self._running[lane] = RunningCall(lane, name, asked, trio.current_time())
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(seconds)
+            return call()
+        finally:
+            del self._running[lane]
 
     def running(self) -> tuple[RunningCall, ...]:
         """The calls that a device works on now, oldest first; see `Executor.running`."""
         return tuple(sorted(self._running.values(), key=lambda call: call.asked))
+
+
+class _DeviceWorker:
+    """The worker of a `DeviceCost`."""
+
+    def __init__(self, device: DeviceCost, lane: str, name: str) -> None:
+        self._device = device
+        self._lane = lane
+        self._name = name
+
+    async def run(self, fn: Callable[..., T], /, *args: Any) -> T:
+        device, asked = self._device, trio.current_time()
+        async with device._lane(self._lane):
+            seconds = _check("cost", device.fixed + device.per_item)
+            return await device._work(self._lane, self._name, asked, seconds, partial(fn, *args))
+
+    async def finish(self, fn: Callable[[], object], /) -> None:
+        try:
+            async with self._device._lane(self._lane):
+                pass
+        finally:
+            fn()
 
 
 def _check(name: str, seconds: float) -> float:

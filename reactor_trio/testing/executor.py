@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from reactor_trio.compute.executor import RunningCall
+    from reactor_trio.compute.worker import Worker
 
 T = TypeVar("T")
 
@@ -25,6 +27,25 @@ class InlineExecutor:
         await trio.lowlevel.checkpoint()
         return fn(*args, **kwargs)
 
+    @asynccontextmanager
+    async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
+        """A worker without a thread: its calls are like `run`, but for the last one, which never waits."""
+        yield _InlineWorker(self, lane)
+
     def running(self) -> tuple[RunningCall, ...]:
         """Nothing ever runs in a thread here."""
         return ()
+
+
+class _InlineWorker:
+    """What was the thread's own is that of the loop, and of all sessions: `torch.inference_mode`, for one."""
+
+    def __init__(self, executor: InlineExecutor, lane: str) -> None:
+        self._executor = executor
+        self._lane = lane
+
+    async def run(self, fn: Callable[..., T], /, *args: Any) -> T:
+        return await self._executor.run(self._lane, fn, *args)
+
+    async def finish(self, fn: Callable[[], object], /) -> None:
+        fn()

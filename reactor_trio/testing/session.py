@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reactor_trio.session.connection import Session
     from reactor_trio.session.endings import Ending
     from reactor_trio.session.limits import Limits
+    from reactor_trio.session.media_settings import MediaSettings
 
 
 # Connections of each host so far: each draws its own jitter, the same in every run.
@@ -61,6 +62,7 @@ async def load_host(
     name: str | None = None,
     limits: Limits | None = None,
     executor: Executor | None = None,
+    media: MediaSettings | None = None,
 ) -> ModelHost:
     """Load a model once, for several sessions of it: give the host to `open_session` for the class.
 
@@ -73,6 +75,7 @@ async def load_host(
         limits=limits,
         executor=executor or InlineExecutor(),
         session_id=_counting_ids("session"),
+        media=media,
     )
 
 
@@ -88,6 +91,7 @@ async def open_session(
     *,
     limits: Limits | None = None,
     executor: Executor | None = None,
+    media: MediaSettings | None = None,
     network: Network | None = None,
     **client_options: Any,
 ) -> AsyncIterator[SessionClient]:
@@ -98,11 +102,11 @@ async def open_session(
     pytest-trio's `autojump_clock` set it up, a minute takes no time. Blocking work runs inline and at once
     unless an `executor` is given, such as `DeviceCost(0.080)`. `network` is what lies between client and
     server; without one everything arrives at once. `model` may be a `ModelHost` (see `load_host`), so that
-    several sessions share it; `limits` and `executor` are then the host's.
+    several sessions share it; `limits`, `executor` and `media` are then the host's.
 
     Leaving closes the client and waits for the session's `@disconnected`. Raises what `load` raises.
     """
-    host = await _host(model, config, limits, executor)
+    host = await _host(model, config, limits, executor, media)
     number = next(_connections.setdefault(host, itertools.count(1)))
     ours, theirs = memory_transport_pair(
         send_timeout=host.limits.send_timeout, network=network, name=f"connection {number}"
@@ -138,6 +142,7 @@ async def open_sessions(
     *,
     limits: Limits | None = None,
     executor: Executor | None = None,
+    media: MediaSettings | None = None,
     network: Network | Sequence[Network | None] | None = None,
     **client_options: Any,
 ) -> AsyncIterator[tuple[SessionClient, ...]]:
@@ -149,7 +154,7 @@ async def open_sessions(
     networks = [network] * count if network is None or isinstance(network, Network) else list(network)
     if len(networks) != count:
         raise ValueError(f"{count} clients need {count} networks, not {len(networks)}")
-    host = await _host(model, config, limits, executor)
+    host = await _host(model, config, limits, executor, media)
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(open_session(host, network=each, **client_options))
@@ -163,10 +168,11 @@ async def _host(
     config: dict[str, Any] | None,
     limits: Limits | None,
     executor: Executor | None,
+    media: MediaSettings | None,
 ) -> ModelHost:
     if isinstance(model, ModelHost):
         return model
-    return await load_host(model, config, limits=limits, executor=executor)
+    return await load_host(model, config, limits=limits, executor=executor, media=media)
 
 
 def _record(server_end: MemoryTransport) -> Transcript:

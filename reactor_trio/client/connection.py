@@ -1,0 +1,120 @@
+"""The three tasks that keep a client's connection; the same nursery as a session has, from the other side.
+
+    | task  | waits for                                       | owns                         |
+    |-------|-------------------------------------------------|------------------------------|
+    | read  | the transport, always; never for a reader of it | the answers and both inboxes |
+    | write | the outbox                                      | the transport's writing side |
+    | watch | silence of the server                           | -                            |
+
+Callers only put into the outbox and take from the inboxes, so a caller that is cancelled never cuts a
+message in half.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from reactor_trio.client.outbox import Outbox
+from reactor_trio.errors import TransportClosed, TransportStalled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.session.transport import Transport
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds for writing what waits and for the closing handshake, the same as a server's `close_timeout`."""
+HEARTBEAT = 20.0
+"""Seconds of silence after which the server is pinged, and then is lost: the same as a server's own."""
+
+
+class Connection:
+    """A transport with its tasks: `take` is given each message, `end` the reason when nothing more comes."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        take: Callable[[str | bytes], None],
+        end: Callable[[TransportClosed], None],
+    ) -> None:
+        self.outbox = Outbox()
+        """What is to be written."""
+        self._transport = transport
+        self._take = take
+        self._end = end
+        # What is said in the closing handshake.
+        self._last_words = (1000, "")
+        # What this side knows of the end better than the transport does.
+        self._cause: TransportClosed | None = None
+        # Shielded, so that a cancelled caller can still close politely; `cancel` ends it.
+        self._service = trio.CancelScope(shield=True)
+        # Set by the read task when nothing more comes, by the write task when it has closed; `aclose` waits.
+        self._read_ended = trio.Event()
+        self._write_ended = trio.Event()
+
+    async def run(self) -> None:
+        """The three tasks, until the connection has ended or `cancel` was called."""
+        with self._service:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, name="client/read")
+                nursery.start_soon(self._write, name="client/write")
+                nursery.start_soon(self._watch, name="client/watch")
+
+    def cancel(self) -> None:
+        """End the tasks; after `aclose`."""
+        self._service.cancel(reason="the client was left")
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """See `Client.aclose`."""
+        if not self.outbox.is_closed:
+            self._last_words = (code, reason)
+            self.outbox.close(TransportClosed(code, reason or "closed by this client"))
+        try:
+            with trio.move_on_after(CLOSE_TIMEOUT):
+                await self._write_ended.wait()
+                await self._read_ended.wait()
+        finally:
+            if not (self._write_ended.is_set() and self._read_ended.is_set()):
+                with trio.move_on_after(1, shield=True):
+                    await self._transport.abort()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                for message in await self._transport.receive():
+                    self._take(message)
+        except TransportClosed as closed:
+            reason = self._cause or closed
+            self.outbox.fail(reason)
+            self._end(reason)
+            self._read_ended.set()
+
+    async def _write(self) -> None:
+        try:
+            while (batch := await self.outbox.take()) is not None:
+                if batch.messages:
+                    await self._transport.send(batch.messages)
+                if batch.ping:
+                    await self._transport.ping()
+            await self._transport.aclose(*self._last_words)
+        except TransportClosed as closed:
+            # What the peer said before it left is still to be read, so the end is left to the read task.
+            self._cause = closed if isinstance(closed, TransportStalled) else None
+            self.outbox.fail(closed)
+        finally:
+            self._write_ended.set()
+
+    async def _watch(self) -> None:
+        while not self._read_ended.is_set():
+            heard = self._transport.last_received
+            await trio.sleep_until(heard + HEARTBEAT)
+            if self._transport.last_received > heard:
+                continue
+            self.outbox.ask_ping()
+            await trio.sleep(HEARTBEAT)
+            if self._transport.last_received == heard:
+                self._cause = TransportClosed(1006, f"not a byte from the server for {2 * HEARTBEAT:g} s")
+                await self._transport.abort()
+                return

@@ -1,0 +1,135 @@
+"""How long it takes from a command to the picture that shows it, as the client sees it.
+
+The client measures the whole, on its own clock. The server says, beside the first frame that reflects a
+command, how long its own stages took (`Frame.timing`). What is left is the network, so the clock of one side
+is never compared with that of the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from reactor_trio.client.frames import Frame
+    from reactor_trio.protocol.text import Id
+
+SAMPLES = 256
+"""Commands that the statistics are of; and that may wait for their frame."""
+_STAGES = ("wait", "handle", "emit", "pace", "encode")
+
+
+@attrs.frozen
+class Spread:
+    """Some durations, in seconds: the median, what 95 of 100 stay within, and the newest."""
+
+    p50: float
+    p95: float
+    last: float
+
+
+@attrs.frozen
+class Latency:
+    """From a command to its picture, of the last 256 commands that were called and whose frame has come.
+
+    Each stage is None as long as there is nothing to tell. The server times one command a frame, so the
+    stages beside `total` are of those.
+    """
+
+    count: int
+    """Commands in `total`."""
+    total: Spread | None
+    """From `call` until the first frame that reflects the command was here, or `shown` was called for it."""
+    wait: Spread | None
+    """In the server, until the handler began."""
+    handle: Spread | None
+    """In the handler."""
+    emit: Spread | None
+    """From the handler's end until the model emitted its next frame."""
+    pace: Spread | None
+    """Until that frame's turn to be encoded: the frames before it, and the rate."""
+    encode: Spread | None
+    """In the encoder."""
+    network: Spread | None
+    """All the rest: the network both ways, what waits at either end to be written; decoder and screen too, if
+    `shown` was called."""
+
+
+@attrs.define(eq=False)
+class _Sample:
+    """One command whose frame has come; times in seconds of this client's clock."""
+
+    sent: float
+    track: str
+    seq: int
+    seen: float
+    shown: bool = False
+    timing: Mapping[str, float] | None = None
+
+    @property
+    def total(self) -> float:
+        return self.seen - self.sent
+
+    @property
+    def network(self) -> float:
+        return max(0.0, self.total - sum((self.timing or {}).values()))
+
+
+class LatencyRecorder:
+    """Commands that wait for their frame, and the last ones that have had it."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Id, float] = {}
+        self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
+
+    def sent(self, id_: Id, at: float) -> None:
+        """A command was called at this time; only some have a frame, so the oldest are forgotten."""
+        if len(self._waiting) >= SAMPLES:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[id_] = at
+
+    def failed(self, id_: Id) -> None:
+        """No frame will reflect it."""
+        self._waiting.pop(id_, None)
+
+    def arrived(self, frame: Frame) -> None:
+        """A frame is here."""
+        applied, timing = frame.applied, frame.timing
+        for id_ in applied:
+            sent = self._waiting.pop(id_, None)
+            if sent is not None:
+                sample = _Sample(sent, frame.track, frame.seq, frame.received_at)
+                if id_ == applied[-1] and all(stage in timing for stage in _STAGES):
+                    sample.timing = {stage: timing[stage] for stage in _STAGES}
+                self._samples.append(sample)
+
+    def shown(self, frame: Frame, at: float) -> None:
+        """The frame is on the screen; only the first time counts."""
+        if not frame.applied:
+            return
+        for sample in self._samples:
+            if not sample.shown and (sample.track, sample.seq) == (frame.track, frame.seq):
+                sample.seen, sample.shown = at, True
+
+    def statistics(self) -> Latency:
+        """The numbers now."""
+        split = [(sample, sample.timing) for sample in self._samples if sample.timing is not None]
+        return Latency(
+            count=len(self._samples),
+            total=_spread([sample.total for sample in self._samples]),
+            network=_spread([sample.network for sample, _ in split]),
+            **{stage: _spread([timing[stage] for _, timing in split]) for stage in _STAGES},
+        )
+
+
+def _spread(seconds: Sequence[float]) -> Spread | None:
+    if not seconds:
+        return None
+    in_order = sorted(seconds)
+    p50, p95 = (in_order[math.ceil(share * len(in_order)) - 1] for share in (0.5, 0.95))
+    return Spread(p50, p95, seconds[-1])

@@ -1,0 +1,118 @@
+"""Input tracks of a model's class: an annotation such as `input: Camera` binds those of `Camera`.
+
+The binding is an attribute of the class, so a subclass inherits it, and hides it by assigning to the name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from typing import TYPE_CHECKING, Any, Final
+
+from reactor_trio.authoring.inputs import BoundInput
+from reactor_trio.authoring.tracks import Input
+from reactor_trio.contract.hints import Unresolved, attribute_hint, is_class_var
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+USUAL = "input"
+"""The attribute that nobody annotates for another reason."""
+_NOTHING: Final = object()
+
+
+def bind_inputs(cls: type, base: type) -> None:
+    """Bind what the annotations of a class that was just made say, and those of its mixins.
+
+    `base` is the runtime's own, whose annotations are not looked at.
+
+    Raises `TypeError`, naming class and attribute, for one called `input` that cannot be resolved, a name
+    that is taken, an `Input` without tracks, and for two tracks of one name. Another attribute whose
+    annotation means nothing at run time is none of ours: it may have been imported for type checkers alone.
+    """
+    for owner in _own_classes(cls, base):
+        for name in inspect.get_annotations(owner):
+            input_class = _input_class(owner, name)
+            if input_class is not None:
+                _check_name(cls, owner, name)
+                _bind(cls, name, input_class)
+    _check_tracks(cls)
+
+
+def bound_inputs(cls: type) -> Mapping[str, type[Input]]:
+    """Attribute name -> its class, bases first."""
+    found: dict[str, type[Input]] = {}
+    for owner in reversed(cls.__mro__):
+        for name, value in vars(owner).items():
+            if isinstance(value, BoundInput) and inspect.getattr_static(cls, name) is value:
+                found[name] = value.input_class
+    return found
+
+
+def check_late_inputs(cls: type) -> None:
+    """Raises `TypeError` for an `Input` that could not be seen when the class was made, but can be now."""
+    for owner in cls.__mro__[:-1]:
+        for name in inspect.get_annotations(owner):
+            free = inspect.getattr_static(cls, name, _NOTHING) is _NOTHING
+            if free and _input_class(owner, name) is not None:
+                raise TypeError(
+                    f"{owner.__qualname__}.{name}: the Input class stands below the model, so it was not "
+                    f"there when the model was made; write it above"
+                )
+
+
+def _own_classes(cls: type, base: type) -> Iterator[type]:
+    """The class, and before it those of its bases that are no models: nobody has looked at them yet."""
+    for owner in reversed(cls.__mro__[:-1]):
+        if owner is cls or not (issubclass(owner, base) or issubclass(base, owner)):
+            yield owner
+
+
+def _input_class(owner: type, name: str) -> type[Input] | None:
+    """What an annotation binds, if anything."""
+    annotation = inspect.get_annotations(owner)[name]
+    if is_class_var(annotation):
+        return None
+    try:
+        hint = attribute_hint(owner, name)
+    except Unresolved as exc:
+        if name == USUAL:
+            raise TypeError(f"{owner.__qualname__}.{name}: {exc.reason}") from None
+        return None
+    if isinstance(hint, type) and issubclass(hint, Input):
+        return hint
+    if any(isinstance(each, type) and issubclass(each, Input) for each in typing.get_args(hint)):
+        raise TypeError(
+            f"{owner.__qualname__}.{name} is annotated {annotation!r}; "
+            f"input tracks are bound by the name of their class alone"
+        )
+    return None
+
+
+def _check_name(cls: type, owner: type, name: str) -> None:
+    where = f"{owner.__qualname__}.{name}"
+    if name in getattr(cls, "__reserved__", frozenset()):
+        raise TypeError(f"{where}: {name!r} is a name of the runtime's own; choose another")
+    taken: Any = inspect.getattr_static(cls, name, _NOTHING)
+    if taken is not _NOTHING and not isinstance(taken, BoundInput):
+        kind = "a method" if callable(taken) else "a value"
+        raise TypeError(f"{where} is bound to input tracks, but there is {kind} of that name too")
+
+
+def _bind(cls: type, name: str, input_class: type[Input]) -> None:
+    if not input_class.__tracks__:
+        raise TypeError(f"{cls.__qualname__}.{name}: {input_class.__qualname__} declares no track")
+    setattr(cls, name, BoundInput(name, input_class))
+
+
+def _check_tracks(cls: type) -> None:
+    owners: dict[str, tuple[str, type]] = {}
+    for attribute, input_class in bound_inputs(cls).items():
+        for track in input_class.__tracks__:
+            if track.name in owners:
+                other, other_class = owners[track.name]
+                raise TypeError(
+                    f"{cls.__qualname__}: two input tracks are named {track.name!r}: "
+                    f"{other} ({other_class.__qualname__}) and {attribute} ({input_class.__qualname__})"
+                )
+            owners[track.name] = attribute, input_class

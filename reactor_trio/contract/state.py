@@ -1,0 +1,126 @@
+"""The fields of an `InputState` as commands: `set_<field>`, one for each that is public."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from types import MappingProxyType, NoneType
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from reactor_trio.authoring.fields import MISSING, InputFieldInfo
+from reactor_trio.contract.events import EVENT_NAME, EventSpec
+from reactor_trio.contract.hints import Unresolved, attribute_hint
+from reactor_trio.contract.payloads import make_payload_class, payload_field
+from reactor_trio.contract.schema import payload_schema
+from reactor_trio.contract.structure import Structurer
+from reactor_trio.contract.types import INPUT_FIELD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from reactor_trio.authoring.client_info import ClientInfo
+
+_SPECS: Final = "__state_specs__"
+"""Attribute of a state class: the specs of its own fields, kept since what the annotations name may be out
+of sight where the model is made."""
+
+
+@attrs.frozen
+class StateEventSpec(EventSpec):
+    """`set_<field>`, whose handler is the runtime's own."""
+
+    def call(self, model: Any, payload: Any, client: ClientInfo) -> None:
+        """Set the field of the session's state."""
+        [field] = self.fields
+        setattr(model.state, field, getattr(payload, field))
+
+    def bind(self, model: Any, payload: Any, client: ClientInfo) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """See `EventSpec.bind`."""
+        return partial(self.call, model, payload, client), {}
+
+
+def state_events(cls: type) -> Mapping[str, EventSpec]:
+    """The commands for the public fields of a state class, its bases' first.
+
+    Raises `TypeError`, naming class and field, for an annotation that cannot be resolved.
+    """
+    try:
+        return read_state(cls)
+    except Unresolved as exc:
+        raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
+
+
+def read_state(cls: type) -> Mapping[str, EventSpec]:
+    """The same, but raises `Unresolved`: an annotation may name a class further down in the file.
+
+    Raises `TypeError`, naming class and field, for a type, a name or a default that a field cannot have.
+    """
+    specs: dict[str, EventSpec] = {}
+    for field in attrs.fields(cls):
+        if not field.name.startswith("_"):
+            spec = _spec(_owner(cls, field.name), field)
+            specs[spec.name] = spec
+    return MappingProxyType(specs)
+
+
+def _owner(cls: type, name: str) -> type:
+    return next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+
+
+def _spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:
+    known: dict[str, EventSpec] | None = vars(owner).get(_SPECS)
+    if known is None:
+        known = {}
+        setattr(owner, _SPECS, known)
+    if field.name not in known:
+        known[field.name] = _make_spec(owner, field)
+    return known[field.name]
+
+
+def _make_spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:
+    def refuse(reason: str) -> TypeError:
+        return TypeError(f"{owner.__qualname__}.{field.name}: {reason}")
+
+    name = f"set_{field.name}"
+    if not EVENT_NAME.fullmatch(name):
+        raise refuse(f"clients set it with the command {name!r}, and a command's name is [a-z][a-z0-9_]*")
+    info = _info(field)
+    tp = attribute_hint(owner, field.name)
+    try:
+        payload = payload_field(field.name, info, tp, refuse, None if _is_plain(field) else field.default)
+    except Unresolved as exc:
+        raise Unresolved(f"{field.name}: {exc.field}", exc.annotation, exc.cause) from exc
+    payload_class = make_payload_class(name, {field.name: payload}, owner.__module__)
+    structurer = Structurer(name, payload_class)
+    return StateEventSpec(
+        name=name,
+        description=info.description or "",
+        # A state is overwritten: the newest value is all that counts.
+        dedupe=True,
+        in_thread=False,
+        is_async=False,
+        method=f"state.{field.name}",
+        payload_class=payload_class,
+        reply=None,
+        wants_client=False,
+        has_uploads=structurer.has_uploads,
+        schema=payload_schema(payload_class, title=name),
+        fields=(field.name,),
+        structurer=structurer,
+        result_types=(NoneType,),
+    )
+
+
+def _info(field: attrs.Attribute[Any]) -> InputFieldInfo:
+    """What its `InputField` says, or its plain default."""
+    info = field.metadata.get(INPUT_FIELD)
+    if isinstance(info, InputFieldInfo):
+        return info
+    description = field.metadata.get("description")
+    return InputFieldInfo(default=field.default if _is_plain(field) else MISSING, description=description)
+
+
+def _is_plain(field: attrs.Attribute[Any]) -> bool:
+    return not isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]

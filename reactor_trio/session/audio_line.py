@@ -1,0 +1,180 @@
+"""Samples in steps of any length -> blocks of 20 ms: the line of one audio track. No I/O, no tasks.
+
+The track has a clock of its own, begun with its first samples, and a place on it is a number of samples, so
+nothing drifts. A block is cut at the end of its 20 ms, when all its samples must be there; those that are
+missing are silence, and stay silence. Samples of a step are laid behind those before them; if the step came
+so late that picture and sound would part, the silence is laid before them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from reactor_trio.media.audio import PCM
+
+if TYPE_CHECKING:
+    from reactor_trio.session.latency import Applied
+    from reactor_trio.session.observer import FrameCounts
+    from reactor_trio.session.output_steps import Sound
+
+BLOCKS_PER_SECOND = 50
+
+TOLERANCE = 0.005
+"""Seconds by which sound may be ahead of its picture. More than the rounding of any rate, or there would be
+clicks; less than the period of any video."""
+
+
+@attrs.frozen
+class AudioBlock:
+    """20 ms of a track."""
+
+    seq: int
+    at: float
+    """When its first sample is due, in seconds of the runtime's clock."""
+    channels: int
+    payload: bytes = attrs.field(repr=False)
+    """`pcm_s16le`, interleaved."""
+    metadata: bytes | None
+    """JSON."""
+    applied: tuple[Applied, ...]
+
+
+@attrs.define(eq=False)
+class _Mark:
+    """What belongs to the sample at this place."""
+
+    place: int
+    metadata: bytes | None
+    applied: tuple[Applied, ...]
+
+
+class AudioLine:
+    """What a track has to play, and its clock. At rest until samples come, and after a second without any."""
+
+    def __init__(self, rate: int, counts: FrameCounts) -> None:
+        self.rate = rate
+        """Samples a second, of each channel."""
+        self.channels: int | None = None
+        """Known from the first samples on."""
+        self.block = max(1, rate // BLOCKS_PER_SECOND)
+        """Samples of a block."""
+        self._counts = counts
+        self._seq = 0
+        # When the place 0 is due, in seconds of the runtime's clock; None at rest.
+        self._origin: float | None = None
+        # Samples that were cut off, silence included, and samples that wait.
+        self._cut = self._waiting = 0
+        self._chunks: deque[np.ndarray[Any, Any]] = deque()
+        self._marks: deque[_Mark] = deque()
+        # Samples of silence since the last that were not.
+        self._silent = 0
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait for their block."""
+        return self._waiting
+
+    @property
+    def free_at(self) -> float:
+        """When all that was laid has been played, in seconds of the runtime's clock; -inf at rest."""
+        if self._origin is None:
+            return -math.inf
+        return self._origin + (self._cut + self._waiting) / self.rate
+
+    @property
+    def next_block_at(self) -> float:
+        """When the next block is to be cut, in seconds of the runtime's clock; inf at rest."""
+        if self._origin is None:
+            return math.inf
+        return self._origin + (self._cut + self.block) / self.rate
+
+    def lay(self, sound: Sound, due: float) -> None:
+        """Lay the samples of a step that is due then, in seconds of the runtime's clock."""
+        if self._origin is None:
+            self._origin, self._cut = due, 0
+        elif due - self.free_at > TOLERANCE:
+            self._lay_silence(round((due - self.free_at) * self.rate))
+        if sound.metadata is not None or sound.applied:
+            self._marks.append(_Mark(self._cut + self._waiting, sound.metadata, sound.applied))
+        self._chunks.append(sound.samples)
+        self._waiting += len(sound.samples)
+        self._silent = 0
+
+    def _lay_silence(self, samples: int) -> None:
+        self._chunks.append(np.zeros((samples, self.channels or 1), PCM))
+        self._waiting += samples
+        self._counts.silence += samples
+
+    def cut(self) -> AudioBlock:
+        """The next block, filled up with silence; the track must not be at rest."""
+        assert self._origin is not None
+        assert self.channels is not None
+        missing = max(0, self.block - self._waiting)
+        self._counts.silence += missing
+        self._silent += missing
+        metadata, applied = self._take_marks(self._cut + self.block)
+        block = AudioBlock(
+            self._seq,
+            self._origin + self._cut / self.rate,
+            self.channels,
+            self._take_samples(self.channels),
+            metadata,
+            applied,
+        )
+        self._seq += 1
+        self._cut += self.block
+        if self._silent >= self.rate:
+            self.rest()
+        return block
+
+    def _take_samples(self, channels: int) -> bytes:
+        chunks = self._chunks
+        if chunks and len(chunks[0]) == self.block:
+            self._waiting -= self.block
+            return chunks.popleft().tobytes()
+        samples = np.zeros((self.block, channels), PCM)
+        filled = 0
+        while chunks and filled < self.block:
+            taken = chunks[0][: self.block - filled]
+            samples[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            if len(taken) == len(chunks[0]):
+                chunks.popleft()
+            else:
+                chunks[0] = chunks[0][len(taken) :]
+        self._waiting -= filled
+        return samples.tobytes()
+
+    def _take_marks(self, end: int) -> tuple[bytes | None, tuple[Applied, ...]]:
+        """The newest metadata, and all that is applied, of the samples before this place."""
+        metadata: bytes | None = None
+        applied: tuple[Applied, ...] = ()
+        while self._marks and self._marks[0].place < end:
+            mark = self._marks.popleft()
+            metadata = metadata if mark.metadata is None else mark.metadata
+            applied += mark.applied
+        return metadata, applied
+
+    def rest(self) -> None:
+        """Play nothing until samples come; none may wait."""
+        self._origin = None
+        self._silent = 0
+
+    def clear(self) -> tuple[Applied, ...]:
+        """Throw away what waits, and rest; returns what it would have been the first to reflect."""
+        self.count_dropped(self._waiting)
+        applied = tuple([each for mark in self._marks for each in mark.applied])
+        self._chunks.clear()
+        self._marks.clear()
+        self._waiting = 0
+        self.rest()
+        return applied
+
+    def count_dropped(self, samples: int) -> None:
+        """Count what was thrown away, in blocks."""
+        self._counts.dropped += -(-samples // self.block)

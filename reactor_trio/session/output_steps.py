@@ -1,0 +1,221 @@
+"""What an `emit` is given -> steps: what is shown at one moment, a frame of each video track and some audio.
+
+A batch of N frames makes N steps, and its audio is spread over them. Nothing here waits but for the threads
+that convert.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+
+from reactor_trio.compute.executor import ENCODE
+from reactor_trio.media.audio import AudioLayout, inspect_audio, pcm_samples
+from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from reactor_trio.authoring.tracks import Output, TrackSpec
+    from reactor_trio.compute.executor import Executor
+    from reactor_trio.session.audio_line import AudioLine
+    from reactor_trio.session.latency import Applied
+
+    Array = np.ndarray[Any, Any]
+
+MAX_METADATA_BYTES = 16 * 1024
+"""Encoded, for each frame."""
+
+
+@attrs.define(eq=False)
+class Picture:
+    """One frame of one video track on its way."""
+
+    track: str
+    seq: int
+    pixels: Array
+    """(H, W, 3), uint8, RGB."""
+    metadata: bytes | None
+    """JSON."""
+    applied: tuple[Applied, ...] = ()
+    pts: float = 0.0
+    """Seconds; known once it is due."""
+
+
+@attrs.define(eq=False)
+class Sound:
+    """A step's share of the audio of one track."""
+
+    track: str
+    samples: Array
+    """(samples, channels), int16, little-endian."""
+    metadata: bytes | None
+    applied: tuple[Applied, ...] = ()
+
+
+@attrs.define(eq=False)
+class Step:
+    """What is shown at one moment."""
+
+    pictures: list[Picture]
+    sounds: list[Sound]
+    seconds: float
+    """How much of the buffer it takes if it has no picture: the time that its audio lasts."""
+    arrived: float = 0.0
+    """When it came into the buffer, in seconds of the runtime's clock."""
+
+
+@attrs.frozen
+class Content:
+    """What one output holds, as far as shapes tell; only tracks with a value."""
+
+    video: Mapping[str, VideoLayout]
+    audio: Mapping[str, AudioLayout]
+    metadata: tuple[bytes | None, ...]
+    """One for each step."""
+    frames: int
+    """Frames of each video track; 0 if there is none."""
+    seconds: float
+    """Of audio, the longest."""
+
+    @property
+    def steps(self) -> int:
+        """How many moments it takes to show."""
+        return self.frames or (1 if self.seconds else 0)
+
+
+def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
+    """Say what it holds, without looking at a pixel or a sample; `tracks` are those that were announced.
+
+    Raises `ValueError` for what cannot be shown.
+    """
+    video: dict[str, VideoLayout] = {}
+    audio: dict[str, AudioLayout] = {}
+    seconds = 0.0
+    for track in type(output).__tracks__:
+        value = getattr(output, track.name)
+        if value is None:
+            continue
+        if tracks.get(track.name) != track:
+            raise ValueError(f"track {track.name!r} was not announced: declare its Output beside the model")
+        if track.rate is None:
+            video[track.name] = inspect_video(value, track=track.name)
+        else:
+            layout = audio[track.name] = inspect_audio(value, track=track.name)
+            seconds = max(seconds, layout.samples / track.rate)
+    frames = _count(video)
+    metadata = encode_metadata(output.metadata, frames)
+    return Content(video, audio, metadata, frames, seconds)
+
+
+def _count(video: Mapping[str, VideoLayout]) -> int:
+    counts = {layout.count for layout in video.values()}
+    if len(counts) > 1:
+        each = ", ".join(f"{track}: {layout.count}" for track, layout in video.items())
+        raise ValueError(f"the tracks of one output must have equally many frames, not {each}")
+    return counts.pop() if counts else 0
+
+
+def encode_metadata(metadata: object, frames: int) -> tuple[bytes | None, ...]:
+    """The JSON for each frame: of one object, the same for all, or of a list with one for each.
+
+    Without frames there is one, for the audio. Raises `ValueError` if it is none, or too long.
+    """
+    count = frames or 1
+    if not isinstance(metadata, list | tuple):
+        return (_encode_object(metadata),) * count
+    if len(metadata) != count:
+        has = f"a batch of {frames} frames" if frames > 1 else "an output that is no batch"
+        raise ValueError(f"metadata is a list of {len(metadata)} for {has}; give one object for each frame")
+    return tuple([_encode_object(each) for each in metadata])
+
+
+def _encode_object(metadata: object) -> bytes | None:
+    if metadata is None:
+        return None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"metadata must be a dict, a JSON object, not a {type(metadata).__name__}")
+    try:
+        encoded: bytes = orjson.dumps(metadata, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise ValueError(f"metadata is not JSON: {error}") from error
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes as JSON, not {len(encoded)}")
+    return encoded
+
+
+async def convert(output: Output, content: Content, executor: Executor) -> dict[str, Sequence[Array]]:
+    """Copy the values: for a video track its frames, for an audio track what it gives to each step.
+
+    Short work is done at once, the rest in a thread. If cancelled, waits for that thread.
+    """
+    values: dict[str, Sequence[Array]] = {}
+    for track, layout in content.video.items():
+        value = getattr(output, track)
+        if layout.immediate:
+            values[track] = rgb_frames(value, layout)
+        else:
+            values[track] = await executor.run(ENCODE, rgb_frames, value, layout)
+    for track, sound in content.audio.items():
+        value = getattr(output, track)
+        if sound.immediate:
+            samples = pcm_samples(value, sound)
+        else:
+            samples = await executor.run(ENCODE, pcm_samples, value, sound)
+        values[track] = _spread(samples, content.steps)
+    return values
+
+
+def _spread(samples: Array, steps: int) -> Sequence[Array]:
+    bounds = [len(samples) * step // steps for step in range(steps + 1)]
+    return [samples[begin:end] for begin, end in itertools.pairwise(bounds)]
+
+
+def make_steps(
+    content: Content,
+    values: Mapping[str, Sequence[Array]],
+    applied: Mapping[str, tuple[Applied, ...]],
+    seq: dict[str, int],
+) -> list[Step]:
+    """The steps of an output. Takes the numbers of its frames from `seq`, by track.
+
+    What was `applied`, by track, goes with the first frame of each video track, or with the audio if there is
+    none.
+    """
+    steps: list[Step] = []
+    for index in range(content.steps):
+        metadata = content.metadata[index]
+        pictures = []
+        for track in content.video:
+            pictures.append(
+                Picture(track, seq[track], values[track][index], metadata, applied.get(track, ()))
+            )
+            seq[track] += 1
+        if pictures:
+            sounds = [Sound(track, values[track][index], None) for track in content.audio]
+        else:
+            sounds = [
+                Sound(track, values[track][index], metadata, applied.get(track, ()))
+                for track in content.audio
+            ]
+        steps.append(Step(pictures, [sound for sound in sounds if len(sound.samples)], content.seconds))
+        applied = {}
+    return steps
+
+
+def check_channels(content: Content, lines: Mapping[str, AudioLine]) -> None:
+    """Raises `ValueError` if a track has another number of channels than it began with."""
+    for name, layout in content.audio.items():
+        began_with = lines[name].channels
+        if began_with not in (None, layout.channels):
+            raise ValueError(
+                f"track {name!r} has {began_with} channels in this session and was given {layout.channels}: "
+                "their number may not change"
+            )
+    for name, layout in content.audio.items():
+        lines[name].channels = layout.channels

@@ -1,0 +1,249 @@
+"""Drives the `inference()` of a `ReactorPipeline`, step by step, and shows what it yields.
+
+A step is what it does from one `yield` to the next. A plain generator has a worker thread of the session's
+own, and each of its steps waits for its device; an async one runs in the session's run task. Between two
+steps the handlers have their turn (`session/turns.py`), and so they do while an output waits to be shown.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import trio
+
+from reactor_trio.authoring.calls import Call
+from reactor_trio.authoring.messages import ModelMessage
+from reactor_trio.authoring.pipeline import ReactorPipeline
+from reactor_trio.authoring.state import Idle
+from reactor_trio.authoring.tracks import Output
+from reactor_trio.compute.executor import Executor, device_lane
+from reactor_trio.contract.lifecycle import is_async_generator
+from reactor_trio.errors import BufferClosed
+from reactor_trio.session.failures import contained
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Sequence
+
+    from structlog.typing import FilteringBoundLogger
+
+    from reactor_trio.compute.worker import Worker
+    from reactor_trio.session.turns import Turns
+
+_END: Final = object()
+"""In the place of a value: the generator has returned."""
+
+
+class Pipeline:
+    """The run task of one session of a `ReactorPipeline`.
+
+    `outputs` are the model's, for arrays that it yields as they are. A generator that does not end when it
+    is closed is given up after `hook_timeout` seconds, if it is an async one.
+    """
+
+    def __init__(
+        self,
+        model: ReactorPipeline,
+        outputs: Sequence[type[Output]],
+        turns: Turns,
+        executor: Executor,
+        hook_timeout: float,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._model = model
+        self._where = f"{type(model).__qualname__}.inference"
+        self._outputs = outputs
+        self._turns = turns
+        self._executor = executor
+        self._hook_timeout = hook_timeout
+        self._log = log
+        self._adapts = not _has_own_fps(model)
+        # Seconds that the steps since the last output have taken; None until the first one of a generator,
+        # which may well compile, or fill caches, and says nothing of those to come.
+        self._spent: float | None = None
+
+    async def run(self) -> None:
+        """Start `inference` when the client is there, and again when it returns. Runs until it is cancelled.
+
+        Returns if the client is gone (`BufferClosed`). Raises whatever else `inference` raises, and
+        `TypeError` if it yields what cannot be shown. If cancelled, the generator has been closed.
+        """
+        model = self._model
+        await model.connected.wait()
+        if is_async_generator(type(model).inference):
+            await self._rounds(None)
+            return
+        async with self._executor.open_worker(device_lane(model.device), self._where) as worker:
+            await self._rounds(worker)
+
+    async def _rounds(self, worker: Worker | None) -> None:
+        try:
+            while True:
+                steps = _AsyncSteps(self._model) if worker is None else _ThreadSteps(self._model, worker)
+                if not await self._round(steps):
+                    # It would not get any further by starting at once.
+                    await self._turns.pause(self._frame_time)
+        except BufferClosed:
+            return
+
+    async def _round(self, steps: _Steps) -> bool:
+        """From the start of a generator to its end; returns whether it has shown anything."""
+        shown, self._spent = False, None
+        # Around the generator, which may open scopes of its own: none of them may be closed in a younger one.
+        with trio.CancelScope() as scope:
+            try:
+                while (value := await self._step(steps)) is not _END:
+                    shown |= await self._take(value)
+            finally:
+                scope.shield = True
+                scope.deadline = trio.current_time() + self._hook_timeout
+                with contained(self._close_failed):
+                    await self._close(steps)  # noqa: ASYNC102  shielded by `scope`
+        if scope.cancelled_caught:
+            self._log.error("inference() was cut off", after_seconds=self._hook_timeout)
+        return shown
+
+    async def _step(self, steps: _Steps) -> Any:
+        await self._turns.begin_step()
+        began = trio.current_time()
+        try:
+            return await steps.next()
+        finally:
+            self._turns.end_step()
+            if self._spent is not None:
+                self._spent += trio.current_time() - began
+
+    async def _close(self, steps: _Steps) -> None:
+        if not steps.is_open:
+            return
+        try:
+            # It may be the end of the session, with a handler that is not through yet.
+            await self._turns.begin_step(at_once=True)
+        finally:
+            try:
+                await steps.close()  # noqa: ASYNC102
+            finally:
+                self._turns.end_step()
+
+    def _close_failed(self, failure: BaseException) -> None:
+        if isinstance(failure, RuntimeError) and "ignored GeneratorExit" in str(failure):
+            hint = "it has a `yield` where it is closed: in a `finally` or an `except` nobody takes it"
+            self._log.error("inference() could not be closed", hint=hint)
+        else:
+            self._log.error("inference() failed while it was closed", exc_info=failure)
+
+    # ---- what it yields
+
+    @property
+    def _frame_time(self) -> float:
+        return 1 / self._model.output.fps
+
+    async def _take(self, value: Any) -> bool:
+        """Do what a yielded value asks for; returns whether that was to show something."""
+        if isinstance(value, ModelMessage):
+            await self._model.send(value)
+            return False
+        output = None if value is None or value is Idle else self._output(value)
+        spent, self._spent = self._spent, 0.0
+        if output is None or _is_empty(output):
+            await self._turns.pause(self._frame_time)
+            return False
+        await self._model.emit(output, compute_time=spent if self._adapts else None)
+        return True
+
+    def _output(self, value: Any) -> Output:
+        if isinstance(value, Output):
+            return value
+        if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+            raise TypeError(f"{self._where} yielded {_described(value)}; it may yield {_ALLOWED}")
+        if len(self._outputs) == 1 and len(self._outputs[0].__tracks__) == 1:
+            [track] = self._outputs[0].__tracks__
+            return self._outputs[0](**{track.name: value})
+        tracks = [f"{each.__name__}({track.name}=...)" for each in self._outputs for track in each.__tracks__]
+        choices = f"write which: {', '.join(tracks)}" if tracks else "declare an Output beside the model"
+        raise TypeError(
+            f"{self._where} yielded {_described(value)} as it is, which is for a model with one output of "
+            f"one track; {choices}"
+        )
+
+
+_ALLOWED: Final = "an Output, Idle or None, an array or a tensor, or a ModelMessage"
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Call):
+        return f"self.{value.method}(...), which is to be awaited (yield the value itself)"
+    if inspect.isclass(value):
+        return f"the class {value.__qualname__}"
+    return f"a value of type {type(value).__qualname__}"
+
+
+def _is_empty(output: Output) -> bool:
+    return all(getattr(output, track.name) is None for track in type(output).__tracks__)
+
+
+def _has_own_fps(model: ReactorPipeline) -> bool:
+    """Whether the author has chosen a rate, in a class or in `load`."""
+    owners = type(model).__mro__[: type(model).__mro__.index(ReactorPipeline)]
+    return "fps" in vars(model) or any("fps" in vars(owner) for owner in owners)
+
+
+class _Steps(Protocol):
+    """A generator of the model's, one step at a time."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to close."""
+        ...
+
+    async def next(self) -> Any:
+        """What it yields next, or `_END`."""
+
+    async def close(self) -> None:
+        """Close it where it stands. Raises what it raises."""
+
+
+class _ThreadSteps:
+    """A plain generator in its thread, where everything of it happens."""
+
+    def __init__(self, model: ReactorPipeline, worker: Worker) -> None:
+        self._model = model
+        self._worker = worker
+        self._generator: Generator[Any, None, None] | None = None
+
+        self.is_open = False
+
+    async def next(self) -> Any:
+        return await self._worker.run(self._next)
+
+    def _next(self) -> Any:
+        if self._generator is None:
+            self._generator = self._model.inference()
+        self.is_open = False  # unless it yields
+        value = next(self._generator, _END)
+        self.is_open = value is not _END
+        return value
+
+    async def close(self) -> None:
+        assert self._generator is not None
+        await self._worker.finish(self._generator.close)
+
+
+class _AsyncSteps:
+    """An async generator, in the task that calls this."""
+
+    def __init__(self, model: ReactorPipeline) -> None:
+        self._generator: AsyncGenerator[Any, None] = model.inference()
+        self.is_open = False
+
+    async def next(self) -> Any:
+        self.is_open = False  # unless it yields
+        try:
+            value = await self._generator.__anext__()
+        except StopAsyncIteration:
+            return _END
+        self.is_open = True
+        return value
+
+    async def close(self) -> None:
+        await self._generator.aclose()

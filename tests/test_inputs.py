@@ -1,0 +1,408 @@
+"""Input tracks end to end: what a client publishes is what the model reads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from reactor_trio import (
+    Audio,
+    BufferClosed,
+    Input,
+    InputFrame,
+    ModelMessage,
+    Output,
+    ReactorModel,
+    ReadMode,
+    Video,
+    disconnected,
+    event,
+)
+from reactor_trio.errors import TransportClosed
+from reactor_trio.media.jpeg import encode_jpeg
+from reactor_trio.protocol.binary import MediaFrame, encode_media
+from reactor_trio.session.limits import Limits
+from reactor_trio.testing import DeviceCost, Link, Network, SessionClient, open_session, open_sessions
+from virtual import virtually
+
+
+class Camera(Input):
+    webcam: Video
+    mic: Audio = Audio(sample_rate=16_000)
+
+
+class Picture(Output):
+    screen: Video
+
+
+class Seen(ModelMessage):
+    seqs: list[int]
+
+
+def shade(value: int, height: int = 16, width: int = 32) -> np.ndarray[Any, Any]:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+class Inverter(ReactorModel):
+    """Shows what it sees, in negative."""
+
+    input: Camera
+    fps = 1000
+
+    async def run(self) -> None:
+        while True:
+            (frame,) = await self.input.webcam.read()
+            await self.emit(Picture(screen=255 - frame))
+
+
+class Watcher(ReactorModel):
+    """Reads when a test asks it to."""
+
+    input: Camera
+
+    @event
+    async def read(self, n: int = 1, fifo: bool = False) -> Seen:
+        mode = ReadMode.FIFO if fifo else ReadMode.LATEST
+        return Seen(seqs=[frame.seq for frame in await self.input.webcam.read(n, mode)])
+
+
+def watched(client: SessionClient) -> Any:
+    return client.session.model.input  # type: ignore[attr-defined]
+
+
+async def settled() -> None:
+    """Until everything that was sent has arrived, and has been decoded."""
+    await trio.sleep(0.01)
+
+
+@virtually
+async def test_colours_are_inverted_from_end_to_end() -> None:
+    async with open_session(Inverter) as client:
+        for value in (0, 100, 255):
+            await client.publish("webcam", shade(value))
+            frame = await client.frame("screen")
+            assert abs(float(frame.array().mean()) - (255 - value)) <= 2
+            assert (frame.width, frame.height) == (32, 16)
+
+
+@virtually
+async def test_a_device_that_takes_its_time_sees_the_newest_frame() -> None:
+    class Slow(ReactorModel):
+        input: Camera
+
+        async def run(self) -> None:
+            while True:
+                (frame,) = await self.input.webcam.read()
+                await self.compute(int)
+                seen.append((frame.seq, round(trio.current_time() - began, 3)))
+
+    seen: list[tuple[int, float]] = []
+    async with open_session(Slow, executor=DeviceCost(0.1)) as client:
+        began = trio.current_time()
+        for value in range(20):
+            await client.publish("webcam", shade(value))
+            await trio.sleep(0.03)
+        await trio.sleep(1)
+        assert watched(client).webcam.dropped == 0
+    assert seen[:3] == [(0, 0.1), (3, 0.2), (6, 0.3)]
+    assert seen[-1][0] == 19
+
+
+@virtually
+async def test_a_frame_tells_when_it_was_taken_and_what_the_client_said_of_it() -> None:
+    async with open_session(Watcher) as client:
+        await client.publish("webcam", shade(7), metadata={"face": [1, 2.5]})
+        await trio.sleep(0.25)
+        await client.publish("webcam", np.full((16, 32, 3), 0.5), quality=100)
+        await client.publish("webcam", shade(7), pts=-3)
+        await settled()
+        first, second, third = watched(client).webcam.try_read(3)
+    assert (first.seq, first.pts, first.metadata) == (0, 0.0, {"face": [1, 2.5]})
+    assert (second.seq, round(second.pts, 6), second.metadata) == (1, 0.25, {})
+    assert (third.seq, third.pts) == (2, -3.0)
+    assert isinstance(first, InputFrame)
+    assert first.shape == (16, 32, 3)
+    assert first.dtype == np.uint8
+    assert abs(float(second.mean()) - 127.5) <= 2
+
+
+@virtually
+async def test_sound_arrives_sample_by_sample() -> None:
+    left, right = np.arange(320, dtype=np.int16), -np.arange(320, dtype=np.int16)
+    async with open_session(Watcher) as client:
+        for _ in range(50):
+            await client.publish("mic", np.stack([left, right]))
+        await client.publish("mic", np.array([0.0, 1.0, -1.0, 0.5]))
+        await settled()
+        track = watched(client).mic
+        assert (track.available, track.dropped) == (51, 0)
+        *stereo, mono = track.try_read(51, ReadMode.FIFO)
+    assert [block.seq for block in stereo] == list(range(50))
+    assert stereo[0].dtype == np.int16
+    np.testing.assert_array_equal(stereo[49], [left, right])
+    np.testing.assert_array_equal(mono, [[0, 32767, -32767, 16384]])
+
+
+@virtually
+async def test_every_frame_of_a_steady_stream_can_be_read() -> None:
+    async with open_session(Watcher) as client:
+        for value in range(200):
+            await client.publish("webcam", shade(value))
+            if value % 100 == 99:
+                reply = await client.call("read", n=100, fifo=True)
+                assert reply is not None
+                assert reply.data["seqs"] == list(range(value - 99, value + 1))
+
+
+@virtually
+async def test_the_ring_keeps_the_newest_128_frames() -> None:
+    async with open_session(Watcher) as client:
+        for value in range(130):
+            await client.publish("mic", np.full(160, value, np.int16))
+        await settled()
+        track = watched(client).mic
+        assert (track.available, track.dropped) == (128, 2)
+        assert [frame.seq for frame in track.try_read(2, ReadMode.FIFO)] == [2, 3]
+        assert [frame.seq for frame in track.try_read()] == [129]
+        assert (track.available, track.try_read(), track.dropped) == (0, None, 2)
+        counted = client.session.statistics().counts.inputs["mic"]
+        assert (counted.received, counted.dropped) == (130, 2)
+
+
+@virtually
+async def test_the_ring_is_bounded_in_bytes() -> None:
+    size = shade(0).nbytes
+    async with open_session(Watcher, limits=Limits(max_input_bytes=3 * size)) as client:
+        for value in range(5):
+            await client.publish("webcam", shade(value))
+            await settled()
+        track = watched(client).webcam
+        assert (track.available, track.dropped) == (3, 2)
+        with pytest.raises(ValueError, match=r"webcam.*4 frames.*max_input_bytes"):
+            track.try_read(4)
+        await client.publish("webcam", shade(0, 32, 64))
+        error = await client.receive("reactor.error")
+        assert "webcam" in error.data["message"]
+        assert "64 x 32 pixels; 1536 pixels are allowed" in error.data["message"]
+        assert track.available == 3
+
+
+@virtually
+async def test_a_decoder_that_is_behind_drops_the_oldest() -> None:
+    class SlowDecoder(DeviceCost):
+        async def run(self, lane: str, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return await super().run("device:decoder" if lane == "encode" else lane, fn, *args, **kwargs)
+
+    picture = encode_jpeg(shade(1))
+    async with open_session(Watcher, executor=SlowDecoder(1.0)) as client:
+        await client.transport.send([media("webcam", seq, picture) for seq in range(10)])
+        await trio.sleep(30)
+        track = watched(client).webcam
+        seqs = [frame.seq for frame in track.try_read(track.available, ReadMode.FIFO)]
+        assert seqs[-4:] == [6, 7, 8, 9]
+        assert track.dropped == 10 - len(seqs) >= 5
+
+
+def media(track: str, seq: int, payload: bytes, codec: str = "jpeg", **header: Any) -> bytes:
+    fields = {name: header.pop(name, None) for name in ("width", "height", "rate", "channels")}
+    return encode_media(MediaFrame(track, seq, 0.0, codec, payload, **fields, extra=header))
+
+
+BROKEN = [
+    (media("nowhere", 1, b""), ["no input track 'nowhere'", "webcam, mic"]),
+    (media("screen", 1, b""), ["'screen' is an output", "webcam, mic"]),
+    (media("webcam", 7, b"no picture"), ["'webcam', frame 7", "not a JPEG"]),
+    (media("webcam", 7, encode_jpeg(shade(0))[:-12]), ["'webcam', frame 7", "broken JPEG"]),
+    (media("webcam", 7, b"", "h264"), ["'webcam', frame 7", "jpeg or raw", "'h264'"]),
+    (media("webcam", 7, b"\0" * 4, "pcm_s16le", rate=16000, channels=1), ["jpeg or raw", "'pcm_s16le'"]),
+    (media("webcam", 7, b"\0" * 12, "raw"), ["'webcam', frame 7", "`width` and `height`"]),
+    (media("webcam", 7, b"\0" * 11, "raw", width=2, height=2), ["12 bytes, not 11"]),
+    (media("webcam", 7, b"\0" * 60000, "raw", width=20000, height=1), ["at most 16384"]),
+    (media("webcam", 7, b"\0" * 12, "raw", width=2, height=2, metadata=[1]), ["`metadata`"]),
+    (media("mic", 8, b"\0" * 4, "pcm_s16le", rate=48000, channels=1), ["'mic', frame 8", "16000", "48000"]),
+    (media("mic", 8, b"\0" * 4, "pcm_s16le", channels=1), ["'mic', frame 8", "16000", "None"]),
+    (media("mic", 8, b"\0" * 18, "pcm_s16le", rate=16000, channels=9), ["1 to 8, not 9"]),
+    (media("mic", 8, b"\0" * 4, "pcm_s16le", rate=16000), ["1 to 8, not None"]),
+    (media("mic", 8, b"\0" * 6, "pcm_s16le", rate=16000, channels=2), ["6 bytes", "2 channels"]),
+    (media("mic", 8, b"", "pcm_s16le", rate=16000, channels=2), ["0 bytes"]),
+    (media("mic", 8, encode_jpeg(shade(0))), ["'mic', frame 8", "pcm_s16le", "'jpeg'"]),
+]
+
+
+@pytest.mark.parametrize(("message", "told"), BROKEN)
+@virtually
+async def test_a_broken_frame_is_answered_and_harms_nothing(message: bytes, told: list[str]) -> None:
+    async with open_session(Inverter) as client:
+        await client.transport.send([message])
+        error = await client.receive("reactor.error")
+        assert error.data["code"] == "bad_message"
+        assert error.reply_to is None
+        for words in told:
+            assert words in error.data["message"]
+        await client.publish("webcam", shade(255))
+        assert (await client.frame("screen")).array().max() <= 2
+
+
+@pytest.mark.parametrize("message", [BROKEN[0][0], BROKEN[2][0]], ids=["at once", "when decoded"])
+@virtually
+async def test_a_client_that_sends_only_broken_frames_is_closed(message: bytes) -> None:
+    async with open_session(Watcher, limits=Limits(max_bad_messages=10)) as client:
+        # A sound one in between: the count begins anew.
+        for _ in range(9):
+            await client.transport.send([message])
+            await settled()
+        await client.publish("webcam", shade(0))
+        await settled()
+        for _ in range(9):
+            await client.transport.send([message])
+            await settled()
+        assert client.session.ending is None
+        await client.transport.send([message])
+        assert (await client.ended()).reason == "too_many_errors"
+
+
+@virtually
+async def test_raw_pixels_are_taken_as_they_are() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+    async with open_session(Watcher) as client:
+        await client.transport.send([media("webcam", 3, pixels.tobytes(), "raw", width=7, height=5)])
+        await settled()
+        (frame,) = watched(client).webcam.try_read()
+        frame[0, 0] = 0  # the memory is the model's own
+        np.testing.assert_array_equal(frame[1:], pixels[1:])
+
+
+@virtually
+async def test_several_sessions_do_not_see_each_others_frames() -> None:
+    async with open_sessions(Watcher, 2) as (one, two):
+        await one.publish("webcam", shade(1))
+        await settled()
+        assert (watched(one).webcam.available, watched(two).webcam.available) == (1, 0)
+
+
+@virtually
+async def test_reads_end_with_the_client_and_that_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    ends: list[str] = []
+
+    class Model(ReactorModel):
+        camera: Camera
+
+        async def run(self) -> None:
+            try:
+                await self.camera.webcam.read(100)
+            except BufferClosed as closed:
+                ends.append(str(closed))
+                raise
+
+        @event
+        async def wait(self) -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(self.camera.mic.read)
+
+        @disconnected
+        async def on_disconnect(self) -> None:
+            with pytest.raises(BufferClosed):
+                self.camera.webcam.try_read()  # though there is one left
+            with pytest.raises(BufferClosed):
+                await self.camera.webcam.read()
+            ends.append("disconnected")
+
+    async with open_session(Model) as client:
+        await client.send("wait")
+        await client.publish("webcam", shade(0))
+        await settled()
+        session = client.session
+    assert session.ending is not None
+    assert session.ending.reason == "client_closed"
+    assert ends == ["input track 'webcam': the client is gone", "disconnected"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@virtually
+async def test_a_worker_thread_may_read_without_waiting() -> None:
+    class Threaded(ReactorModel):
+        input: Camera
+
+        def look(self) -> list[int]:
+            frames = self.input.webcam.try_read(2, ReadMode.FIFO)
+            return [] if frames is None else [frame.seq for frame in frames]
+
+        @event(in_thread=True)
+        def go(self) -> Seen:
+            return Seen(seqs=self.look())
+
+    async with open_session(Threaded) as client:
+        empty = await client.call("go")
+        for _ in range(3):
+            await client.publish("webcam", shade(0))
+        await settled()
+        full = await client.call("go")
+    assert empty is not None
+    assert full is not None
+    assert (empty.data["seqs"], full.data["seqs"]) == ([], [0, 1])
+
+
+# ---- the client's side
+
+
+@virtually
+async def test_publish_refuses_what_the_server_would() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (400, 400, 3), np.uint8)
+    async with open_session(Watcher, limits=Limits(max_message_bytes=64 * 1024)) as client:
+        for track, frame, words in [
+            ("screen", shade(0), "no input track 'screen'; the model takes webcam, mic"),
+            ("webcam", shade(0)[0], r"'webcam'.*\(32, 3\)"),
+            ("webcam", shade(0)[None], "'webcam' was given a batch"),
+            ("webcam", shade(0).astype(np.int32), "int32"),
+            ("webcam", noise, r"'webcam'.*takes at most 65536 \(max_message_bytes\)"),
+            ("mic", np.zeros((160, 2), np.int16), r"'mic'.*\(160, 2\)"),
+            ("mic", np.zeros(160, np.uint8), "'mic'.*uint8"),
+            ("mic", np.zeros((2, 40_000), np.int16), "shorter blocks"),
+        ]:
+            with pytest.raises(ValueError, match=words):
+                await client.publish(track, frame)
+        with pytest.raises(ValueError, match="pts"):
+            await client.publish("webcam", shade(0), pts=math.nan)
+        with pytest.raises(TypeError, match="payload"):
+            await client.publish("webcam", shade(0), metadata=[1])  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="quality"):
+            await client.publish("webcam", shade(0), quality=0)
+        await client.publish("webcam", noise, quality=10)
+        await settled()
+        assert client.session.ending is None
+        assert watched(client).webcam.available == 1
+
+
+@virtually
+async def test_a_slow_network_makes_publish_wait_and_commands_go_between() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (256, 256, 3), np.uint8)
+    bandwidth = len(encode_jpeg(noise))  # one frame a second
+    published: list[int] = []
+    async with open_session(
+        Watcher, network=Network(up=Link(bandwidth=bandwidth, buffer_bytes=bandwidth))
+    ) as client:
+
+        async def stream() -> None:
+            for _ in range(20):
+                await client.publish("webcam", noise)
+                published.append(watched(client).webcam.available)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream)
+            await trio.sleep(5)
+            assert await client.ping() < 4, "a command does not wait for all frames"
+            assert len(published) < 12
+    assert max(number - there for number, there in enumerate(published)) <= 3, "frames do not pile up"
+
+
+@virtually
+async def test_publish_ends_with_the_connection() -> None:
+    async with open_session(Watcher) as client:
+        await client.aclose()
+        with pytest.raises(TransportClosed):
+            await client.publish("webcam", shade(0))
