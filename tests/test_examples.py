@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,11 @@ def printed(done: Done) -> list[dict[str, Any]]:
 def test_each_docstring_says_how_to_serve_and_call_the_example() -> None:
     for path in set(EXAMPLES.glob("*.py")) - {EXAMPLES / "paint.py"}:  # a client
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
-        assert f"    python -m reactor_trio serve examples/{path.name}\n" in text
+        assert re.search(
+            rf"^ +python -m reactor_trio serve examples/{re.escape(path.name)}( --set .*)?$",
+            text,
+            re.MULTILINE,
+        )
         assert len(docstring_calls(path.name)) >= 2, path
 
 
@@ -264,3 +269,219 @@ def an_example_of(schema: Any) -> Any:
         case "array":
             return [an_example_of(schema["items"]) for _ in range(schema.get("minItems", 0))]
     raise AssertionError(f"no example for {schema}: a README's model has simple fields")
+
+
+# ---- webcam.py, tone.py, life.py
+
+
+@pytest.fixture
+def webcam(tmp_path: Path) -> Iterator[Served]:
+    with serve(EXAMPLES / "webcam.py", tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def tone(tmp_path: Path) -> Iterator[Served]:
+    with serve(EXAMPLES / "tone.py", tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Iterator[Served]:
+    with serve(EXAMPLES / "life.py", tmp_path) as server:
+        yield server
+
+
+async def test_a_webcam_s_picture_comes_back_changed(webcam: Served) -> None:
+    stripes = np.zeros((96, 128, 3), np.uint8)
+    stripes[:, 64:] = 255
+    means = {}
+    with trio.fail_after(CLIENT_TIMEOUT):
+        async with open_client(webcam.url) as client:
+            for effect, picture in (("none", RED), ("invert", RED), ("trails", RED), ("edges", stripes)):
+                await client.call("set_effect", effect=effect, strength=1.0)
+                await client.publish("webcam", picture)
+                means[effect] = (await client.frame()).array().mean(axis=(0, 1))
+    assert means["none"] == pytest.approx([200, 40, 40], abs=4)
+    assert means["invert"] == pytest.approx([55, 215, 215], abs=4)
+    # What was light before fades slowly: 0.95 of it.
+    assert means["trails"] == pytest.approx([200, 204, 204], abs=4)
+    # One edge, two pixels wide, in 128.
+    assert means["edges"] == pytest.approx([4, 4, 4], abs=2)
+
+
+def test_the_calls_in_the_docstring_of_webcam(webcam: Served) -> None:
+    edges, trails, sepia = map(webcam.run, docstring_calls("webcam.py"))
+    for done in (edges, trails):
+        assert printed(done) == [{"type": "reactor.ack", "data": {}}]
+    assert sepia.status == 1
+    assert "effect: must be" in sepia.errors
+
+
+async def test_a_tone_has_the_pitch_that_was_asked_for_and_its_picture(tone: Served) -> None:
+    with trio.fail_after(CLIENT_TIMEOUT):
+        async with open_client(tone.url) as client:
+            await client.call("set_tone", frequency=1000.0, volume=0.5)
+            blocks = []
+            async for block in client.frames("tone"):
+                blocks.append(block.array()[0])
+                assert (block.rate, len(blocks[-1])) == (48_000, 960)
+                if len(blocks) == 50:
+                    break
+            async for frame in client.frames("wave_form"):
+                if frame.pts >= block.pts - 0.1:
+                    break
+            picture = frame.array()
+    # The last half second: the change has long been heard.
+    heard = np.concatenate(blocks[25:]) / 32768
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    assert np.argmax(spectrum) * 48_000 / len(heard) == pytest.approx(1000, abs=2)
+    assert np.abs(heard).max() == pytest.approx(0.5, abs=0.01)
+    assert picture.shape == (180, 480, 3)
+    # The curve goes down to a quarter and up to three quarters of the picture.
+    rows = np.flatnonzero(picture[:, :, 1].max(axis=1) > 150)
+    assert (rows.min(), rows.max()) == pytest.approx((45, 134), abs=3)
+
+
+def test_the_calls_in_the_docstring_of_tone(tone: Served) -> None:
+    low, high, too_high = map(tone.run, docstring_calls("tone.py"))
+    for done in (low, high):
+        assert printed(done) == [{"type": "reactor.ack", "data": {}}]
+    assert too_high.status == 1
+    assert "frequency: must be at most 8000, not 99999" in too_high.errors
+
+
+async def test_life_goes_on_until_it_is_paused(life: Served) -> None:
+    with trio.fail_after(CLIENT_TIMEOUT):
+        async with open_client(life.url) as client:
+            await client.call("set_speed", speed=60)
+            frames = [await client.frame() for _ in range(5)]
+            assert [frame.metadata["generation"] for frame in frames] == [1, 2, 3, 4, 5]
+            assert frames[0].array().shape == (360, 480, 3)
+
+            empty = await client.call("scatter", share=0)
+            assert empty is not None
+            assert empty.data == {"alive": 0}
+            async for frame in client.frames():  # what is dead fades
+                if frame.array().max() < 8:
+                    break
+
+            await client.call("set_paused", paused=True)
+            with trio.move_on_after(0.5):  # those that were on their way
+                while True:
+                    await client.frame()
+            full = await client.call("scatter", share=1)
+            assert full is not None
+            assert full.data == {"alive": 90 * 120}
+            with trio.move_on_after(0.3) as silence:
+                await client.frame()
+            assert silence.cancelled_caught
+
+
+def test_the_calls_in_the_docstring_of_life(life: Served) -> None:
+    speed, scatter, too_fast = map(life.run, docstring_calls("life.py"))
+    assert printed(speed) == [{"type": "reactor.ack", "data": {}}]
+    [scattered] = printed(scatter)
+    assert scattered["type"] == "scattered"
+    assert 0.3 < scattered["data"]["alive"] / (90 * 120) < 0.5
+    assert too_fast.status == 1
+    assert "speed: must be at most 60, not 1000" in too_fast.errors
+
+
+# ---- diffusion.py: nothing can be downloaded here, so the pipeline is tiny and knows nothing
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline with random weights, saved as one from the Hub would lie in its cache."""
+    import torch
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), start, end]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, about each other
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL(
+                block_out_channels=(8, 16),
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2,
+                norm_num_groups=4,
+            ),
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(
+                    vocab_size=len(vocabulary),
+                    hidden_size=16,
+                    intermediate_size=32,
+                    num_attention_heads=2,
+                    num_hidden_layers=1,
+                    bos_token_id=vocabulary[start],
+                    eos_token_id=vocabulary[end],
+                    pad_token_id=vocabulary[end],
+                )
+            ),
+            tokenizer=CLIPTokenizer(
+                str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77
+            ),
+            unet=UNet2DConditionModel(
+                block_out_channels=(8, 16),
+                layers_per_block=1,
+                sample_size=16,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                cross_attention_dim=16,
+                attention_head_dim=2,
+                norm_num_groups=4,
+            ),
+            scheduler=EulerDiscreteScheduler(steps_offset=1),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+@pytest.fixture
+def dreamer(tmp_path: Path, checkpoint: Path) -> Iterator[Served]:
+    (tmp_path / "photo.jpg").write_bytes(jpeg(RED))
+    options = [f"--set={each}" for each in (f"checkpoint={checkpoint}", "size=64", "device=cpu")]
+    with serve(EXAMPLES / "diffusion.py", tmp_path, *options) as server:
+        yield server
+
+
+async def test_a_diffusion_pipeline_dreams_on_from_each_frame(dreamer: Served) -> None:
+    with trio.fail_after(CLIENT_TIMEOUT):
+        async with open_client(dreamer.url) as client:
+            first, second = [(await client.frame()).array().astype(int) for _ in range(2)]
+            assert first.shape == second.shape == (64, 64, 3)
+            assert np.abs(first - second).mean() > 1, "each is made from the one before"
+
+            with pytest.raises(CommandError, match="steps: must be at most 8"):
+                await client.call("set_steps", steps=50)
+            await client.call("set_prompt", prompt="a dark forest")
+            applied = None
+            async for frame in client.frames():
+                applied = applied or frame.applied
+                if applied:
+                    break
+            assert applied, "the prompt has reached a picture"
+
+
+async def test_two_dreamers_share_the_device(dreamer: Served) -> None:
+    with trio.fail_after(CLIENT_TIMEOUT):
+        async with open_client(dreamer.url) as one, open_client(dreamer.url) as other:
+            for client in (one, other) * 3:
+                assert (await client.frame()).array().shape == (64, 64, 3)
+
+
+def test_the_calls_in_the_docstring_of_diffusion(dreamer: Served) -> None:
+    for done in map(dreamer.run, docstring_calls("diffusion.py")):
+        assert printed(done) == [{"type": "reactor.ack", "data": {}}]

@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from browsing import HERE
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from serving import Served, serve
 
-HERE = Path(__file__).parent
 OPTIONS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -28,9 +28,16 @@ PAGE_TIMEOUT = 20_000.0
 """Milliseconds for anything that a page is expected to show."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "expects(*texts): what the page's console may complain of")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--minutes", type=float, default=0.5, help="how long the page's heap is watched (default: half a minute)"
+        "--minutes",
+        type=float,
+        default=0.5,
+        help="how long the page's heap is watched (default: half a minute)",
     )
 
 
@@ -53,13 +60,7 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def expected_errors() -> list[str]:
-    """Parts of what the console may complain of in this test, such as a server that was stopped on purpose."""
-    return []
-
-
-@pytest.fixture
-def page(context: BrowserContext, expected_errors: list[str]) -> Iterator[Page]:
+def page(context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page whose console must stay clean, and that must ask nobody but its own server."""
     page = context.new_page()
     complaints: list[str] = []
@@ -71,7 +72,9 @@ def page(context: BrowserContext, expected_errors: list[str]) -> Iterator[Page]:
     yield page
     hosts = {urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts <= {"127.0.0.1"}, asked
-    unexpected = [text for text in complaints if not any(part in text for part in expected_errors)]
+    marker = request.node.get_closest_marker("expects")
+    expected = () if marker is None else marker.args
+    unexpected = [text for text in complaints if not any(part in text for part in expected)]
     assert not unexpected
 
 
@@ -79,8 +82,3 @@ def page(context: BrowserContext, expected_errors: list[str]) -> Iterator[Page]:
 def wall(tmp_path: Path) -> Iterator[Served]:
     with serve(HERE / "wall.py", tmp_path) as server:
         yield server
-
-
-def home(server: Served) -> str:
-    """The playground of a server."""
-    return server.url.replace("ws://", "http://") + "/"

@@ -1,0 +1,21 @@
+/** Counts what happens in a second. */
+export class Rate {
+  /** @type {number[]} When it happened, in milliseconds, the last second's. */
+  #times = [];
+
+  count(now = performance.now()) {
+    this.#times.push(now);
+    this.#forget(now);
+  }
+
+  /** @returns {number} */
+  perSecond(now = performance.now()) {
+    this.#forget(now);
+    return this.#times.length;
+  }
+
+  /** @param {number} now */
+  #forget(now) {
+    while ((this.#times[0] ?? now) <= now - 1000) this.#times.shift();
+  }
+}
