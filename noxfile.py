@@ -108,6 +108,8 @@ def benchmarks(session: nox.Session) -> None:
     """The benchmarks, one round each: that they run, not how fast."""
     python = install(session)
     session.run(python, "benchmarks/commands.py", "--rounds", "1", "--seconds", "1")
+    few = ["--rounds", "1", "--seconds", "1", "--viewers", "2", "--no-search"]
+    session.run(python, "benchmarks/frames.py", *few)
     session.run(python, "benchmarks/demo_frames.py")
 
 

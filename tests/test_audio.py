@@ -160,7 +160,7 @@ async def test_blocks_of_20_ms_leave_at_their_end_and_without_a_gap() -> None:
     assert {(block.codec, block.rate, block.channels) for block in blocks} == {("pcm_s16le", RATE, 2)}
     assert {len(block.payload) for block in blocks} == {960 * 2 * 2}
     first = blocks[0].pts
-    assert [block.pts for block in blocks] == pytest.approx([first + BLOCK * n for n in range(84)], abs=2e-6)
+    assert [block.pts for block in blocks] == pytest.approx([first + BLOCK * n for n in range(84)], abs=1e-6)
     for block in blocks:
         assert block.received_at - blocks[0].received_at == pytest.approx(BLOCK * block.seq)
     samples = heard(blocks)
@@ -198,7 +198,7 @@ def test_any_cut_of_the_samples_gives_the_same_stream(
         count = stream.shape[1]
         assert len(blocks) == math.ceil(count / 960)
         np.testing.assert_array_equal(heard(blocks)[:, :count], stream)
-        assert np.diff([block.pts for block in blocks]) == pytest.approx(BLOCK, abs=2e-6)
+        assert np.diff([block.pts for block in blocks]) == pytest.approx(BLOCK, abs=1e-6)
 
     run(main)
 
@@ -290,7 +290,7 @@ def test_ten_minutes_of_picture_and_sound_do_not_part(fps: float, rate: int) -> 
         size = rate // 50
         first = begins[of_frames]
         played = pts[first // size] + first % size / rate
-        assert np.abs(played - shown).max() < 0.006, "5 ms, and two roundings to a microsecond"
+        assert np.abs(played - shown).max() < 0.006, "5 ms, and a sample"
         received = np.array([block.received_at for block in blocks])[first // size]
         sent = np.array([frame.received_at for frame in pictures])
         assert np.abs(received - sent).max() < 1 / fps
@@ -314,8 +314,8 @@ async def test_exactly_supplied_sound_has_no_silence(fps: float, rate: int) -> N
     async with open_session(emitting(script, fps=fps)) as client:
         pictures, blocks = await both(client, video, audio)
     assert silence == [0]
-    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(1 / fps, abs=3e-6)
-    assert np.diff([block.pts for block in blocks]) == pytest.approx(BLOCK, abs=3e-6)
+    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(1 / fps, abs=1e-6)
+    assert np.diff([block.pts for block in blocks]) == pytest.approx(BLOCK, abs=1e-6)
 
 
 @virtually
@@ -326,7 +326,7 @@ async def test_longer_sound_holds_the_picture_back() -> None:
 
     async with open_session(emitting(script, fps=10)) as client:
         pictures, blocks = await both(client, "screen", "speaker")
-    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(0.2, abs=3e-6)
+    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(0.2, abs=1e-6)
     assert heard(blocks).all(), "and has no gap"
 
 
@@ -340,7 +340,7 @@ async def test_shorter_sound_is_filled_up_with_silence_at_its_end_and_counted() 
     async with open_session(emitting(script, fps=10)) as client:
         pictures, blocks = await both(client, "screen", "speaker")
         counted = client.session.statistics().counts.frames["speaker"].silence
-    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(0.1, abs=3e-6)
+    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(0.1, abs=1e-6)
     samples = heard(blocks)[0]
     for value in range(10):
         begin = value * RATE // 10
@@ -390,7 +390,7 @@ async def test_sound_and_picture_of_separate_outputs_share_the_clock() -> None:
 
     async with open_session(emitting(script, fps=10)) as client:
         pictures, blocks = await both(client, "screen", "speaker")
-    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(0.1, abs=3e-6)
+    assert np.diff([frame.pts for frame in pictures]) == pytest.approx(0.1, abs=1e-6)
     assert heard(blocks).all()
     assert blocks[0].pts == pictures[0].pts
 

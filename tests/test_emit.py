@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 import trio
+import trio.testing
 
 from reactor_trio import Audio, InputField, Output, ReactorModel, Video, event
 from reactor_trio.compute.executor import ENCODE
+from reactor_trio.media.frames import rgb_frames
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, open_session
 from virtual import virtually
@@ -375,6 +377,65 @@ async def test_emit_is_paced_with_nobody_reading() -> None:
         assert len(steps) == pytest.approx(600, abs=10)
 
 
+@virtually
+async def test_emit_is_paced_while_the_client_has_paused_the_track() -> None:
+    steps: list[float] = []
+
+    async def script(model: Emitter) -> None:
+        while True:
+            await model.emit(Picture(screen=shade(0)))
+            steps.append(trio.current_time())
+
+    async with open_session(emitting(script)) as client:
+        await client.configure_track("screen", paused=True)
+        steps.clear()
+        await trio.sleep(60)
+        assert len(steps) == pytest.approx(600, abs=10)
+        counts = client.session.statistics().counts.frames["screen"]
+        assert counts.unwanted == pytest.approx(600, abs=10)
+        assert counts.replaced == counts.dropped == 0
+
+
+class SlowConversion(InlineExecutor):
+    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        if fn is rgb_frames:
+            await trio.sleep(0.05)
+        return await super().run(lane, fn, *args, **kwargs)
+
+
+@virtually
+async def test_drop_does_not_wait_for_room_that_was_taken_during_the_conversion() -> None:
+    results: dict[str, bool] = {}
+
+    async def script(model: Emitter) -> None:
+        async def emit(name: str, value: np.ndarray[Any, Any]) -> None:
+            results[name] = await model.emit(Picture(screen=value), drop=True)
+
+        await model.emit(Picture(screen=shade(0)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(emit, "slow", shade(1) / 255)
+            await trio.sleep(0.01)
+            nursery.start_soon(emit, "quick", shade(2))
+        assert model.output.statistics().waiting == 1
+
+    async with open_session(emitting(script, buffer_size=1), executor=SlowConversion()) as client:
+        assert [frame.seq async for frame in client.frames("screen")] == [0, 1]
+    assert results == {"slow": False, "quick": True}
+
+
+@virtually
+async def test_an_emit_always_lets_the_others_run() -> None:
+    async def script(model: Emitter) -> None:
+        for value, drop in itertools.product(range(4), [False, True]):
+            with trio.testing.assert_checkpoints():
+                await model.emit(Picture(screen=shade(value)), drop=drop)
+            with trio.testing.assert_checkpoints():
+                await model.emit(Stereo(left=None))
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        assert (await client.ended()).reason == "finished"
+
+
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
 @virtually
 async def test_an_impossible_rate_is_refused_when_the_model_is_loaded(fps: float) -> None:
@@ -446,7 +507,7 @@ async def test_metadata_that_cannot_be_sent_is_refused_by_emit(metadata: Any, to
 
 def test_metadata_is_a_keyword_of_every_output_and_no_track() -> None:
     with pytest.raises(TypeError):
-        Picture(shade(0), {"n": 1})  # type: ignore[misc]
+        Picture(shade(0), {"n": 1})  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"Wrong\.metadata: every output has `metadata` already"):
         type("Wrong", (Output,), {"__annotations__": {"metadata": Video}})
     assert Picture(shade(0)).metadata is None

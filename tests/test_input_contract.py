@@ -125,7 +125,7 @@ def test_a_subclass_inherits_adds_replaces_and_hides() -> None:
         more: Depth
 
     class Replacing(Model):
-        input: Wider
+        input: Wider  # pyright: ignore[reportIncompatibleVariableOverride]
 
     class Hiding(Model):
         input = None  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from reactor_trio.session.observer import Counts
@@ -30,6 +31,17 @@ async def test_messages_come_before_frames_and_only_the_newest_frame_of_a_track(
     await box.put("two")
     assert await box.take() == ["one", "two", b"l1", b"r0"]
     assert box.statistics().frames_replaced == 1
+
+
+async def test_taking_is_a_checkpoint_and_takes_nothing_if_cancelled() -> None:
+    box = outbox()
+    box.put_nowait("one")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await box.take()
+    assert scope.cancelled_caught
+    with trio.testing.assert_checkpoints():
+        assert await box.take() == ["one"]
 
 
 async def test_it_is_full_by_number_and_by_bytes() -> None:

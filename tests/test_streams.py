@@ -8,7 +8,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor_trio.server.streams import SLICE_BYTES, PatientStream, slices
+from reactor_trio.server.streams import AT_ONCE_BYTES, SLICE_BYTES, PatientStream, gathered, slices
 
 SEND_TIMEOUT = 5.0
 TEST_TIMEOUT = 60.0
@@ -44,6 +44,15 @@ def test_slices_are_the_concatenation_in_pieces_of_one_size(buffers: list[bytes]
     assert b"".join(pieces) == b"".join(buffers)
     assert all(len(piece) == size for piece in pieces[:-1])
     assert all(0 < len(piece) <= size for piece in pieces)
+
+
+@given(st.lists(st.binary(max_size=40)), st.integers(1, 20))
+def test_pieces_in_parts_are_the_same_and_no_byte_of_them_is_copied(buffers: list[bytes], size: int) -> None:
+    pieces = [*gathered(buffers, size)]
+    assert [b"".join(parts) for parts in pieces] == [bytes(piece) for piece in slices(buffers, size)]
+    parts = [part for parts in pieces for part in parts]
+    assert all(len(part) for part in parts)
+    assert all(isinstance(part, memoryview) or any(part is buffer for buffer in buffers) for part in parts)
 
 
 async def test_small_buffers_become_one_write_and_large_ones_slices(
@@ -189,6 +198,58 @@ async def test_nothing_is_written_at_once_where_it_cannot_be() -> None:
     assert not stream.send_nowait([b"x"]), "the peer is gone; the next write says so"
     await stream.aclose()
     assert not stream.send_nowait([b"x"])
+
+
+async def test_what_a_socket_takes_in_parts_arrives_whole_and_in_order() -> None:
+    left, right = trio.socket.socketpair()
+    buffers = [
+        bytes([number % 256]) * size
+        for number, size in enumerate((1, 0, AT_ONCE_BYTES, 70_000, 3, 0, AT_ONCE_BYTES * 3 + 1, 9))
+    ]
+    received = bytearray()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.SocketStream(left) as inner, trio.SocketStream(right) as peer:
+            stream = PatientStream(inner, send_timeout=SEND_TIMEOUT)
+
+            async def read() -> None:
+                async for data in peer:
+                    received.extend(data)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                for _ in range(3):
+                    await stream.send_buffers(buffers)
+                await stream.send_eof()
+    assert received == b"".join(buffers) * 3
+
+
+async def test_more_buffers_than_one_system_call_takes() -> None:
+    left, right = trio.socket.socketpair()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.SocketStream(left) as inner, trio.SocketStream(right) as peer:
+            await PatientStream(inner, send_timeout=SEND_TIMEOUT).send_buffers([b"x"] * 3000)
+            assert await peer.receive_some(4000) == b"x" * 3000
+
+
+async def test_a_write_that_was_cancelled_before_its_first_byte_leaves_the_stream_whole() -> None:
+    left, right = trio.socket.socketpair()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.SocketStream(left) as inner, trio.SocketStream(right) as peer:
+            stream = PatientStream(inner, send_timeout=SEND_TIMEOUT)
+            while not stream.has_rest and stream.send_nowait([bytes(50_000)]):
+                pass
+            had_rest = stream.has_rest
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await stream.send_all(b"never")
+            assert scope.cancelled_caught
+            assert stream.has_rest == had_rest
+            with trio.move_on_after(0.01) as scope:  # with the first byte under way
+                await stream.send_all(bytes(10_000_000))
+            assert scope.cancelled_caught
+            with pytest.raises(trio.BrokenResourceError, match="cut short"):
+                await stream.send_all(b"another frame")
+            assert b"never" not in await peer.receive_some(1 << 20)
 
 
 async def test_reading_a_socket_tells_end_closing_and_reset() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -34,11 +33,6 @@ class Gate:
 
 def threads(name: str) -> int:
     return sum(thread.name == name for thread in threading.enumerate())
-
-
-def wait_until_idle(pool: ThreadPool) -> None:
-    while pool._threads:
-        time.sleep(0.005)
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -124,15 +118,27 @@ async def test_a_call_that_is_cancelled_later_is_waited_for_and_gives_its_result
 
 
 async def test_threads_end_when_there_is_nothing_to_do_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.02)
-    pool = ThreadPool(2, "of the pool")
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.01)
+    pool = ThreadPool(2, "one that ends")
     with trio.fail_after(TEST_TIMEOUT):
         for _ in range(3):
             async with trio.open_nursery() as nursery:
                 for _ in range(5):
                     nursery.start_soon(pool.run, lambda: None)
-            await trio.to_thread.run_sync(wait_until_idle, pool)
-            assert pool._unfinished == 0
+            while threads("one that ends"):  # noqa: ASYNC110  a thread that ends sets no event
+                await trio.sleep(0.01)
+
+
+def test_a_pool_may_be_used_in_one_run_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.2)
+    pool = ThreadPool(1, "of the pool")
+
+    async def use() -> str:
+        with trio.fail_after(TEST_TIMEOUT):
+            await pool.run(lambda: None)
+            return await pool.run(lambda: "done")
+
+    assert [trio.run(use), trio.run(use)] == ["done", "done"]
 
 
 async def test_the_encode_lane_says_what_runs_in_it() -> None:

@@ -6,13 +6,23 @@ import re
 import tomllib
 from glob import glob
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import h11
+import orjson
 import pytest
 import trio
 
 from reactor_trio import ReactorModel
+from reactor_trio.protocol.binary import (
+    MEDIA,
+    MediaFrame,
+    UploadChunk,
+    decode_binary,
+    encode_media,
+    encode_upload_chunk,
+)
+from reactor_trio.server.auth import offered_token
 from reactor_trio.server.http import Policy, Request, Response, State, Status, answer, is_guarded
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
@@ -203,6 +213,39 @@ def test_the_page_has_nothing_inline() -> None:
     page = FILES["/"].body.decode()
     assert re.findall(r"<script(?![^>]*\ssrc=)", page) == []
     assert re.findall(r"<style|\sstyle=|\son\w+=|javascript:", page) == []
+
+
+# ---- what tests/js compares with
+
+
+def golden() -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads((ROOT / "tests" / "js" / "golden.json").read_bytes())
+    return found
+
+
+def test_the_golden_bytes_are_what_the_server_writes_and_reads() -> None:
+    for each in golden()["messages"]:
+        frame = decode_binary(bytes.fromhex(each["message"]))
+        assert bytes(frame.payload).hex() == each["payload"]
+        header = each["header"]
+        if each["kind"] == MEDIA:
+            assert isinstance(frame, MediaFrame)
+            assert (frame.track, frame.seq, frame.pts, frame.codec) == tuple(
+                header[name] for name in ("track", "seq", "pts", "codec")
+            )
+            written = encode_media(frame)
+        else:
+            assert isinstance(frame, UploadChunk)
+            written = encode_upload_chunk(frame)
+        length = int.from_bytes(written[1:3])
+        assert orjson.loads(written[3 : 3 + length]) == header
+        assert (written[0], written[3 + length :].hex()) == (each["kind"], each["payload"])
+
+
+def test_the_golden_token_is_what_the_server_reads() -> None:
+    token = golden()["token"]
+    request = Request("GET", "/ws", (("sec-websocket-protocol", f"reactor.v1, {token['subprotocol']}"),))
+    assert offered_token(request) == token["text"]
 
 
 # ---- over a socket, and from a package

@@ -78,8 +78,8 @@ class ReactorModel:
     fps: float = 30.0
     """Frames per second at which the output is paced."""
     buffer_size: int = 4
-    """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole. Sound without
-    video may wait for as long as these frames take."""
+    """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole. Of sound
+    without video as much may wait as these frames take."""
     device: object = "cpu"
     """What `compute` runs on: one call at a time for each device, all sessions together."""
 
@@ -140,22 +140,22 @@ class ReactorModel:
     def emit(
         self, output: Output, drop: bool = False, compute_time: float | None = None
     ) -> Coroutine[Any, Any, bool]:
-        """Show a frame, or a batch of frames, and play the sound that belongs to it; returns whether it was taken.
+        """Show a frame, or a batch of frames, with the sound that belongs to it; returns if it was taken.
 
         Video is `(H, W, 3)` or `(N, H, W, 3)`, RGB, uint8 or float in [0, 1], as numpy array or as torch
-        tensor on any device; tensors also `(3, H, W)`. Audio is `(channels, samples)` or `(samples,)`, at most
-        8 channels, int16 or float in [-1, 1] (clipped; NaN is silence), at the track's `sample_rate`; the
+        tensor on any device; tensors also `(3, H, W)`. Audio is `(channels, samples)` or `(samples,)`, of 1
+        to 8 channels, int16 or float in [-1, 1] (clipped; NaN is silence), at the track's `sample_rate`; the
         number of channels stays the same in a session. The values are copied: the buffer may be reused. A
         track that is None is left as it is. `metadata` of the output goes with its frames.
 
-        Frames leave at `self.output.fps`, and none before the sound of the one before has been played; sound
-        begins with its frame, that of a batch is spread over its frames, and what is missing is silence. Sound
-        alone is paced by its own length.
+        Frames leave at `self.output.fps`, and none before the sound of the one before has been played. Sound
+        begins with its frame; that of a batch is spread over its frames; what is missing is silence. Sound
+        without video is paced by its own length.
 
-        When `buffer_size` frames wait, or sound alone that lasts as long as these do, `emit` waits, or with
-        `drop=True` throws the output away and returns False. What is larger than the buffer is let in when it
-        is empty. `compute_time`, the seconds that the model took for this output, lowers the rate to what it
-        can sustain: a smoothed average, in which one slow step does not count for much.
+        When `buffer_size` frames wait, or sound without video that lasts as long as these do, `emit` waits,
+        or with `drop=True` throws the output away and returns False. What is larger than the buffer is let
+        in when it is empty. `compute_time`, the seconds that the model took for this output, lowers the rate
+        to what it can sustain: a smoothed average, in which one slow step does not count for much.
 
         Raises `ValueError`, with track, shape and dtype, for anything else, for tracks with different numbers
         of frames, and for metadata that is no JSON object of at most 16 KiB. In `@disconnected` it returns

@@ -39,6 +39,7 @@ from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.tls import load_context
+from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.media_settings import VIDEO_CODECS, MediaSettings
 
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from reactor_trio.cli.find_model import ModelChoice
     from reactor_trio.server.auth import Authenticate
-    from reactor_trio.session.host import ModelHost
 
 LIMITS = {
     "max_message_bytes": "One message from a client, in bytes.",
@@ -284,8 +284,6 @@ async def _load(
     executor: ThreadExecutor,
     metrics: Metrics,
 ) -> ModelHost:
-    from reactor_trio.session.host import ModelHost
-
     return await ModelHost.load(
         model_class,
         config,

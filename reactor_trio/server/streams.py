@@ -109,20 +109,20 @@ class PatientStream(trio.abc.HalfCloseableStream):
         """
         if self._fd is None or self._torn or self._rest or not self._is_open:
             return False
-        data = b"".join(buffers)
-        if len(data) > SLICE_BYTES:
+        parts = [*buffers]
+        if sum(map(len, parts)) > AT_ONCE_BYTES:
             return False
-        try:
-            count = os.write(self._fd, data)
-        except OSError:  # it would block, or the peer is gone
+        rest = self._write_at_once(parts)
+        if rest is parts:
             return False
-        self._rest = data[count:]
+        self._rest = b"".join(rest)
         return True
 
     async def send_buffers(self, buffers: Iterable[Buffer]) -> None:
         """Write the buffers one after the other in as few writes as they need; otherwise as `send_all`."""
         if self._torn:
             raise trio.BrokenResourceError("an earlier write was cut short")
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._rest:
             buffers, self._rest = (self._rest, *buffers), b""
         wrote = False

@@ -311,8 +311,12 @@ class WebSocketTransport:
             raise self._error()
         if engine.client:
             await self._write([engine.send(_event(message)) for message in messages])
-        else:
-            await self._write([part for message in messages for part in encode_frame(message)])
+            return
+        parts = [part for message in messages for part in encode_frame(message)]
+        if not self._connection._stream_lock.locked() and self._stream.send_nowait(parts):
+            parts = []
+        if parts or self._stream.has_rest:
+            await self._write(parts)
 
     def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
         """See `Transport`."""

@@ -164,8 +164,11 @@ class Session:
             with self._work_scope:
                 async with trio.open_nursery() as work:
                     # It outlives `work`, but starts nothing there once the session is ending.
-                    services.start_soon(  # noqa: ASYNC111
-                        self._receive, work, services, name=f"{self.id}/receive"
+                    services.start_soon(
+                        self._receive,
+                        work,  # noqa: ASYNC111
+                        services,
+                        name=f"{self.id}/receive",
                     )
                     services.start_soon(self._send, name=f"{self.id}/send")
                     if self.output.video or self.output.audio:

@@ -53,7 +53,7 @@ class InputCounts:
     received: int = 0
     """Taken from the client, to be decoded and read."""
     dropped: int = 0
-    """Of these, those that newer ones pushed out before they were decoded, or before the model has read them."""
+    """Of these, those that newer ones pushed out before they were decoded, or before the model read them."""
 
     def add(self, other: InputCounts) -> None:
         """Add another session's."""

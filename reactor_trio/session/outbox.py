@@ -191,9 +191,11 @@ class Outbox:
         """Wait for something to write, and take it all: first the messages, then audio, then a frame a track.
 
         Calling it again says that what it returned last has been written. If cancelled, nothing was taken.
-        It is a checkpoint only if it waits: the write that follows is one.
+        Always a checkpoint: the write that follows need not be one.
         """
         self._have_written()
+        if self._messages or self._frames or self._audio or self._woken:
+            await trio.lowlevel.checkpoint()
         while not (self._messages or self._frames or self._audio or self._woken):
             self._filled = trio.Event()
             await self._filled.wait()

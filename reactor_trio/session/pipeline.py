@@ -8,6 +8,7 @@ steps the handlers have their turn (`session/turns.py`), and so they do while an
 from __future__ import annotations
 
 import inspect
+import math
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
@@ -37,8 +38,8 @@ _END: Final = object()
 class Pipeline:
     """The run task of one session of a `ReactorPipeline`.
 
-    `outputs` are the model's, for arrays that it yields as they are. A generator that does not end when it
-    is closed is given up after `hook_timeout` seconds, if it is an async one.
+    `outputs` are the model's, for arrays that it yields as they are. A generator is closed within
+    `hook_timeout` seconds: then an async one is cut off, and a plain one waits for its device no longer.
     """
 
     def __init__(
@@ -80,11 +81,23 @@ class Pipeline:
         try:
             while True:
                 steps = _AsyncSteps(self._model) if worker is None else _ThreadSteps(self._model, worker)
-                if not await self._round(steps):
+                try:
+                    shown = await self._round(steps)
+                except trio.Cancelled:
+                    self._check_scopes()
+                    raise
+                if not shown:
                     # It would not get any further by starting at once.
                     await self._turns.pause(self._frame_time)
         except BufferClosed:
             return
+
+    def _check_scopes(self) -> None:
+        """Raises `RuntimeError` if no scope around us was cancelled, but one of the generator's own."""
+        if trio.current_effective_deadline() != -math.inf:
+            raise RuntimeError(
+                f"{self._where} keeps a cancel scope or a nursery open across a `yield`"
+            ) from None
 
     async def _round(self, steps: _Steps) -> bool:
         """From the start of a generator to its end; returns whether it has shown anything."""
@@ -100,7 +113,7 @@ class Pipeline:
                 with contained(self._close_failed):
                     await self._close(steps)  # noqa: ASYNC102  shielded by `scope`
         if scope.cancelled_caught:
-            self._log.error("inference() was cut off", after_seconds=self._hook_timeout)
+            self._log.error("closing inference() took too long", after_seconds=self._hook_timeout)
         return shown
 
     async def _step(self, steps: _Steps) -> Any:
@@ -246,4 +259,10 @@ class _AsyncSteps:
         return value
 
     async def close(self) -> None:
-        await self._generator.aclose()
+        try:
+            await self._generator.aclose()
+        except BaseExceptionGroup as group:
+            # A nursery round the `yield` has put GeneratorExit into a group.
+            _, rest = group.split(GeneratorExit)
+            if rest is not None:
+                raise rest from None

@@ -29,7 +29,7 @@ class Transport(Protocol):
         ...
 
     async def send(self, messages: Sequence[str | bytes]) -> None:
-        """Write the messages in order, as few writes as they need.
+        """Write the messages in order, as few writes as they need. No checkpoint if it need not wait.
 
         Raises `TransportClosed`, or `TransportStalled` if the peer accepted no byte for `send_timeout`
         seconds. If cancelled, the stream may be torn: nothing may be sent any more but `abort`.

@@ -101,8 +101,9 @@ async def open_session(
     hooks. Time is Trio's, so under `MockClock(autojump_threshold=0)`, as `reactor_trio.testing.run` and
     pytest-trio's `autojump_clock` set it up, a minute takes no time. Blocking work runs inline and at once
     unless an `executor` is given, such as `DeviceCost(0.080)`. `network` is what lies between client and
-    server; without one everything arrives at once. `model` may be a `ModelHost` (see `load_host`), so that
-    several sessions share it; `limits`, `executor` and `media` are then the host's.
+    server; without one everything arrives at once. `media` says how video is sent. `model` may be a
+    `ModelHost` (see `load_host`), so that several sessions share it; `limits`, `executor` and `media` are
+    then the host's.
 
     Leaving closes the client and waits for the session's `@disconnected`. Raises what `load` raises.
     """

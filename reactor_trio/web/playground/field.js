@@ -137,7 +137,7 @@ export class Field {
     if (spec.hint) this.hint.id = uniqueId("hint");
     const described = [description?.id, this.hint.id, this.#error.id].filter(Boolean).join(" ");
     control.target.setAttribute("aria-describedby", described);
-    const nullLabel = this.#null && h("label", { class: "null-switch" }, this.#null, h("span", { text: "null" }));
+    const nullLabel = this.#null && h("label", { class: "null-switch" }, h("span", { text: "null" }), this.#null);
     const side = h("span", { class: "label-side" }, isAlone ? null : this.hint, nullLabel, isAlone ? null : required);
     const row = h("div", { class: "label-row" }, label, side);
     row.classList.toggle("sr-only", isAlone && !nullLabel);

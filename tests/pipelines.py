@@ -1,0 +1,125 @@
+"""Pipelines for tests: `scripted(script)` is one whose generator is `script(model)`, plain or async."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+import trio
+
+from reactor_trio import (
+    Idle,
+    InputField,
+    InputState,
+    ModelMessage,
+    Output,
+    ReactorPipeline,
+    UploadedFile,
+    Video,
+    disconnected,
+)
+
+FRAME = np.full((8, 8, 3), 7, np.uint8)
+STEP = 0.1
+"""Seconds of a step, where it takes time."""
+
+
+class Said(ModelMessage):
+    text: str
+
+
+class Picture(Output):
+    screen: Video
+
+
+class Quiet(Output):
+    """Has no value at all in the test that yields it."""
+
+    quiet: Video = None
+
+
+class GameState(InputState):
+    prompt: str = InputField(default="a sunny meadow", max_length=20, description="What is to be seen")
+    strength: float = InputField(default=0.5, ge=0, le=1)
+    reference: UploadedFile | None = InputField(default=None, mime_types=["image/*"])
+    _noise: object = None
+
+
+class Game(ReactorPipeline):
+    """Its generator is `script`; `log` is the session's own."""
+
+    state: GameState
+    fps = 10
+    script: Callable[[Any], Any]
+
+    def _reactor_begin(self) -> None:
+        super()._reactor_begin()
+        self.log: list[Any] = []
+
+    def inference(self) -> Iterator[Any]:
+        yield from self.script(self)
+
+    @disconnected
+    def on_disconnect(self) -> None:
+        self.log.append("disconnected")
+
+
+class AsyncGame(Game):
+    async def inference(self) -> AsyncIterator[Any]:
+        script = self.script(self)
+        try:
+            while True:
+                value = next(script, StopIteration)
+                if value is StopIteration:
+                    return
+                yield value
+        finally:
+            script.close()
+
+
+def module_of(code: str, **names: Any) -> dict[str, Any]:
+    """A module with nothing else in sight, and without our own `from __future__`."""
+    module = ModuleType("authors_module")
+    sys.modules[module.__name__] = module
+    vars(module).update(names)
+    exec(compile(code, "authors_module.py", "exec", dont_inherit=True), vars(module))
+    return vars(module)
+
+
+def scripted(script: Any, base: type[Game] = Game, **attributes: Any) -> type[Game]:
+    return type("Scripted", (base,), {"script": staticmethod(script), **attributes})
+
+
+def pictures(model: Game) -> Iterator[Any]:
+    while True:
+        yield Picture(screen=FRAME)
+
+
+def idles(model: Game) -> Iterator[Any]:
+    while True:
+        model.log.append(round(trio.current_time(), 3))
+        yield Idle
+
+
+@pytest.fixture
+def errors() -> Iterator[list[dict[str, Any]]]:
+    """What is logged as an error, from any thread."""
+    found: list[dict[str, Any]] = []
+
+    def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:
+        if method == "error":
+            found.append(event_dict)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[note])
+    yield found
+    structlog.configure(**before)
+
+
+BOTH = pytest.mark.parametrize("base", [Game, AsyncGame], ids=["sync", "async"])
