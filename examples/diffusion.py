@@ -55,12 +55,13 @@ class Dreamer(ReactorPipeline):
     state: DreamState
 
     def load(self, config: dict[str, Any]) -> None:
-        from diffusers import AutoPipelineForImage2Image
+        from diffusers.pipelines.auto_pipeline import AutoPipelineForImage2Image
 
         self.device = config.get("device", "cuda" if torch.cuda.is_available() else "cpu")
         self.size = int(config.get("size", 512))
         half = str(self.device).startswith("cuda")
-        self.pipe = AutoPipelineForImage2Image.from_pretrained(
+        pipelines: Any = AutoPipelineForImage2Image  # it has no annotations
+        self.pipe = pipelines.from_pretrained(
             config["checkpoint"], torch_dtype=torch.float16 if half else torch.float32
         ).to(self.device)
         self.pipe.set_progress_bar_config(disable=True)

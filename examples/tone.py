@@ -22,7 +22,7 @@ from reactor_trio import Audio, InputField, Output, ReactorModel, Video, connect
 
 Shape = Literal["sine", "square", "saw"]
 
-RATE = 48_000
+RATE, FPS = 48_000, 30
 HEIGHT, WIDTH = 180, 480  # pixels
 BACKGROUND, LINE = (14, 18, 24), (90, 220, 170)
 
@@ -35,7 +35,7 @@ class Scope(Output):
 class ToneGenerator(ReactorModel):
     """Plays a tone and draws its wave form."""
 
-    fps = 30
+    fps = FPS
 
     @connected
     def on_connect(self) -> None:
@@ -55,19 +55,18 @@ class ToneGenerator(ReactorModel):
     async def run(self) -> None:
         await self.connected.wait()
         while True:
-            samples = self.next_samples(RATE // self.fps)
+            samples = self.next_samples(RATE // FPS)
             await self.emit(Scope(wave_form=draw(samples), tone=samples))
 
     def next_samples(self, count: int) -> npt.NDArray[np.float32]:
         """The next `count` samples, in [-1, 1]; the wave goes on where it stopped, so nothing clicks."""
         turns = self.phase + np.arange(count) * (self.frequency / RATE)
         self.phase = float((self.phase + count * self.frequency / RATE) % 1)
-        wave = {
-            "sine": lambda: np.sin(2 * np.pi * turns),
-            "square": lambda: np.sign(np.sin(2 * np.pi * turns)),
-            "saw": lambda: 2 * (turns % 1) - 1,
-        }[self.shape]()
-        return (self.volume * wave).astype(np.float32)
+        wave = 2 * (turns % 1) - 1 if self.shape == "saw" else np.sin(2 * np.pi * turns)
+        if self.shape == "square":
+            wave = np.sign(wave)
+        samples: npt.NDArray[np.float32] = (self.volume * wave).astype(np.float32)
+        return samples
 
 
 def draw(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

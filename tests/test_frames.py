@@ -33,6 +33,31 @@ def ramp(*shape: int) -> np.ndarray:
     return (np.arange(np.prod(shape)) % 251).astype(np.uint8).reshape(shape)
 
 
+# --- copies
+
+
+def test_only_what_can_be_written_to_by_nobody_is_taken_as_it_is() -> None:
+    def is_taken(value: np.ndarray) -> bool:
+        frames = rgb_frames(value, inspect_video(value, track="main_video"))
+        np.testing.assert_array_equal(np.stack(frames), value.reshape(-1, *value.shape[-3:]))
+        return all(np.shares_memory(frame, value) for frame in frames)
+
+    frame, batch = ramp(H, W, 3).copy(), ramp(2, H, W, 3).copy()
+    view = frame[:]
+    view.setflags(write=False)
+    of_torch = torch.from_numpy(frame).numpy()
+    of_torch.setflags(write=False)
+    for value in (frame, batch, view, of_torch):
+        assert not is_taken(value), "someone else may write to it"
+    for value in (frame, batch):
+        value.setflags(write=False)
+        assert is_taken(value)
+    assert is_taken(np.frombuffer(frame.tobytes(), np.uint8).reshape(H, W, 3))
+    assert is_taken(batch[1])
+    assert not is_taken(np.frombuffer(bytearray(frame.tobytes()), np.uint8).reshape(H, W, 3))
+    assert not is_taken(frame[:, ::-1]), "it is not contiguous"
+
+
 # --- shapes
 
 

@@ -80,7 +80,8 @@ class ReactorModel:
     buffer_size: int = 4
     """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole. Of sound
     without video as much may wait as these frames take."""
-    device: object = "cpu"
+    # Any: it is a string, a torch.device, or what else the author's library takes.
+    device: Any = "cpu"
     """What `compute` runs on: one call at a time for each device, all sessions together."""
 
     __reserved__: ClassVar[frozenset[str]]

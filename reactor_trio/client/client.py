@@ -249,10 +249,10 @@ class Client:
         """Send a frame to an input track of the model; returns when it is being written.
 
         A picture is one frame as `emit` takes it: `(H, W, 3)`, RGB, uint8 or float in [0, 1], sent as JPEG of
-        `quality` 1 to 100, encoded in a worker thread. Sound is `(channels, samples)` or `(samples,)`, int16 or
-        float in [-1, 1], at the track's rate. `metadata` is a JSON object for the model; `pts` the frame's time
-        in seconds, by default those since the first `publish`, of any track. Waits while the track's previous
-        frame was not written. A frame that does not fit is answered by the server with a `reactor.error`.
+        `quality` 1 to 100, encoded in a worker thread. Sound is `(channels, samples)` or `(samples,)`, int16
+        or float in [-1, 1], at the track's rate. `metadata` is a JSON object for the model; `pts` the frame's
+        time in seconds, by default those since the first `publish`, of any track. Waits while the track's
+        previous frame was not written. A frame that does not fit is answered with a `reactor.error`.
 
         Raises `ValueError` for a track that is not there (naming the choices), for values that are no frame,
         and for a frame larger than the server takes. If cancelled, the frame may not be sent.

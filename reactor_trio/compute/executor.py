@@ -144,7 +144,7 @@ class ThreadExecutor:
         return limiter
 
     def _forget_if_idle(self, lane: str, limiter: trio.CapacityLimiter) -> None:
-        # A stream's lane goes with its session, and nobody says when: one that is idle is made anew if needed.
+        # A stream's lane goes with its session, and nobody says when: an idle one is made anew if needed.
         numbers = limiter.statistics()
         if not numbers.borrowed_tokens and not numbers.tasks_waiting:
             self._limiters.pop(lane, None)

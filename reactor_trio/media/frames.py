@@ -64,9 +64,9 @@ def inspect_video(value: object, *, track: str) -> VideoLayout:
 def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
     """Convert a value that `inspect_video` has accepted, to `layout.count` frames.
 
-    Each is (H, W, 3), uint8, C-contiguous, and shares no memory with `value`; frames of one batch may be
-    parts of one allocation. Floats are clipped to [0, 1]; NaN becomes 0. A tensor is converted on its own
-    device, so that only bytes are copied from there.
+    Each is (H, W, 3), uint8, C-contiguous, and shares no memory with `value` that could be written to; frames
+    of one batch may be parts of one allocation. Floats are clipped to [0, 1]; NaN becomes 0. A tensor is
+    converted on its own device, so that only bytes are copied from there.
     """
     if not isinstance(value, np.ndarray) and is_tensor(value):
         return list(_tensor_pixels(value).reshape(layout.count, layout.height, layout.width, 3))
@@ -136,7 +136,7 @@ def _described(value: object) -> str:
 
 def _own_bytes(frame: np.ndarray) -> np.ndarray:
     if frame.dtype == np.uint8:
-        return np.array(frame, order="C")
+        return frame if frame.flags.c_contiguous and _is_constant(frame) else np.array(frame, order="C")
     # `fmax` is the bound that takes 0 for NaN. Clipped before it becomes float32, so nothing overflows.
     unit = np.fmax(frame, 0, order="C")
     np.minimum(unit, 1, out=unit)
@@ -144,6 +144,16 @@ def _own_bytes(frame: np.ndarray) -> np.ndarray:
     levels *= 255
     pixels: np.ndarray = np.rint(levels, out=levels).astype(np.uint8)
     return pixels
+
+
+def _is_constant(array: np.ndarray) -> bool:
+    """Whether neither it nor the arrays that it is a view of can be written to."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    return owner is None or isinstance(owner, bytes)
 
 
 def _tensor_pixels(tensor: torch.Tensor) -> np.ndarray:

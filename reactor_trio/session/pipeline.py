@@ -167,11 +167,14 @@ class Pipeline:
     def _output(self, value: Any) -> Output:
         if isinstance(value, Output):
             return value
+        if isinstance(value, Call):
+            value.close()  # it need not complain as well
         if not (hasattr(value, "shape") and hasattr(value, "dtype")):
             raise TypeError(f"{self._where} yielded {_described(value)}; it may yield {_ALLOWED}")
         if len(self._outputs) == 1 and len(self._outputs[0].__tracks__) == 1:
             [track] = self._outputs[0].__tracks__
-            return self._outputs[0](**{track.name: value})
+            picture: dict[str, Any] = {track.name: value}
+            return self._outputs[0](**picture)
         tracks = [f"{each.__name__}({track.name}=...)" for each in self._outputs for track in each.__tracks__]
         choices = f"write which: {', '.join(tracks)}" if tracks else "declare an Output beside the model"
         raise TypeError(
@@ -230,10 +233,11 @@ class _ThreadSteps:
         return await self._worker.run(self._next)
 
     def _next(self) -> Any:
-        if self._generator is None:
-            self._generator = self._model.inference()
+        generator: Any = self._generator
+        if generator is None:
+            generator = self._generator = self._model.inference()
         self.is_open = False  # unless it yields
-        value = next(self._generator, _END)
+        value = next(generator, _END)
         self.is_open = value is not _END
         return value
 
