@@ -74,7 +74,7 @@ HEADERS = st.fixed_dictionaries(
         "height": st.integers(1, 4) | ODD,
         "rate": st.just(8000) | ODD,
         "channels": st.integers(1, 9) | ODD,
-        "metadata": st.dictionaries(st.text(max_size=2), st.integers(), max_size=2) | ODD,
+        "metadata": st.dictionaries(st.text(max_size=2), st.integers(-(2**53), 2**53), max_size=2) | ODD,
     },
 )
 PAYLOADS = st.one_of(

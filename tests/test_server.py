@@ -268,6 +268,7 @@ async def test_a_session_that_fails_ends_alone(logged: list[Any]) -> None:
                     await ws.get_message()
             await other.send_message("still here")
             assert await other.get_message() == "still here"
+            await trio.testing.wait_all_tasks_blocked()  # the failed one has said so
     assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["connection failed"]
 
 

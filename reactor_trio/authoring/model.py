@@ -77,7 +77,9 @@ class ReactorModel:
 
     fps: float = 30.0
     """Frames per second at which the output is paced."""
-    buffer_size: int = 4
+    # Two, not Reactor's four: each frame that waits is a period between a command and its picture, and two
+    # outlast a step that takes three times as long as it should.
+    buffer_size: int = 2
     """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole. Of sound
     without video as much may wait as these frames take."""
     # Any: it is a string, a torch.device, or what else the author's library takes.

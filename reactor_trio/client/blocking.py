@@ -167,9 +167,7 @@ class BlockingClient:
         quality: int = 85,
     ) -> None:
         """See `Client.publish`."""
-        self._wait(
-            partial(self._client.publish, track, frame, metadata=metadata, pts=pts, quality=quality)
-        )
+        self._wait(partial(self._client.publish, track, frame, metadata=metadata, pts=pts, quality=quality))
 
     def upload(
         self,

@@ -96,7 +96,8 @@ class Client:
         """
         client = cls(transport, **options)
         async with open_plain_nursery() as nursery:
-            nursery.start_soon(client._connection.run, name="client")
+            # It serves until the client is left; nobody waits for its first step.
+            nursery.start_soon(client._connection.run, name="client")  # noqa: ASYNC113
             try:
                 await client._greeting.wait()
                 yield client
