@@ -248,6 +248,7 @@ class Server:
     name: str
     command: Sequence[str]
     address: tuple[str, int] = ("", 0)
+    process: subprocess.Popen[bytes] | None = None
     rates: dict[str, list[float]] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -258,6 +259,7 @@ class Server:
         )
         try:
             self.address = self._wait_until_ready(process)
+            self.process = process
             yield
         finally:
             stop(process)
