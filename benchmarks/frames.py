@@ -3,15 +3,20 @@
     python benchmarks/frames.py [--seconds 5] [--rounds 2] [--viewers 1,10,50] [--sizes 512x512,1280x720]
     python benchmarks/frames.py --codec raw --sizes 128x130 --viewers 100     50 KB frames, nothing to encode
     python benchmarks/frames.py --codec h264                                  reactor_trio alone
+    python benchmarks/frames.py --copied                                      frames that `emit` has to copy
 
 Every viewer has a session of its own, which sends 30 frames a second of a moving picture (about 50 KB as a
-JPEG of 512 x 512). `frames_model.py` does it on reactor_trio: `emit` copies the frame, the pacer lets it go
+JPEG of 512 x 512). `frames_model.py` does it on reactor_trio: `emit` takes the frame, the pacer lets it go
 at its time, it is encoded in a worker thread when the previous one has been written, and of the frames that
 cannot be sent the newest wins. `frames_fastapi.py` does the same by hand: FastAPI on uvicorn with uvloop, a
 task a connection with a plan of its own, JPEG in `asyncio.to_thread`, one `send_bytes` a frame; what it has
 no time for it skips. The frames are the same, so are the JPEG (quality 85, 4:2:0, simplejpeg), the header
-and the socket; neither compresses the stream. By hand there is no copy (`--read-only` spares us ours), no
-welcome, no command and no limit.
+and the socket; neither compresses the stream. By hand there is no welcome, no command and no limit.
+
+Neither server copies a frame. By hand nothing sees to it that nobody writes to a frame while it is encoded;
+our model has made its prepared frames read-only, as docs/authoring.md tells the author of such a model to do,
+so `emit` takes them as they are. A model that paints each frame anew hands in arrays that it may write to
+again, and `emit` copies those: `--copied` is that model, against the same server by hand.
 
 Both servers are processes of their own, pinned to one core with all their threads, and measured in turns
 (A B A B ...); the viewers are this process, on another core. One core a server is little: at 2.5 ms a frame
@@ -173,12 +178,12 @@ def guess(cells: Iterable[Cell]) -> int:
 # ---- the servers
 
 
-def contestants(wanted: Wanted, *, read_only: bool) -> list[Server]:
+def contestants(wanted: Wanted, *, copied: bool) -> list[Server]:
     """The servers for one size of picture and codec; there is no H.264 by hand."""
     size = ["--set", f"width={wanted.width}", "--set", f"height={wanted.height}"]
     model = str(HERE.relative_to(HERE.parent) / "frames_model.py:Moving")
     serve = [sys.executable, "-m", "reactor_trio", "serve", model, "--port", "0", "--log-level", "warning"]
-    serve += [*size, "--set", f"read_only={str(read_only).lower()}"]
+    serve += [*size, "--set", f"copied={str(copied).lower()}"]
     if wanted.codec == "h264":
         return [Server("reactor_trio", [*serve, "--video-codec", "h264"])]
     by_hand = [sys.executable, str(HERE / "frames_fastapi.py"), str(wanted.width), str(wanted.height)]
@@ -232,7 +237,7 @@ def bench(wanted: Wanted, options: argparse.Namespace) -> None:
     """All that is measured with one size of picture."""
     with contextlib.ExitStack() as stack:
         pin(0)
-        servers = contestants(wanted, read_only=options.read_only)
+        servers = contestants(wanted, copied=options.copied)
         for server in servers:
             stack.enter_context(server.running())
         pin(1)
@@ -302,7 +307,7 @@ def main() -> None:
     parser.add_argument("--viewers", type=numbers, default=[1, 10, 50], help="(1,10,50)")
     parser.add_argument("--sizes", type=sizes, default=[(512, 512), (1280, 720)], help="(512x512,1280x720)")
     parser.add_argument("--codec", choices=["jpeg", "raw", "h264"], default="jpeg", help="(jpeg)")
-    parser.add_argument("--read-only", action="store_true", help="frames that `emit` need not copy")
+    parser.add_argument("--copied", action="store_true", help="frames that `emit` has to copy")
     parser.add_argument("--no-search", action="store_true", help="the table alone")
     options = parser.parse_args()
     # Else SIGTERM would end this process past every `finally`, and leave the servers behind.

@@ -1,7 +1,7 @@
 """The model that `benchmarks/frames.py` serves: 30 prepared frames a second, and no other work.
 
-`load` takes `width` and `height` (pixels). `emit` copies the frame, as it does for most models; with
-`read_only` it need not, since nobody can write to it.
+`load` takes `width` and `height` (pixels). The frames are read-only, so `emit` takes them as they are; with
+`copied` they could be written to, and `emit` copies each, as it does for a model that paints its frames anew.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Moving(ReactorModel):
     def load(self, config: dict[str, Any]) -> None:
         self.pictures = moving_pictures(config["width"], config["height"])
         for picture in self.pictures:
-            picture.setflags(write=not config.get("read_only", False))
+            picture.setflags(write=config.get("copied", False))
 
     async def run(self) -> None:
         await self.connected.wait()

@@ -3,9 +3,11 @@
 How the house is laid out; imports point downwards:
 
     cli, server, client, testing    around a session: the command line, the port, the peer, the test kit
+    web                             what the server shows to browsers: reactor.js, and the playground made of it
+    demo                            the model that is served if no other is named
     session/connection.py           one connection = one nursery: receive, dispatch, run, send
-    session                         its channel, outbox, pacing, uploads, endings
-    compute, media                  worker threads and devices; arrays <-> payloads
+    session                         its channel, outbox, pacing, tracks both ways, latency, uploads, endings
+    compute, media                  worker threads and devices; arrays <-> payloads, JPEG, H.264, PCM
     contract                        signatures -> attrs classes -> structuring and schemas. Pure
     authoring                       what a model's author writes with, exported below
     protocol                        bytes <-> frozen messages. Pure

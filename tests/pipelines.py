@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from reactor_trio import (
+    Audio,
     Idle,
     InputField,
     InputState,
@@ -41,6 +42,7 @@ class Quiet(Output):
     """Has no value at all in the test that yields it."""
 
     quiet: Video = None
+    still: Audio = None
 
 
 class GameState(InputState):

@@ -216,6 +216,16 @@ async def test_the_number_of_channels_may_not_change() -> None:
 
 
 @virtually
+async def test_no_samples_say_nothing_of_the_channels() -> None:
+    async def script(model: Emitter) -> None:
+        for samples in (np.zeros(0), np.zeros((2, 960)), np.zeros(0), np.zeros((2, 960))):
+            await model.emit(Film(speaker=samples))
+
+    async with open_session(emitting(script)) as client:
+        assert (await client.ended()).reason == "finished"
+
+
+@virtually
 async def test_emit_takes_the_samples_at_the_call() -> None:
     async def script(model: Emitter) -> None:
         buffer = ramp(960)

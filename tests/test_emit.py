@@ -486,13 +486,13 @@ async def test_metadata_of_sound_alone_travels_with_its_first_sample() -> None:
 @pytest.mark.parametrize(
     ("metadata", "told"),
     [
-        ("a string", "metadata must be a dict, a JSON object, not a str"),
-        (7, "metadata must be a dict, a JSON object, not a int"),
+        ("a string", "Picture: metadata must be a dict, a JSON object, not of type str"),
+        (7, "Picture: metadata must be a dict, a JSON object, not of type int"),
         ({"of": object()}, "metadata is not JSON: Type is not JSON serializable: object"),
         ({1: 2}, "metadata is not JSON: Dict key must be str"),
         ({"text": "x" * 16 * 1024}, "metadata has at most 16384 bytes as JSON, not 16395"),
         ([{}, {}], "metadata is a list of 2 for an output that is no batch"),
-        ([3], "metadata must be a dict, a JSON object, not a int"),
+        ([3], "Picture: metadata must be a dict, a JSON object, not of type int"),
     ],
 )
 @virtually

@@ -11,13 +11,13 @@ import pytest
 import trio
 
 from reactor_trio import Audio, CommandError, Output, ReactorModel, Video, event
-from reactor_trio.client import Superseded
+from reactor_trio.client import Frame, Superseded
 from reactor_trio.compute.executor import ENCODE
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.latency import MAX_APPLIED, MAX_FRAMES, MAX_ID_LENGTH, LatencyTracker
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import DeviceCost, Network, SessionClient, open_session
+from reactor_trio.testing import DeviceCost, InlineExecutor, Network, SessionClient, open_session
 from test_metrics import Scrape
 from virtual import virtually
 
@@ -217,6 +217,27 @@ async def test_each_track_names_the_command_in_its_own_first_frame() -> None:
             assert sorted(named) == [(), (), (), (), (1,)], track
 
 
+class Duet(Output):
+    first: Audio
+    second: Audio
+
+
+@virtually
+async def test_a_track_that_was_given_no_samples_names_the_command_in_its_next_block() -> None:
+    class Singers(ReactorModel):
+        async def run(self) -> None:
+            await trio.sleep_forever()
+
+        @event
+        async def sing(self, samples: int) -> None:
+            await self.emit(Duet(first=np.ones(960, np.int16), second=np.ones(samples, np.int16)))
+
+    async with open_session(Singers) as client:
+        for samples in (0, 960):
+            await client.call("sing", samples=samples)
+        assert (await client.frame("second")).applied == (1, 2)
+
+
 @virtually
 async def test_a_frame_that_is_thinned_out_hands_its_commands_on() -> None:
     async with open_session(await load()) as client:
@@ -244,6 +265,93 @@ async def test_a_frame_that_a_newer_one_replaces_hands_its_commands_on() -> None
         assert named == [1, 2, 3, 4, 5]
         latency = client.session._latency
         assert len(latency._frames["main"]) <= 5
+
+
+class Counter(ReactorModel):
+    """Shows how many commands it has had, ten times a second."""
+
+    fps = 10
+    count = 0
+
+    async def run(self) -> None:
+        await self.connected.wait()
+        while True:
+            await self.emit(Picture(main=np.full_like(PICTURE, 10 * self.count)))
+
+    @event
+    def touch(self) -> None:
+        self.count += 1
+
+
+class SlowEncoder(InlineExecutor):
+    """A picture waits in front of it, and the next one is thinned out meanwhile."""
+
+    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        if lane == ENCODE:
+            await trio.sleep(0.35)
+        return await super().run(lane, fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize("at", [0.05, 0.15, 0.25, 0.35])
+@virtually
+async def test_no_frame_names_a_command_that_came_after_it(at: float) -> None:
+    async with open_session(Counter, executor=SlowEncoder()) as client:
+        await client.configure_track("main", max_fps=5)
+        await trio.sleep(1 + at)
+        for number in range(1, 11):
+            await client.call("touch")
+            with trio.move_on_after(0.4):
+                while True:
+                    frame = await client.frame()
+                    assert all(id_ <= shown(frame) + 1 for id_ in frame.applied), f"{frame} at {number}"
+
+
+def shown(frame: Frame) -> int:
+    """How many commands a frame of `Counter` shows."""
+    return round(float(frame.array().mean()) / 10)
+
+
+class Speaker(ReactorModel):
+    """Two seconds of sound for each command."""
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+    @event
+    async def say(self) -> None:
+        await self.emit(Sound(voice=np.ones(2 * 48_000, np.int16)))
+
+    @event
+    async def tick(self) -> None:
+        await self.emit(Sound(voice=np.ones(960, np.int16)))
+
+    @event
+    def flush(self) -> None:
+        self.output.flush()
+
+
+@virtually
+async def test_blocks_of_sound_that_are_thrown_away_hand_their_commands_on_in_order() -> None:
+    async with open_session(Speaker) as client:
+        client.network.stall()
+        client.network.change("down", buffer_bytes=10)
+        for number in range(1, 6):
+            await client.transport.send([f'{{"type": "tick", "id": {number}}}'])
+            await trio.sleep(0.02)
+        await client.transport.send(['{"type": "flush"}', '{"type": "tick"}'])
+        await trio.sleep(0.02)
+        client.network.resume()
+        assert (await client.frame("voice")).applied == (1, 2, 3, 4, 5)
+
+
+@virtually
+async def test_a_block_that_is_not_sent_hands_its_commands_to_the_next_block() -> None:
+    async with open_session(Speaker) as client:
+        await client.configure_track("voice", paused=True)
+        await client.call("say")
+        await trio.sleep(1)
+        await client.configure_track("voice", paused=False)
+        assert (await client.frame("voice")).applied == (2,), "there is a second of the same sound to come"
 
 
 @virtually

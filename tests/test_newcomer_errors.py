@@ -10,9 +10,9 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 import numpy as np
@@ -22,11 +22,14 @@ import trio
 
 from reactor_trio import (
     ClientInfo,
+    Input,
     InputField,
+    InputState,
     MessageField,
     ModelMessage,
     Output,
     ReactorModel,
+    ReactorPipeline,
     UploadedFile,
     Video,
     connected,
@@ -36,6 +39,7 @@ from reactor_trio import (
 from reactor_trio.authoring.tracks import Audio
 from reactor_trio.client import open_client
 from reactor_trio.errors import BadModelSetting, CommandError, FieldError, InvalidPayload
+from reactor_trio.server.settings import ServerSettings
 from reactor_trio.testing import load_host, open_session
 from serving import PROCESS_TIMEOUT, ROOT
 from virtual import virtually
@@ -214,6 +218,173 @@ async def test_a_setting_that_load_spoils_is_told(values: dict[str, Any], messag
     with pytest.raises(BadModelSetting) as caught:
         await load_host(Late, values)
     assert str(caught.value) == message
+
+
+# ---- tracks, states and generators
+
+
+class Camera(Input):
+    webcam: Video
+    mic: Audio = Audio(sample_rate=16_000)
+
+
+class GameState(InputState):
+    level: int = 5
+
+
+def yields_with_it(self: Any, it: Any) -> Any:
+    yield it
+
+
+def inference(self: Any) -> Any:
+    yield None
+
+
+async def run_with_client(self: Any, client: Any, more: int = 1) -> None: ...
+async def run_without_self() -> None: ...
+
+
+NO_INPUT = "which is no Input: write `class Camera(Input)` with the tracks, and `input: Camera` here"
+
+
+@pytest.mark.parametrize(
+    ("base", "members", "message"),
+    [
+        (
+            ReactorModel,
+            {"input": Camera},
+            "Model.input has no annotation: write `input: Camera`, with a colon",
+        ),
+        (ReactorModel, {"__annotations__": {"input": Video}}, f"Model.input is annotated Video, {NO_INPUT}"),
+        (ReactorModel, {"__annotations__": {"mic": Audio}}, f"Model.mic is annotated Audio, {NO_INPUT}"),
+        (
+            ReactorModel,
+            {"__annotations__": {"input": Picture}},
+            f"Model.input is annotated Picture, {NO_INPUT}",
+        ),
+        (
+            ReactorModel,
+            {"__annotations__": {"state": GameState}},
+            "Model.state is annotated GameState, an InputState, which only a ReactorPipeline has",
+        ),
+        (
+            ReactorPipeline,
+            {"__annotations__": {"params": GameState}, "inference": inference},
+            "Model.params is annotated GameState, an InputState: write `state: GameState`",
+        ),
+        (
+            ReactorPipeline,
+            {"inference": yields_with_it},
+            "Model.inference is called without arguments: write `inference(self)`, not `inference(self, it)`",
+        ),
+        (
+            ReactorModel,
+            {"run": run_with_client},
+            "Model.run is called without arguments: write `run(self)`, not `run(self, client)`",
+        ),
+        (
+            ReactorModel,
+            {"run": run_without_self},
+            "Model.run is called without arguments: write `run(self)`, not `run()`",
+        ),
+    ],
+)
+def test_what_nobody_would_bind_or_call_is_told(base: Any, members: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        type("Model", (base,), members)
+    assert str(caught.value) == message
+
+
+def test_what_may_be_annotated_and_called_all_the_same() -> None:
+    class Model(ReactorModel):
+        last: Picture  # what was emitted last, say
+        settings: GameState
+
+        async def run(self, *args: Any, steps: int = 1, **kwargs: Any) -> None: ...
+
+    class Pipeline(ReactorPipeline):
+        state: GameState
+        before: GameState
+
+        def inference(self, steps: int = 1) -> Iterator[Any]:
+            yield None
+
+
+class Raised(ReactorModel):
+    """Its handler keeps what the expression raises."""
+
+    input: Camera
+
+    @event
+    async def do(self, wrong: Literal["array", "nothing", "track"]) -> None:
+        if wrong == "track":
+            self.input.wbcam  # type: ignore[attr-defined]  # noqa: B018
+        await self.emit(np.zeros((8, 8, 3), np.uint8) if wrong == "array" else None)  # type: ignore[arg-type]
+
+
+NO_OUTPUT = "emit() takes an Output, as in `await self.emit(Picture(main_video=frame))`"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("array", f"{NO_OUTPUT}, not a value of type ndarray"),
+        ("nothing", f"{NO_OUTPUT}, not a value of type NoneType"),
+        ("track", "Camera has no track 'wbcam'; it has: webcam, mic"),
+    ],
+)
+@virtually
+async def test_no_output_and_no_track_are_told(wrong: str, message: str) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with open_session(Raised) as client:
+            with pytest.raises(CommandError):
+                await client.call("do", wrong=wrong)
+    [failed] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert str(failed["exc_info"]) == message
+
+
+class Plain(ReactorPipeline):
+    wrong: Any = 5
+
+    def inference(self) -> Iterator[Any]:
+        yield self.wrong  # YIELDED plain
+
+
+class Async(ReactorPipeline):
+    async def inference(self) -> AsyncIterator[Any]:
+        yield Picture(main_video=np.zeros((8, 8), np.uint8))  # YIELDED async
+
+
+@pytest.mark.parametrize("model", [Plain, Async])
+@virtually
+async def test_what_cannot_be_shown_is_told_with_the_line_that_yielded_it(model: type[ReactorModel]) -> None:
+    ending = f"# YIELDED {model.__name__.lower()}"
+    line = next(number for number, line in enumerate(LINES, 1) if line.endswith(ending))
+    with structlog.testing.capture_logs() as logs:
+        async with open_session(model) as client:
+            assert (await client.ended()).reason == "model_error"
+    [failed] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert failed["exc_info"].__notes__ == [f"{model.__name__}.inference yielded it at {__file__}:{line}"]
+
+
+class Local(ReactorModel):
+    async def run(self) -> None:
+        local = "the value of a variable"
+        raise RuntimeError("wrong" if local else "")
+
+
+@virtually
+async def test_a_traceback_in_a_test_has_no_values_of_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    try:
+        async with open_session(Local) as client:
+            await client.ended()
+    finally:
+        structlog.configure(**before)
+    printed = capsys.readouterr().out
+    assert printed.count("RuntimeError: wrong") == 1
+    assert printed.count("the value of a variable") == 0
 
 
 @pytest.mark.parametrize("rate", [0, -1, "48000", 44_100.5, True])
@@ -622,3 +793,17 @@ def test_an_option_is_named_as_it_is_typed(tmp_path: Path) -> None:
     status, lines = serve_fails(tmp_path, "good.py", "--heartbeat", "0")
     assert status == 2
     assert lines[-1] == "Error: --heartbeat must be > 0: 0.0"
+
+
+@pytest.mark.parametrize("origin", ["example.com", "https://example.com/page", "https//example.com", ""])
+def test_what_is_no_origin_is_told(origin: str) -> None:
+    with pytest.raises(ValueError, match=r"is no origin: write it as in https://example.com, without a path"):
+        ServerSettings(allow_origins=(origin,))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://example.com", "http://localhost:3000/", "http://[::1]:80", "tauri://localhost", "null", "*"],
+)
+def test_what_is_an_origin(origin: str) -> None:
+    assert ServerSettings(allow_origins=(origin,)).policy.allow_origins == {origin}

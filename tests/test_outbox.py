@@ -7,8 +7,11 @@ import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
+from reactor_trio.errors import TransportClosed
 from reactor_trio.session.observer import Counts
 from reactor_trio.session.outbox import MAX_AUDIO_BLOCKS, Outbox, OutFrame
+from reactor_trio.testing.network import Network
+from reactor_trio.testing.transport import memory_transport_pair
 
 DEADLINE = 5.0
 """Seconds after which a test hangs."""
@@ -235,3 +238,62 @@ async def test_a_writer_can_be_woken_for_what_the_transport_has_begun() -> None:
 
 async def _take_nothing(box: Outbox) -> None:
     assert await box.take() == []
+
+
+async def test_a_frame_that_nothing_is_ahead_of_is_written_where_it_is_put() -> None:
+    client, server = memory_transport_pair()
+    counts, written = Counts(), list[tuple[str, int]]()
+    box = Outbox(
+        max_messages=3,
+        max_bytes=1000,
+        counts=counts,
+        on_written=lambda track, seq: written.append((track, seq)),
+        transport=server,
+    )
+    assert box.put_frame(frame("left", b"l4", 4)) is None
+    assert box.put_frame(frame("left", b"l5", 5)) is None, "the one before is written, not replaced"
+    assert box.put_audio(frame("voice", b"v0", 0)) is None
+    assert written == [("left", 4), ("left", 5), ("voice", 0)]
+    assert (counts.frames["left"].sent, counts.frames["voice"].sent) == (2, 1)
+    assert box.is_idle
+    with trio.fail_after(DEADLINE):
+        await box.frame_written("left")
+        await box.flushed()
+        assert await client.receive() == [b"l4", b"l5", b"v0"]
+    with trio.move_on_after(0) as scope:
+        await box.take()
+    assert scope.cancelled_caught, "nothing is left to take"
+
+
+async def test_a_frame_overtakes_neither_what_waits_nor_what_is_being_written() -> None:
+    client, server = memory_transport_pair()
+    box = Outbox(max_messages=3, max_bytes=1000, transport=server)
+    box.put_nowait("waits")
+    box.put_frame(frame("left", b"l0", 0))
+    assert await box.take() == ["waits", b"l0"]
+    box.put_frame(frame("left", b"l1", 1))
+    box.put_audio(frame("voice", b"v0", 0))
+    assert await box.take() == [b"v0", b"l1"], "they had to wait for the write before"
+    with trio.move_on_after(0):
+        await box.take()
+    await box.put("goodbye", last=True)
+    box.put_frame(frame("left", b"l2", 2))
+    box.put_audio(frame("voice", b"v1", 1))
+    assert await box.take() == ["goodbye"]
+    box.close()
+    box.put_frame(frame("left", b"l3", 3))
+    await server.abort()
+    with pytest.raises(TransportClosed):
+        await client.receive()
+
+
+async def test_of_frames_that_a_stalled_client_does_not_take_the_newest_waits() -> None:
+    client, server = memory_transport_pair(network=Network(buffer_bytes=100))
+    counts = Counts()
+    box = Outbox(max_messages=3, max_bytes=1000, counts=counts, transport=server)
+    client.stall()
+    size = 60
+    kept = [box.put_frame(frame("left", bytes([seq]) * size, seq)) for seq in range(4)]
+    assert [each and each.seq for each in kept] == [None, None, 1, 2]
+    assert (counts.frames["left"].sent, counts.frames["left"].replaced) == (1, 2)
+    assert await box.take() == [bytes([3]) * size]

@@ -480,7 +480,11 @@ async def test_idle_waits_for_a_frames_time_or_for_a_command(base: type[Game]) -
         assert log == [0.0, 0.1, 0.2, 0.3, 0.35, 0.45, 0.55]
 
 
-@pytest.mark.parametrize("nothing", [None, Idle, Quiet()], ids=["None", "Idle", "an empty output"])
+@pytest.mark.parametrize(
+    "nothing",
+    [None, Idle, Quiet(), Quiet(still=np.zeros((1, 0), np.int16)), Quiet(still=torch.zeros(0))],
+    ids=["None", "Idle", "an empty output", "no samples", "no samples in a tensor"],
+)
 @BOTH
 @virtually
 async def test_nothing_to_show_is_no_busy_loop(base: type[Game], nothing: Any) -> None:
@@ -489,6 +493,7 @@ async def test_nothing_to_show_is_no_busy_loop(base: type[Game], nothing: Any) -
     def script(model: Game) -> Iterator[Any]:
         while True:
             steps.append(trio.current_time())
+            assert len(steps) < 1000, "it spins"
             yield nothing
 
     async with open_session(scripted(script, base)):

@@ -332,9 +332,8 @@ async def test_a_cancel_scope_across_a_yield_is_told_when_it_does_harm(errors: l
         assert (await client.ended()).reason == "model_error"
     assert client.session.model.log == ["disconnected"]
     [error] = errors
-    assert str(error["exc_info"]) == (
-        f"{Model.__qualname__}.inference keeps a cancel scope or a nursery open across a `yield`"
-    )
+    told = "keeps a cancel scope or a nursery open across a `yield`: end it before"
+    assert str(error["exc_info"]) == f"{Model.__qualname__}.inference {told}"
 
 
 @virtually

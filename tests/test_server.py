@@ -138,6 +138,15 @@ def get(path: str, *headers: str, method: str = "GET") -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
 
 
+async def test_a_page_of_another_origin_is_logged_with_the_option_that_lets_it_in(logged: list[Any]) -> None:
+    async with running() as server:
+        asked = UPGRADE.replace(b"\r\n\r\n", b"\r\nOrigin: http://other.example\r\n\r\n")
+        status, *_ = await fetch(server, asked)
+    assert status == 403
+    [entry] = [entry for entry in logged if entry["event"] == "page refused"]
+    assert (entry["origin"], entry["remedy"]) == ("http://other.example", "--allow-origin")
+
+
 @asynccontextmanager
 async def websocket(server: Server, **options: Any) -> AsyncIterator[trio_websocket.WebSocketConnection]:
     port = server.addresses[0][1]

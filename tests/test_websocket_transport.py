@@ -25,6 +25,7 @@ from reactor_trio.server.websocket import (
     WebSocketTransport,
     accept_websocket,
 )
+from reactor_trio.session.outbox import Outbox, OutFrame
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 MAX_MESSAGE_BYTES = 1000
@@ -477,6 +478,45 @@ async def test_a_peer_that_reads_nothing_is_cut_off_and_receive_ends() -> None:
                     await transport.send([bytes(16 * 1024 * 1024)])
             await transport.abort()
             await transport.aclose(1000, "")
+
+
+async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_sends() -> None:
+    left, right = trio.socket.socketpair()
+    written: list[int] = []
+    with right, trio.fail_after(TEST_TIMEOUT):
+        stream = PatientStream(trio.SocketStream(left), send_timeout=SEND_TIMEOUT)
+        async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
+            client = RawClient(trio.SocketStream(right))
+            await client.head()
+            box = Outbox(
+                max_messages=3,
+                max_bytes=1000,
+                on_written=lambda track, seq: written.append(seq),
+                transport=transport,
+            )
+            count = 0
+            while not transport.has_unsent and count < 1000:
+                box.put_frame(OutFrame("screen", count, bytes([count % 256]) * 60_000))
+                count += 1
+            assert written == list(range(count - 1)), "all but the one that is under way"
+            assert not box.is_idle
+            box.put_nowait("text")
+
+            async def send() -> None:
+                while True:
+                    await transport.send(await box.take())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                await trio.testing.wait_all_tasks_blocked()
+                assert written == list(range(count - 1)), "the client reads nothing yet"
+                for number in range(count):
+                    assert await client.frame() == (0x82, bytes([number % 256]) * 60_000)
+                assert await client.frame() == (0x81, b"text")
+                await box.frame_written("screen")
+                await box.flushed()
+                nursery.cancel_scope.cancel()
+    assert written == list(range(count))
 
 
 async def test_a_close_frame_that_came_before_a_reset_is_what_send_reports() -> None:

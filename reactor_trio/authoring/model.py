@@ -12,6 +12,7 @@ from reactor_trio.contract.contract import check_tracks
 from reactor_trio.contract.events import Declarations, read_declarations
 from reactor_trio.contract.inputs import bind_inputs
 from reactor_trio.contract.lifecycle import check_lifecycle
+from reactor_trio.contract.state import check_state_name
 from reactor_trio.errors import NoSession
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class ReactorModel:
         cls.__declarations__ = read_declarations(cls)
         check_lifecycle(cls)
         bind_inputs(cls, ReactorModel)
+        check_state_name(cls)
         check_tracks(cls)
 
     def load(self, config: dict[str, Any]) -> Any:

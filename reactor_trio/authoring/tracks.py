@@ -149,6 +149,14 @@ class Input:
         tracks.update({track.name: track for track in _own_tracks(cls, "in")})
         cls.__tracks__ = tuple(tracks.values())
 
+    if not TYPE_CHECKING:  # or any attribute would be taken for one
+
+        def __getattr__(self, name: str) -> Any:
+            tracks = ", ".join(track.name for track in self.__tracks__)
+            raise AttributeError(
+                f"{type(self).__qualname__} has no track {name!r}; it has: {tracks}", name=name, obj=self
+            )
+
 
 def _check_annotated(cls: type) -> None:
     """`main_video = Video` would be no track, but a class attribute that no one misses."""

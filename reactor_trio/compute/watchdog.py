@@ -38,7 +38,10 @@ MAX_PLACES = 1000
 """Places that are logged, in all."""
 LAG_PERIOD = 0.1
 """Seconds between two measurements of the loop's lag."""
-ADVICE = "block in a thread: await self.compute(...), or @event(in_thread=True) on a plain def handler"
+ADVICE = (
+    "block in a thread: await self.compute(...), @event(in_thread=True) on a plain def handler, or a plain "
+    "def inference"
+)
 NO_ADVICE = "no line of the model's: the machine, or the runtime, was too slow"
 
 log = structlog.get_logger(__name__)

@@ -10,8 +10,10 @@ import typing
 from typing import TYPE_CHECKING, Any, Final
 
 from reactor_trio.authoring.inputs import BoundInput
-from reactor_trio.authoring.tracks import Input
+from reactor_trio.authoring.records import missing_annotation
+from reactor_trio.authoring.tracks import Audio, Input, Output, Video
 from reactor_trio.contract.hints import Unresolved, attribute_hint, is_class_var
+from reactor_trio.contract.types import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +38,7 @@ def bind_inputs(cls: type, base: type) -> None:
             if input_class is not None:
                 _check_name(cls, owner, name)
                 _bind(cls, name, input_class)
+    _check_usual(cls)
     _check_tracks(cls)
 
 
@@ -81,6 +84,11 @@ def _input_class(owner: type, name: str) -> type[Input] | None:
         return None
     if isinstance(hint, type) and issubclass(hint, Input):
         return hint
+    if hint in (Video, Audio) or (name == USUAL and isinstance(hint, type) and issubclass(hint, Output)):
+        raise TypeError(
+            f"{owner.__qualname__}.{name} is annotated {name_of(hint)}, which is no Input: write "
+            f"`class Camera(Input)` with the tracks, and `{USUAL}: Camera` here"
+        )
     if any(isinstance(each, type) and issubclass(each, Input) for each in typing.get_args(hint)):
         raise TypeError(
             f"{owner.__qualname__}.{name} is annotated {annotation!r}; "
@@ -103,6 +111,13 @@ def _bind(cls: type, name: str, input_class: type[Input]) -> None:
     if not input_class.__tracks__:
         raise TypeError(f"{cls.__qualname__}.{name}: {input_class.__qualname__} declares no track")
     setattr(cls, name, BoundInput(name, input_class))
+
+
+def _check_usual(cls: type) -> None:
+    """`input = Camera` would bind nothing."""
+    value = inspect.getattr_static(cls, USUAL, None)
+    if isinstance(value, type) and issubclass(value, Input):
+        raise TypeError(missing_annotation(cls, USUAL, f"{USUAL}: {value.__name__}"))
 
 
 def _check_tracks(cls: type) -> None:

@@ -6,7 +6,10 @@ import inspect
 import math
 import numbers
 from abc import ABC
-from typing import Any
+from typing import Any, Final
+
+_REST: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""Parameters that need no argument."""
 
 
 def check_lifecycle(cls: type) -> None:
@@ -45,6 +48,7 @@ def check_inference(cls: type, base: type) -> None:
             f"{cls.__qualname__}.inference is no generator: `yield` each output, as in "
             f"`while True: yield Picture(...)`"
         )
+    _check_bare(cls, "inference", function)
 
 
 def is_generator(function: Any) -> bool:
@@ -89,6 +93,20 @@ def _check_run(cls: type, run: Any) -> None:
     # Another kind of callable may return an awaitable; who writes one knows why.
     if inspect.isfunction(_unwrapped(run)) and not _is_async(run):
         raise TypeError(f"{cls.__qualname__}.run is awaited: write `async def run(self)`")
+    _check_bare(cls, "run", run)
+
+
+def _check_bare(cls: type, name: str, function: Any) -> None:
+    """The runtime has nothing to give to a parameter."""
+    if not inspect.isfunction(function):
+        return
+    parameters = [*inspect.signature(function).parameters.values()]
+    required = [each.name for each in parameters if each.default is each.empty and each.kind not in _REST]
+    if not parameters or len(required) > 1:
+        raise TypeError(
+            f"{cls.__qualname__}.{name} is called without arguments: write `{name}(self)`, not "
+            f"`{name}({', '.join(required)})`"
+        )
 
 
 def _check_load(cls: type, load: Any) -> None:

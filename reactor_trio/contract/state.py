@@ -52,6 +52,33 @@ def state_events(cls: type) -> Mapping[str, EventSpec]:
         raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
 
 
+def check_state_name(cls: Any) -> None:
+    """A state that is annotated where the runtime does not look for one is nobody's.
+
+    Raises `TypeError` naming class and attribute, for one under another name, and for a model that is no
+    pipeline. A pipeline that has its state may keep another as it likes.
+    """
+    is_pipeline = "state" in cls.__reserved__
+    if is_pipeline and cls.__state_class__ is not None:
+        return
+    for name in inspect.get_annotations(cls):
+        hint = _hint_or_none(cls, name)
+        if not (isinstance(hint, type) and getattr(hint, "__is_state__", False)):
+            continue
+        where = f"{cls.__qualname__}.{name} is annotated {hint.__name__}, an InputState"
+        if is_pipeline:
+            raise TypeError(f"{where}: write `state: {hint.__name__}`")
+        if name == "state":
+            raise TypeError(f"{where}, which only a ReactorPipeline has")
+
+
+def _hint_or_none(cls: type, name: str) -> Any:
+    try:
+        return attribute_hint(cls, name)
+    except Unresolved:
+        return None
+
+
 def read_state(cls: type) -> Mapping[str, EventSpec]:
     """The same, but raises `Unresolved`: an annotation may name a class further down in the file.
 

@@ -31,6 +31,15 @@ def configure_logging(log_format: LogFormat = "text", level: str = "info") -> No
     )
 
 
+def plain_tracebacks() -> None:
+    """For a process that has not set up structlog: its default, but without the values of variables."""
+    *before, _ = structlog.get_config()["processors"]
+    console = structlog.dev.ConsoleRenderer(
+        colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure(processors=[*before, console])
+
+
 def _json() -> list[Processor]:
     # Local variables stay out of it: among them are requests, with their tokens.
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)

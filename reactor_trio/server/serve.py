@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 """How long an answered client may take to read its answer and hang up."""
+MAX_LOGGED = 200
+"""Characters of a header in the log."""
 
 log = structlog.get_logger(__name__)
 
@@ -260,6 +262,10 @@ class Server:
             place = self._admission.enter()
             await self._serve_session(self._patient(stream, parser.rest), what, place, address, identity)
         else:
+            if what.status == 403:
+                # A browser does not tell its page why, so the operator has to be told.
+                origin = ", ".join(request.all("origin"))[:MAX_LOGGED]
+                log.info("page refused", origin=origin, remedy="--allow-origin", address=address)
             await self._respond(self._patient(stream), what, with_body=request.method != "HEAD")
 
     async def _secured(self, socket: trio.SocketStream, deadline: float) -> trio.abc.Stream:

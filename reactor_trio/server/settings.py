@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 
     from reactor_trio.server.auth import Authenticate
 
+# What browsers send; `null` is what they say of a file.
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+/?", re.IGNORECASE)
+
 
 @attrs.frozen(kw_only=True)
 class ServerSettings:
     """How the server is reached, and by whom. Sizes are in bytes, times in seconds.
 
-    Raises `ValueError` for a value out of range, for two ways to authenticate, and for an address that others
-    can reach if there is none and `no_auth` does not say that this is meant.
+    Raises `ValueError` for a value out of range, for what is no origin, for two ways to authenticate, and for
+    an address that others can reach if there is none and `no_auth` does not say that this is meant.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +62,12 @@ class ServerSettings:
             raise ValueError("a token must be visible ASCII, and not empty")
         if self.token is not None and self.authenticate is not None:
             raise ValueError("a fixed token, or another way to authenticate, but not both")
+        for origin in self.allow_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: write it as in https://example.com, without a path, or * "
+                    "(--allow-origin)"
+                )
         if self.authenticator is None and not self.no_auth and not self.is_loopback:
             raise ValueError(
                 f"{self.host!r} can be reached from other machines: give a token, or say that none is wanted "

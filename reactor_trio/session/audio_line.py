@@ -29,7 +29,7 @@ TOLERANCE = 0.005
 clicks; less than the period of any video."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class AudioBlock:
     """20 ms of a track."""
 
@@ -64,7 +64,8 @@ class AudioLine:
         self.block = max(1, rate // BLOCKS_PER_SECOND)
         """Samples of a block."""
         self._counts = counts
-        self._seq = 0
+        self.seq = 0
+        """Of the next block."""
         # When the place 0 is due, in seconds of the runtime's clock; None at rest.
         self._origin: float | None = None
         # Samples that were cut off, silence included, and samples that wait.
@@ -119,14 +120,14 @@ class AudioLine:
         self._silent += missing
         metadata, applied = self._take_marks(self._cut + self.block)
         block = AudioBlock(
-            self._seq,
+            self.seq,
             self._origin + self._cut / self.rate,
             self.channels,
             self._take_samples(self.channels),
             metadata,
             applied,
         )
-        self._seq += 1
+        self.seq += 1
         self._cut += self.block
         if self._silent >= self.rate:
             self.rest()

@@ -17,7 +17,7 @@ from reactor_trio.session.outbox import OutFrame
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from reactor_trio.session.latency import Applied, LatencyTracker
+    from reactor_trio.session.latency import LatencyTracker
     from reactor_trio.session.observer import FrameCounts
     from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.output_steps import Sound
@@ -59,12 +59,11 @@ class AudioTrack:
             raise InvalidPayload(faults, event=names.CONFIGURE_TRACK)
         self._is_paused = bool(changes.get("paused", self._is_paused))
         if self._is_paused:
-            for block in reversed(self._outbox.withdraw(self.name)):
+            for block in self._outbox.withdraw(self.name):
                 self.lost(block)
 
     def play(self, sound: Sound, due: float) -> None:
         """Take the samples of a step that is due then, in seconds of the runtime's clock."""
-        sound.applied = self._carried.hand_on(sound.applied)
         self.line.lay(sound, due)
 
     def send_block(self, late: float) -> None:
@@ -75,8 +74,9 @@ class AudioTrack:
         block = self.line.cut()
         if self._is_paused:
             self._counts.unwanted += 1
-            self._carried.add(block.applied)
+            self._carried.add(block.seq, block.applied)
             return
+        block.applied = self._carried.hand_on(block.seq, block.applied)
         data = encode_media(self._media(block))
         oldest = self._outbox.put_audio(OutFrame(self.name, block.seq, data, block.applied))
         if oldest is not None:
@@ -100,14 +100,14 @@ class AudioTrack:
             extra=extra,
         )
 
-    def carry(self, applied: tuple[Applied, ...]) -> None:
+    def carry(self, sound: Sound) -> None:
         """Take over what samples reflected that were thrown away before they were due."""
-        self._carried.add(applied)
+        self._carried.add(self.line.seq, sound.applied)
 
     def lost(self, block: OutFrame) -> None:
         """A block will not be sent."""
-        self._carried.add_older(block.applied)
+        self._carried.add(block.seq, block.applied)
 
     def clear(self) -> None:
         """Throw away the samples that are due, and rest."""
-        self._carried.add(self.line.clear())
+        self._carried.add(self.line.seq, self.line.clear())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from reactor_trio.session.latency import MAX_APPLIED
@@ -11,25 +12,27 @@ if TYPE_CHECKING:
 
 
 class Carried:
-    """Commands whose frame was lost: the next frame of the track is the first to reflect them."""
+    """Commands whose frame was lost: the next frame of the track is the first to reflect them.
+
+    Frames may be lost in any order, and one may be lost while an older one is yet to be sent, which does not
+    reflect what came after it: so each command goes with the `seq` of its frame.
+    """
 
     def __init__(self) -> None:
-        self._applied: tuple[Applied, ...] = ()
+        # In the order of `seq`.
+        self._lost: list[tuple[int, Applied]] = []
 
-    def add(self, applied: tuple[Applied, ...]) -> None:
-        """Take over from a frame that is newer than all before."""
+    def add(self, seq: int, applied: tuple[Applied, ...]) -> None:
+        """Take over from the frame of this number; of one number, in the order of the calls."""
         if applied:
-            self._applied = (*self._applied, *applied)[-MAX_APPLIED:]
+            self._lost += [(seq, each) for each in applied]
+            self._lost.sort(key=itemgetter(0))
+            del self._lost[:-MAX_APPLIED]
 
-    def add_older(self, applied: tuple[Applied, ...]) -> None:
-        """Take over from a frame that is older than all before."""
-        if applied:
-            self._applied = (*applied, *self._applied)[-MAX_APPLIED:]
-
-    def hand_on(self, applied: tuple[Applied, ...]) -> tuple[Applied, ...]:
-        """What the next frame reflects first, with what is its own."""
-        if not self._applied:
+    def hand_on(self, seq: int, applied: tuple[Applied, ...]) -> tuple[Applied, ...]:
+        """What the frame of this number reflects first: its own, and what was lost up to it."""
+        if not self._lost:
             return applied
-        self.add(applied)
-        applied, self._applied = self._applied, ()
-        return applied
+        older = [each for lost, each in self._lost if lost <= seq]
+        self._lost = self._lost[len(older) :]
+        return (*older, *applied)[-MAX_APPLIED:]

@@ -3,13 +3,13 @@
     receive   waits for the transport; decodes, validates, queues; never waits for a handler, but runs a
               plain `def` one itself where nothing is ahead of it
     dispatch  waits for the inbox; runs hooks and handlers one at a time
-    run       the model's own task
+    run       the model's own task; of a pipeline, the one that drives its generator
     send      waits for the outbox; writes in batches, and pings
 
 Beside the four there are only their helpers in time: the pacer, one encoder for each video track, one
-decoder for each input track, and commands that wait for an upload. Services outlive what they serve: receive
-and send end last, after run and dispatch have ended and the client has been told why. Then comes
-`@disconnected`.
+decoder for each input track, uploads that are read back from the disk, and commands that wait for one.
+Services outlive what they serve: receive and send end last, after run and dispatch have ended and the client
+has been told why. Then comes `@disconnected`.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Session:
             max_bytes=limits.max_queued_bytes,
             counts=self._counts,
             on_written=self._latency.written,
+            transport=transport,
         )
         inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
             limits.max_queued_events + limits.max_uploads, max_defer=limits.max_defer

@@ -94,11 +94,6 @@ class VideoEncoder:
         """Whether the client wants no frames at all for now."""
         return self._choices.paused
 
-    @property
-    def is_stateful(self) -> bool:
-        """Whether each frame builds on the one before, so that none may be replaced once it is encoded."""
-        return self._choices.codec == "h264"
-
     def configure(self, changes: Mapping[str, Any]) -> None:
         """Change some of the choices, from the next frame on; None takes one back to its default.
 

@@ -126,6 +126,8 @@ class LatencyTracker:
         return self._take_all(now)
 
     def _take_all(self, now: float) -> tuple[Applied, ...]:
+        if not self._handled:
+            return ()
         applied = tuple([Applied(*command, now) for command in self._handled])
         self._handled.clear()
         return applied
@@ -147,6 +149,8 @@ class LatencyTracker:
         The model's other `tracks` owe it to their next frame: it is theirs that shows the command there.
         """
         shares: dict[str, tuple[Applied, ...]] = {}
+        if not (applied or self._owed):
+            return shares
         for track in tracks:
             owed = (*self._owed.pop(track, ()), *applied)[-MAX_APPLIED:]
             if track in present:
@@ -160,11 +164,13 @@ class LatencyTracker:
     ) -> dict[str, Any]:
         """A frame has been encoded; returns what its header says: `applied` and `timing`, if anything."""
         self._observer.encoded(track, ended - began)
-        self._report_emits(applied)
         frames = self._frames[track]
         if len(frames) >= MAX_FRAMES:
             del frames[next(iter(frames))]
         frames[seq] = _Sent(ended, tuple([each.arrived for each in applied[-MAX_APPLIED:]]))
+        if not applied:
+            return {}
+        self._report_emits(applied)
         named = [each for each in applied if each.id is not None][-MAX_APPLIED:]
         if not named:
             return {}

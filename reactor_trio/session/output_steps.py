@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import orjson
 
+from reactor_trio.authoring.tracks import Output
 from reactor_trio.compute.executor import ENCODE
 from reactor_trio.media.audio import AudioLayout, inspect_audio, pcm_samples
 from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from reactor_trio.authoring.tracks import Output, TrackSpec
+    from reactor_trio.authoring.tracks import TrackSpec
     from reactor_trio.compute.executor import Executor
     from reactor_trio.session.audio_line import AudioLine
     from reactor_trio.session.latency import Applied
@@ -72,7 +73,7 @@ class Step:
 
 @attrs.frozen
 class Content:
-    """What one output holds, as far as shapes tell; only tracks with a value."""
+    """What one output holds, as far as shapes tell; only tracks with a frame or a sample."""
 
     video: Mapping[str, VideoLayout]
     audio: Mapping[str, AudioLayout]
@@ -92,8 +93,13 @@ class Content:
 def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
     """Say what it holds, without looking at a pixel or a sample; `tracks` are those that were announced.
 
-    Raises `ValueError` for what cannot be shown.
+    Raises `ValueError` for what cannot be shown, and `TypeError` for what is no output.
     """
+    if not isinstance(output, Output):
+        raise TypeError(
+            f"emit() takes an Output, as in `await self.emit(Picture(main_video=frame))`, not a value of "
+            f"type {type(output).__qualname__}"
+        )
     video: dict[str, VideoLayout] = {}
     audio: dict[str, AudioLayout] = {}
     seconds = 0.0
@@ -106,10 +112,15 @@ def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
         if track.rate is None:
             video[track.name] = inspect_video(value, track=track.name)
         else:
-            layout = audio[track.name] = inspect_audio(value, track=track.name)
-            seconds = max(seconds, layout.samples / track.rate)
+            layout = inspect_audio(value, track=track.name)
+            if layout.samples:  # else it says nothing, not even how many channels there are
+                audio[track.name] = layout
+                seconds = max(seconds, layout.samples / track.rate)
     frames = _count(video)
-    metadata = encode_metadata(output.metadata, frames)
+    try:
+        metadata = encode_metadata(output.metadata, frames)
+    except ValueError as error:
+        raise ValueError(f"{type(output).__qualname__}: {error}") from error.__cause__
     return Content(video, audio, metadata, frames, seconds)
 
 
@@ -139,7 +150,7 @@ def _encode_object(metadata: object) -> bytes | None:
     if metadata is None:
         return None
     if not isinstance(metadata, dict):
-        raise ValueError(f"metadata must be a dict, a JSON object, not a {type(metadata).__name__}")
+        raise ValueError(f"metadata must be a dict, a JSON object, not of type {type(metadata).__name__}")
     try:
         encoded: bytes = orjson.dumps(metadata, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:

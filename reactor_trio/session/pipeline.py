@@ -25,9 +25,11 @@ from reactor_trio.session.failures import contained
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
+    from types import FrameType
 
     from structlog.typing import FilteringBoundLogger
 
+    from reactor_trio.authoring.tracks import TrackSpec
     from reactor_trio.compute.worker import Worker
     from reactor_trio.session.turns import Turns
 
@@ -96,7 +98,7 @@ class Pipeline:
         """Raises `RuntimeError` if no scope around us was cancelled, but one of the generator's own."""
         if trio.current_effective_deadline() != -math.inf:
             raise RuntimeError(
-                f"{self._where} keeps a cancel scope or a nursery open across a `yield`"
+                f"{self._where} keeps a cancel scope or a nursery open across a `yield`: end it before"
             ) from None
 
     async def _round(self, steps: _Steps) -> bool:
@@ -106,7 +108,12 @@ class Pipeline:
         with trio.CancelScope() as scope:
             try:
                 while (value := await self._step(steps)) is not _END:
-                    shown |= await self._take(value)
+                    try:
+                        shown |= await self._take(value)
+                    except (TypeError, ValueError) as failure:
+                        # Of a value that cannot be shown: no line of the author's is in the traceback.
+                        failure.add_note(f"{self._where} yielded it at {steps.place}")
+                        raise
             finally:
                 scope.shield = True
                 scope.deadline = trio.current_time() + self._hook_timeout
@@ -195,7 +202,12 @@ def _described(value: object) -> str:
 
 
 def _is_empty(output: Output) -> bool:
-    return all(getattr(output, track.name) is None for track in type(output).__tracks__)
+    return all(_is_nothing(getattr(output, track.name), track) for track in type(output).__tracks__)
+
+
+def _is_nothing(value: Any, track: TrackSpec) -> bool:
+    # Sound of no samples takes no time to play: yielded again and again, it would not let any pass.
+    return value is None or (track.kind == "audio" and getattr(value, "shape", ())[-1:] == (0,))
 
 
 def _has_own_fps(model: ReactorPipeline) -> bool:
@@ -212,11 +224,21 @@ class _Steps(Protocol):
         """Whether there is anything to close."""
         ...
 
+    @property
+    def place(self) -> str:
+        """Where it stands, as `file:line`."""
+        ...
+
     async def next(self) -> Any:
         """What it yields next, or `_END`."""
 
     async def close(self) -> None:
         """Close it where it stands. Raises what it raises."""
+
+
+def _place(frame: FrameType | None) -> str:
+    # A decorator may have made a generator that has no frame.
+    return "a `yield`" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class _ThreadSteps:
@@ -228,6 +250,10 @@ class _ThreadSteps:
         self._generator: Generator[Any, None, None] | None = None
 
         self.is_open = False
+
+    @property
+    def place(self) -> str:
+        return _place(getattr(self._generator, "gi_frame", None))
 
     async def next(self) -> Any:
         return await self._worker.run(self._next)
@@ -252,6 +278,10 @@ class _AsyncSteps:
     def __init__(self, model: ReactorPipeline) -> None:
         self._generator: AsyncGenerator[Any, None] = model.inference()
         self.is_open = False
+
+    @property
+    def place(self) -> str:
+        return _place(getattr(self._generator, "ag_frame", None))
 
     async def next(self) -> Any:
         self.is_open = False  # unless it yields

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from reactor_trio.session.encoding import Encoded, VideoEncoder
-    from reactor_trio.session.latency import Applied, LatencyTracker
+    from reactor_trio.session.latency import LatencyTracker
     from reactor_trio.session.observer import FrameCounts
     from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.output_steps import Picture
@@ -57,11 +57,11 @@ class VideoTrack:
         """Put a picture that is due into the slot, if the client wants it."""
         if not self.encoder.takes(picture.pts):
             self._counts.unwanted += 1
-            self._carried.add(picture.applied)
+            self.carry(picture)
             return
         if self._picture is not None:
             self._count_replaced()
-            self._carried.add(self._picture.applied)
+            self.carry(self._picture)
         self._picture = picture
         self._filled.set()
 
@@ -83,21 +83,21 @@ class VideoTrack:
         self._filled.set()
         self._on_progress()
 
-    def carry(self, applied: tuple[Applied, ...]) -> None:
-        """Take over what a picture reflected that was thrown away before it was due."""
-        self._carried.add(applied)
+    def carry(self, lost: Picture | OutFrame) -> None:
+        """Take over what it reflected, for it will not be sent."""
+        self._carried.add(lost.seq, lost.applied)
 
     def lost(self, frame: OutFrame) -> None:
         """An encoded frame will not be sent."""
         self.encoder.lost()
-        self._carried.add_older(frame.applied)
+        self.carry(frame)
 
     def clear(self) -> None:
         """Throw away the pictures in the slot and in the encoder."""
         for picture in (self._encoding, self._picture):
             if picture is not None:
                 self._counts.dropped += 1
-                self._carried.add(picture.applied)
+                self.carry(picture)
         self._encoding = self._picture = None
 
     async def encode(self) -> None:
@@ -123,7 +123,7 @@ class VideoTrack:
     async def _encode_newest(self) -> None:
         picture, self._picture = self._picture, None
         assert picture is not None
-        picture.applied = self._carried.hand_on(picture.applied)
+        picture.applied = self._carried.hand_on(picture.seq, picture.applied)
         self._encoding = picture
         began = self._now()
         encoded = await self.encoder.encode(picture.pixels)
@@ -144,7 +144,7 @@ class VideoTrack:
             self._picture = picture
         else:
             self._count_replaced()
-            self._carried.add_older(picture.applied)
+            self.carry(picture)
 
     def _send(self, picture: Picture, encoded: Encoded, began: float) -> None:
         self.encoded += 1

@@ -7,10 +7,12 @@ import weakref
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import trio
 
 from reactor_trio.client.client import Client
 from reactor_trio.client.nursery import open_plain_nursery
+from reactor_trio.server.logs import plain_tracebacks
 from reactor_trio.session.host import ModelHost
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import watched
@@ -68,6 +70,9 @@ async def load_host(
 
     Raises what `load` raises. If cancelled, there is no host.
     """
+    if not structlog.is_configured():
+        # Its own default prints every variable of every frame where `rich` is installed: whole pictures.
+        plain_tracebacks()
     return await ModelHost.load(
         model_class,
         config,

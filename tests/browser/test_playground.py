@@ -298,6 +298,105 @@ def test_a_wrong_token_is_asked_for_again(page: Page, tmp_path: Path) -> None:
         expect(page.get_by_label(re.compile("token", re.IGNORECASE))).to_be_visible()
 
 
+# ---- what an author may do, and a visitor
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Iterator[Served]:
+    with serve(HERE / "odd.py", tmp_path) as server:
+        yield server
+
+
+def test_the_first_picture_is_seen_when_it_is_drawn(page: Page, wall: Served) -> None:
+    page.add_init_script("window.setInterval = () => 0")  # the numbers are never looked at
+    page.goto(home(wall))
+    wait_for_colour(page, "Wall", grey(40))
+    expect(page.get_by_text("No picture yet")).to_be_hidden()
+
+
+def test_what_an_author_writes_is_text_and_no_name_is_special(page: Page, odd: Served) -> None:
+    page.goto(home(odd))
+    form = page.get_by_role("form", name="Constructor")
+    form.get_by_role("spinbutton").fill("7")
+    form.get_by_role("button", name="Send").click()
+    expect(form.get_by_role("definition")).to_have_text("7")
+
+    form = page.get_by_role("form", name="Talk")
+    form.get_by_role("button", name="Send").click()
+    expect(form.get_by_text("long", exact=True)).to_be_visible()
+    row = page.get_by_role("log").get_by_role("group").filter(has_text="long").last
+    row.locator("summary").click()
+    expect(row.get_by_text("more characters")).to_be_visible()
+    assert len(row.inner_text()) < 60_000, "what is very long is not laid out"
+    assert page.evaluate("window.wasRun") is None
+
+    assert page.get_by_text("How wide it is", exact=True).count() == 1, "said of the command and of its field"
+
+
+def test_a_number_that_a_browser_cannot_tell_exactly_is_not_sent(page: Page, odd: Served) -> None:
+    page.goto(home(odd))
+    form = page.get_by_role("form", name="Sow")
+    field = form.get_by_role("spinbutton", name="Seed")
+    field.fill("9007199254740993")
+    form.get_by_role("button", name="Send").click()
+    assert "9007199254740991" in described_error(field)
+
+    field.fill("4294967295")
+    form.get_by_role("button", name="Send").click()
+    expect(form.get_by_role("definition")).to_have_text("4294967295")
+
+
+def test_on_a_telephone_other_pictures_cover_no_button(chromium: Browser, odd: Served) -> None:
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(home(odd))
+    page.get_by_role("button", name="Pause Front").click(timeout=5000)
+    page.get_by_role("button", name="Show Side large").click(timeout=5000)
+    page.get_by_role("button", name="Pause Side").click(timeout=5000)
+    context.close()
+
+
+LIVE = """() => window.cameras.filter(
+  camera => camera.getTracks().some(track => track.readyState === "live")).length"""
+"""How many cameras are on."""
+WATCH_CAMERAS = """
+  window.cameras = [];
+  const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    await new Promise((resolve) => setTimeout(resolve, 200)); // a visitor is asked, and thinks
+    const camera = await open(wanted);
+    window.cameras.push(camera);
+    return camera;
+  };
+"""
+
+
+def test_no_camera_is_left_on(page: Page, odd: Served) -> None:
+    page.add_init_script(WATCH_CAMERAS)
+    page.goto(home(odd))
+    webcam = page.get_by_role("button", name="Webcam")
+    webcam.dblclick()
+    page.wait_for_function("() => window.cameras.length === 2")
+    page.wait_for_function(f"() => ({LIVE})() === 1")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    assert page.evaluate(LIVE) == 0
+
+    webcam.click()
+    page.wait_for_function("() => window.cameras.length === 3")
+    page.get_by_role("button", name="Run: Leave").click()
+    expect(page.get_by_text("The model has finished.").first).to_be_visible()
+    page.wait_for_function(f"() => ({LIVE})() === 0")
+
+
+def test_a_camera_gives_the_width_that_is_chosen_while_it_is_on(page: Page, odd: Served) -> None:
+    page.add_init_script(WATCH_CAMERAS)
+    page.goto(home(odd))
+    page.get_by_role("button", name="Webcam").click()
+    page.wait_for_function("() => window.cameras.length === 1")
+    page.get_by_role("combobox", name="Width").select_option("320")
+    page.wait_for_function("() => window.cameras[0].getTracks()[0].getSettings().width === 320")
+
+
 # ---- what the page may do, and for whom it is
 
 

@@ -427,7 +427,8 @@ test("a model that fails five times in a row is left alone", async () => {
     assert.notEqual(client.state, "closed");
     FakeSocket.last().welcome();
     FakeSocket.last().text("reactor.error", { code: "model_error", message: "the model failed" });
-    FakeSocket.last().drop(1011);
+    FakeSocket.last().drop(1011, "model_error");
+    assert.equal(client.error.reason, "model_error");
     await pass(15_000);
   }
   assert.equal(client.state, "closed");

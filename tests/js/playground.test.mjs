@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { boundsOf, exampleOf, fieldsOf, shapeOf, uploadRules } from "../../reactor_trio/web/playground/schema.js";
@@ -81,6 +82,10 @@ for (const [schema, bounds] of [
   [{ type: "number", minimum: 0, maximum: 4 }, { min: 0, max: 4, step: 0.02 }],
   [{ type: "number", exclusiveMinimum: 0, maximum: 1 }, { min: 0.005, max: 1, step: 0.005 }],
   [{ type: "number", minimum: 0 }, null],
+  [{ type: "integer", exclusiveMinimum: 0, exclusiveMaximum: 2 }, null],
+  [{ type: "integer", exclusiveMinimum: 0, exclusiveMaximum: 1 }, null],
+  [{ type: "integer", minimum: 0, maximum: 2 ** 63 }, null],
+  [{ type: "integer", minimum: 0, maximum: 2 ** 32 - 1 }, { min: 0, max: 2 ** 32 - 1, step: 1 }],
 ]) {
   test(`a slider of ${JSON.stringify(schema)}`, () => assert.deepEqual(boundsOf(schema), bounds));
 }
@@ -112,4 +117,23 @@ test("reasons and codes that nobody has foreseen are said as they are", () => {
   assert.match(goodbye("tea_time"), /tea time/);
   assert.equal(errorTitle("overloaded"), "Too much at once");
   assert.equal(errorTitle("not_free"), "Not free");
+  assert.equal(errorTitle("constructor"), "Constructor");
+});
+
+const WEB = new URL("../../reactor_trio/web/", import.meta.url);
+
+/** The module's file, and those that it needs, from there on. */
+function needed(url, found = new Set()) {
+  if (found.has(url.href)) return found;
+  found.add(url.href);
+  const imports = readFileSync(url, "utf8").matchAll(/^import [^;]*?from "(\.[^"]+)";/gms);
+  for (const [, path] of imports) needed(new URL(path, url), found);
+  return found;
+}
+
+test("every module of the page is asked for at once, and none that it does not need", () => {
+  const page = readFileSync(new URL("index.html", WEB), "utf8");
+  const preloaded = [...page.matchAll(/<link rel="modulepreload" href="([^"]+)">/g)].map(([, path]) => new URL(path, WEB).href);
+  const wanted = [...needed(new URL("playground.js", WEB))].filter((href) => !href.endsWith("/playground.js"));
+  assert.deepEqual([...preloaded].sort(), wanted.sort());
 });

@@ -31,7 +31,8 @@ export class CommandCard {
     this.#session = session;
     const specs = fieldsOf(event.schema);
     const [only] = specs;
-    const isAlone = specs.length === 1 && only !== undefined && event.name.endsWith(only.name);
+    const isAlone = specs.length === 1 && only !== undefined && `_${event.name}`.endsWith(`_${only.name}`);
+    if (isAlone && only.description === event.description) only.description = "";
     this.fields = specs.map((spec) => new Field(spec, session, (change) => this.#changed(change), isAlone));
     const single = this.fields.length === 1 ? this.fields[0] : undefined;
     /** Whether the control itself sends, so that no button is needed. */
@@ -103,18 +104,18 @@ export class CommandCard {
 
   #payload() {
     const faults = /** @type {unknown[]} */ ([]);
-    /** @type {Record<string, unknown>} */
-    const data = {};
+    const entries = /** @type {[string, unknown][]} */ ([]);
     for (const field of this.fields) {
       try {
         const value = field.read();
-        if (value !== undefined) data[field.spec.name] = value;
+        if (value !== undefined) entries.push([field.spec.name, value]);
       } catch (error) {
         faults.push(error);
       }
     }
     if (faults.length > 0) throw faults[0];
-    return data;
+    // To set `data.__proto__` would be to set no field.
+    return Object.fromEntries(entries);
   }
 
   /** @param {Change} change */

@@ -37,7 +37,7 @@ export function rangeControl(spec, changed) {
   const slider = h("input", { type: "range", class: "slider", min, max, step, value: initial });
   const exact = h("input", {
     type: "number", class: "input number", step: spec.schema.type === "integer" ? 1 : "any", value: initial,
-    inputmode: "decimal", "aria-label": `${spec.label}, exact value`,
+    inputmode: keyboard(spec), "aria-label": `${spec.label}, exact value`,
   });
   const fill = () => {
     const part = (Number(slider.value) - min) / (max - min);
@@ -76,7 +76,7 @@ export function rangeControl(spec, changed) {
  */
 export function numberControl(spec, changed) {
   const input = h("input", {
-    type: "number", class: "input number-wide", inputmode: "decimal",
+    type: "number", class: "input number-wide", inputmode: keyboard(spec),
     step: spec.schema.type === "integer" ? 1 : "any", value: /** @type {number | undefined} */ (spec.initial),
     required: spec.required,
   });
@@ -91,9 +91,29 @@ export function numberControl(spec, changed) {
  */
 function numberIn(input, spec) {
   if (input.validity.badInput) throw new FieldError("this is no number");
-  if (input.value !== "") return Number(input.value);
+  if (input.value !== "") return exactly(input, spec);
   if (spec.required || spec.hasDefault) throw new FieldError("a number is needed");
   return undefined;
+}
+
+/**
+ * @param {HTMLInputElement} input
+ * @param {FieldSpec} spec
+ */
+function exactly(input, spec) {
+  const value = Number(input.value);
+  if (spec.schema.type !== "integer" || !Number.isInteger(value) || Number.isSafeInteger(value)) return value;
+  // The server has its default as it is, and need not be told.
+  if (spec.hasDefault && value === spec.initial) return undefined;
+  throw new FieldError(`a browser can send no whole numbers beyond ${Number.MAX_SAFE_INTEGER}`);
+}
+
+/**
+ * A telephone's keyboard for decimals has no minus.
+ * @param {FieldSpec} spec
+ */
+function keyboard({ schema }) {
+  return (schema.minimum ?? schema.exclusiveMinimum ?? -1) < 0 ? null : "decimal";
 }
 
 /**

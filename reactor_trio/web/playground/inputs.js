@@ -50,6 +50,8 @@ export class InputTrack {
   #stream = null;
   /** @type {import("../reactor/publish.js").Publisher | null} */
   #publisher = null;
+  /** Which click the stream belongs to; a stream that comes after `stop` or another click is not taken. */
+  #click = 0;
 
   get #isVideo() {
     return this.#track.kind === "video";
@@ -57,11 +59,17 @@ export class InputTrack {
 
   update() {
     if (!this.#publisher) return;
+    if (this.#publisher.signal.aborted) {
+      // It gave up, or the client was closed: a camera that nobody sees is not left on.
+      this.stop();
+      return;
+    }
     const { sent, dropped } = this.#publisher.stats();
     setText(this.#facts, `${sent} ${this.#isVideo ? "pictures" : "blocks"} sent${dropped ? `, ${dropped} left out` : ""}`);
   }
 
   stop() {
+    this.#click += 1;
     this.#publisher?.stop();
     this.#publisher = null;
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
@@ -79,22 +87,55 @@ export class InputTrack {
   /** @param {Source} source */
   async #start(source) {
     this.#problem.hidden = true;
+    const click = ++this.#click;
     try {
       const stream = await source.open();
+      if (click !== this.#click) {
+        for (const track of stream.getTracks()) track.stop();
+        return;
+      }
       this.#stream = stream;
-      stream.getTracks()[0]?.addEventListener("ended", () => this.#stream === stream && this.stop());
+      stream.getTracks()[0]?.addEventListener("ended", () => this.#stream === stream && this.#ended(source));
       this.#publish();
       this.#session.note(`${this.#label}: sending, ${source.text.toLowerCase()}`);
       if (this.#isVideo) this.#preview.srcObject = stream;
       // One expects to see oneself as in a mirror; what is sent is not turned round.
       this.#preview.classList.toggle("is-mirror", source.isMirror === true);
     } catch (error) {
+      if (click !== this.#click) return;
       const { name, message } = /** @type {Error} */ (error);
       this.stop();
-      this.#problem.hidden = false;
-      setText(this.#problem, PROBLEMS[name] ?? message);
+      this.#complain(PROBLEMS[name] ?? message);
     }
     this.#show();
+  }
+
+  /** @param {Source} source it was unplugged, or the visitor has stopped it in the browser */
+  #ended(source) {
+    this.stop();
+    this.#complain(`${source.text}: no longer there. It was unplugged, or stopped in the browser.`);
+  }
+
+  /** @param {string} text */
+  #complain(text) {
+    this.#problem.hidden = false;
+    setText(this.#problem, text);
+  }
+
+  /** The device gives what was asked for when it was switched on; ask again. */
+  async #reconfigure() {
+    const stream = this.#stream;
+    if (!stream) return;
+    this.#publisher?.stop();
+    this.#publisher = null;
+    // What a device cannot do it leaves as it is: these are wishes.
+    const [video] = stream.getVideoTracks();
+    await video?.applyConstraints(this.#wanted()).catch(() => undefined);
+    if (this.#stream === stream) this.#publish();
+  }
+
+  #wanted() {
+    return { width: { ideal: Number(this.#width.value) }, frameRate: { ideal: Number(this.#fps.value) } };
   }
 
   #publish() {
@@ -123,8 +164,7 @@ export class InputTrack {
     }
     const audio = { channelCount: 1, echoCancellation: true, noiseSuppression: true };
     if (!this.#isVideo) return [{ text: "Microphone", icon: "microphone", open: () => devices.getUserMedia({ audio }) }];
-    const wanted = () => ({ width: { ideal: Number(this.#width.value) }, frameRate: { ideal: Number(this.#fps.value) } });
-    const webcam = /** @type {Source} */ ({ text: "Webcam", icon: "camera", isMirror: true, open: () => devices.getUserMedia({ video: wanted() }) });
+    const webcam = /** @type {Source} */ ({ text: "Webcam", icon: "camera", isMirror: true, open: () => devices.getUserMedia({ video: this.#wanted() }) });
     const screen = /** @type {Source} */ ({ text: "Screen", icon: "screen", open: () => devices.getDisplayMedia({ video: true }) });
     return "getDisplayMedia" in devices ? [webcam, screen] : [webcam];
   }
@@ -133,7 +173,7 @@ export class InputTrack {
     const { name, kind, rate } = this.#track;
     const fill = (/** @type {HTMLSelectElement} */ list, /** @type {number[]} */ values, /** @type {number} */ chosen, /** @type {string} */ unit) => {
       list.append(...values.map((value) => h("option", { value, text: `${value} ${unit}`, selected: value === chosen })));
-      list.addEventListener("change", () => this.#publish());
+      list.addEventListener("change", () => void this.#reconfigure());
     };
     fill(this.#width, WIDTHS, 640, "px");
     fill(this.#fps, RATES, 15, "fps");

@@ -1,7 +1,7 @@
 /** Everything that was said: rows that fold streams, a filter, a pause. Never more than `MOST_ROWS` of them. */
 
 import { h, icon, relabel, setText } from "./dom.js";
-import { ago, brief, milliseconds, pretty } from "./words.js";
+import { ago, cut, milliseconds, pretty } from "./words.js";
 
 /** @typedef {"command" | "reply" | "message" | "error" | "upload" | "session"} Kind */
 
@@ -24,6 +24,10 @@ const FOLD_WITHIN = { message: 1000, command: 300, reply: 300 };
 const FOLD_ROWS = 6;
 /** Of those that were folded, so many of the newest are kept. */
 const MOST_KEPT = 20;
+/** Characters of JSON: of all rows, beyond which the oldest lose theirs; of one that is opened; and to look through. */
+const MOST_CHARACTERS = 8_000_000;
+const MOST_SHOWN = 50_000;
+const MOST_SEARCHED = 2_000;
 /** Pixels from the bottom that still count as the bottom. */
 const BOTTOM = 24;
 
@@ -47,8 +51,8 @@ export class Log {
   #empty;
   /** @type {Row[]} */
   #rows = [];
-  /** @type {Row[]} */
-  #changed = [];
+  /** @type {Set<Row>} */
+  #changed = new Set();
   #frame = 0;
   #text = "";
   #shown = new Set(KINDS);
@@ -62,12 +66,23 @@ export class Log {
     const row = this.#foldable(entry);
     if (row) {
       row.fold(entry);
-      this.#changed.push(row);
+      this.#changed.add(row);
     } else {
       this.#rows.push(new Row(entry));
       if (this.#rows.length > MOST_ROWS) this.#rows.shift()?.element?.remove();
     }
+    this.#forget();
     this.#frame ||= requestAnimationFrame(() => this.#draw());
+  }
+
+  /** The oldest rows lose their data where there is more than a page should hold. */
+  #forget() {
+    let kept = 0;
+    for (let at = this.#rows.length - 1; at >= 0; at -= 1) {
+      const row = /** @type {Row} */ (this.#rows[at]);
+      kept += row.size;
+      if (kept > MOST_CHARACTERS) row.forget();
+    }
   }
 
   /** @param {Entry} entry */
@@ -86,8 +101,8 @@ export class Log {
       return;
     }
     setText(this.#counter, "");
-    for (const row of new Set(this.#changed)) row.update();
-    this.#changed = [];
+    for (const row of this.#changed) row.update();
+    this.#changed.clear();
     if (waiting.length > 0) {
       this.#empty.remove();
       this.#list.append(...waiting.map((row) => this.#filter(row, row.draw())));
@@ -127,7 +142,7 @@ export class Log {
 
   #clear() {
     this.#rows = [];
-    this.#changed = [];
+    this.#changed.clear();
     this.#list.replaceChildren(this.#empty);
     this.#isAtBottom = true;
   }
@@ -174,13 +189,16 @@ class Row {
   /** @param {Entry} entry */
   constructor(entry) {
     this.entry = entry;
+    this.#text = textOf(entry);
   }
 
+  /** Its data: a text is smaller than what it stands for. */
+  #text;
   last = performance.now();
   /** @type {HTMLDetailsElement | null} */
   element = null;
   #count = 1;
-  /** @type {unknown[]} */
+  /** @type {string[]} */
   #earlier = [];
   #time = h("time", { class: "log-time", text: "now", title: new Date().toLocaleTimeString() });
   #brief = h("span", { class: "log-brief" });
@@ -190,10 +208,20 @@ class Row {
 
   /** @param {Entry} entry the next of the same type */
   fold(entry) {
-    this.#earlier = [...this.#earlier, this.entry.data].slice(1 - MOST_KEPT);
+    this.#earlier = [...this.#earlier, cut(this.#text, MOST_SEARCHED)].slice(1 - MOST_KEPT);
     this.entry = entry;
+    this.#text = textOf(entry);
     this.last = performance.now();
     this.#count += 1;
+  }
+
+  /** Characters that it holds, but for a few. */
+  get size() {
+    return this.#text.length;
+  }
+
+  forget() {
+    if (!this.#text.endsWith("…")) this.#text = cut(this.#text, MOST_SEARCHED);
   }
 
   draw() {
@@ -211,24 +239,41 @@ class Row {
   }
 
   update() {
-    const { data, to, took } = this.entry;
+    const { to, took } = this.entry;
     setText(this.#about, [to && `to ${to}`, took !== undefined && milliseconds(took)].filter(Boolean).join(", "));
-    setText(this.#brief, data === undefined || brief(data) === "{}" ? "" : brief(data));
+    setText(this.#brief, this.#text === "{}" ? "" : cut(this.#text));
     this.#badge.hidden = this.#count === 1;
     setText(this.#badge, `×${this.#count}`);
     if (!this.element?.open) return;
-    const earlier = this.#earlier.map((each) => JSON.stringify(each)).reverse();
+    const earlier = [...this.#earlier].reverse();
     const heading = earlier.length > 0 ? ["", `before it${this.#count > MOST_KEPT ? `, the newest of ${this.#count - 1}` : ""}:`] : [];
-    setText(this.#json, [JSON.stringify(data, null, 2) ?? "", ...heading, ...earlier].join("\n"));
+    setText(this.#json, [indented(this.#text), ...heading, ...earlier].join("\n"));
   }
 
   /** @param {string} text lower case */
   says(text) {
-    return text === "" || `${this.entry.type} ${this.entry.to ?? ""} ${brief(this.entry.data, 2000)}`.toLowerCase().includes(text);
+    return text === "" || `${this.entry.type} ${this.entry.to ?? ""} ${cut(this.#text, MOST_SEARCHED)}`.toLowerCase().includes(text);
   }
 
   /** @param {number} now */
   age(now) {
     if (this.element && !this.element.hidden) setText(this.#time, ago((now - this.last) / 1000));
   }
+}
+
+/** @param {Entry} entry its data is not held on to beyond this */
+function textOf(entry) {
+  const text = JSON.stringify(entry.data) ?? "";
+  delete entry.data;
+  return text;
+}
+
+/**
+ * JSON for reading. What is very long is neither laid out nor shown in full: that would hold up the pictures.
+ * @param {string} text
+ */
+function indented(text) {
+  if (text === "" || text.endsWith("…")) return text;
+  if (text.length <= MOST_SHOWN) return JSON.stringify(JSON.parse(text), null, 2);
+  return `${text.slice(0, MOST_SHOWN)}…\n\n${text.length - MOST_SHOWN} more characters`;
 }

@@ -84,7 +84,16 @@ export class Notice {
     this.#asked = client.retryAt;
     this.#health = await health();
     if (client.state !== "connecting" && client.state !== "reconnecting") return;
-    this.#show(this.#health === "ready" ? (client.welcome ? "lost" : "refused") : this.#health);
+    this.#show(this.#health === "ready" ? this.#whyNone(client) : this.#health);
+  }
+
+  /**
+   * Why there is no session at a server that is well.
+   * @param {Client} client
+   */
+  #whyNone({ welcome, error }) {
+    if (!welcome) return "refused";
+    return error?.reason === "model_error" ? "crashed" : "lost";
   }
 
   /**
@@ -122,10 +131,12 @@ export class Notice {
         return words("alert", "The server does not answer.", "Is it still running?", this.#countdown, again("Try now"));
       case "lost":
         return words("plug", "The connection was lost.", "The controls keep their values.", this.#countdown, again("Try now"));
+      case "crashed":
+        return words("alert", goodbye("model_error"), "The controls keep their values.", this.#countdown, again("Try now"));
       case "refused":
         return words("alert", "The server takes no session now.", "It may be full.", this.#countdown, again("Try now"));
       case "closed":
-        return words("plug", goodbye(client?.goodbye), client?.goodbye ? "" : client?.error?.message ?? "", again("Connect again"));
+        return words("plug", goodbye(client?.error?.reason), client?.error?.reason ? "" : client?.error?.message ?? "", again("Connect again"));
       default:
         return [];
     }

@@ -118,7 +118,7 @@ export function uploadRules(schema) {
 }
 
 /**
- * Both bounds and a step that divides the way between them; null where a bound is missing.
+ * Both bounds and a step that divides the way between them; null where there is nothing to drag: a bound is missing.
  * @param {Schema} schema
  * @returns {{min: number, max: number, step: number} | null}
  */
@@ -130,7 +130,10 @@ export function boundsOf(schema) {
   const step = isWhole ? 1 : fineStep(high - low);
   const min = schema.minimum ?? (isWhole ? Math.floor(low) : low) + step;
   const max = schema.maximum ?? (isWhole ? Math.ceil(high) : high) - step;
-  return { min: isWhole ? Math.ceil(min) : tidy(min), max: isWhole ? Math.floor(max) : tidy(max), step };
+  const bounds = { min: isWhole ? Math.ceil(min) : tidy(min), max: isWhole ? Math.floor(max) : tidy(max), step };
+  // What a browser cannot count to is nothing to drag; nor is what has one value.
+  const isCountable = !isWhole || (Number.isSafeInteger(bounds.min) && Number.isSafeInteger(bounds.max));
+  return isCountable && bounds.min < bounds.max ? bounds : null;
 }
 
 /**

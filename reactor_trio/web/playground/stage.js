@@ -49,8 +49,6 @@ export class Stage {
   /** @param {Screen | undefined} screen */
   #pick(screen) {
     for (const each of this.#screens) each.setMain(each === screen);
-    const others = this.#screens.filter((each) => each !== screen);
-    others.forEach((each, index) => each.element.style.setProperty("--index", String(index)));
   }
 
   /** @param {boolean} hasAudio */
@@ -72,6 +70,7 @@ class Screen {
     this.#label = pretty(track.name);
     this.#canvas = h("canvas", { ...PLACEHOLDER, class: "canvas", role: "img", "aria-label": `${this.#label}: no picture yet` });
     this.sink = client.video(track.name, this.#canvas);
+    this.sink.onFrame = () => this.#first();
     this.#pause = iconButton("pause", `Pause ${this.#label}`, () => this.#togglePause());
     this.#enlarge = h("button", { type: "button", class: "enlarge", "aria-label": `Show ${this.#label} large`, onclick: () => pick(this) });
     this.element = this.#draw();
@@ -90,6 +89,12 @@ class Screen {
     this.isMain = isMain;
     this.element.classList.toggle("is-main", isMain);
     this.#enlarge.hidden = isMain;
+  }
+
+  /** The first picture is seen when it is drawn, and not when the numbers are looked at next. */
+  #first() {
+    this.sink.onFrame = null;
+    this.update();
   }
 
   update() {

@@ -54,7 +54,7 @@ const REASONS = {
  */
 export function goodbye(reason) {
   if (!reason) return "The connection was closed.";
-  return REASONS[reason] ?? `The server closed the connection: ${pretty(reason).toLowerCase()}.`;
+  return wordsFor(REASONS, reason) ?? `The server closed the connection: ${pretty(reason).toLowerCase()}.`;
 }
 
 /** @type {Record<string, string>} */
@@ -82,7 +82,16 @@ const CODES = {
  * @param {string} code
  */
 export function errorTitle(code) {
-  return CODES[code] ?? pretty(code);
+  return wordsFor(CODES, code) ?? pretty(code);
+}
+
+/**
+ * Without what every object has, such as `constructor`: codes are the author's.
+ * @param {Record<string, string>} table
+ * @param {string} name
+ */
+function wordsFor(table, name) {
+  return Object.hasOwn(table, name) ? table[name] : undefined;
 }
 
 /**
@@ -91,6 +100,13 @@ export function errorTitle(code) {
  * @param {number} limit characters
  */
 export function brief(value, limit = 160) {
-  const text = JSON.stringify(value) ?? "";
+  return cut(JSON.stringify(value) ?? "", limit);
+}
+
+/**
+ * @param {string} text
+ * @param {number} limit characters
+ */
+export function cut(text, limit = 160) {
   return text.length > limit ? `${text.slice(0, limit)}…` : text;
 }

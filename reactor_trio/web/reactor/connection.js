@@ -278,7 +278,8 @@ export class Connection {
     this.#modelErrors = code === MODEL_ERROR ? (wasGood ? 1 : this.#modelErrors + 1) : 0;
     this.#opened = false;
     const why = this.goodbye ?? (reason || `code ${code}`);
-    const error = new ReactorError({ code: "connection_lost", message: `the connection has ended: ${why}` });
+    const message = `the connection has ended: ${why}`;
+    const error = new ReactorError({ code: "connection_lost", message, reason: this.goodbye ?? (reason || undefined) });
     const { reconnect = true } = this.#options;
     if (!reconnect || !shouldReconnect(code, this.goodbye, this.#modelErrors)) {
       this.#end(error);

@@ -25,5 +25,7 @@ export class ReactorError extends Error {
     this.errors = data.errors ?? [];
     /** @type {number | undefined} Seconds after which to try again. */
     this.retryAfter = data.retry_after;
+    /** @type {string | undefined} Of a `connection_lost`: what the server closed it with, such as "model_error". */
+    this.reason = data.reason;
   }
 }

@@ -55,6 +55,7 @@
  * @property {string} [upload_id]
  * @property {Fault[]} [errors]
  * @property {number} [retry_after] Seconds.
+ * @property {string} [reason] Why the connection was closed; not on the wire.
  *
  * @typedef {object} Timing Where the time went between a command and its frame; seconds.
  * @property {number} wait From its arrival until its handler began.

@@ -179,7 +179,10 @@ export class VideoSink {
 
   /** @param {Frame} frame */
   #arrived(frame) {
-    if (frame.codec === "h264") {
+    if (frame.codec === "h264" && this.#avoidsH264) {
+      // What was on its way when the server was asked for another codec.
+      this.#drop(frame);
+    } else if (frame.codec === "h264") {
       if (!this.#h264.decode(frame)) {
         this.#drop(frame);
         this.#requestKeyFrame();
