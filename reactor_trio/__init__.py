@@ -3,7 +3,7 @@
 How the house is laid out; imports point downwards:
 
     cli, server, client, testing    around a session: the command line, the port, the peer, the test kit
-    web                             what the server shows to browsers: reactor.js, and the playground made of it
+    web                             what the server shows to browsers: reactor.js and the playground
     demo                            the model that is served if no other is named
     session/connection.py           one connection = one nursery: receive, dispatch, run, send
     session                         its channel, outbox, pacing, tracks both ways, latency, uploads, endings

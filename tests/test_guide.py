@@ -1,4 +1,4 @@
-"""The guide for authors, docs/testing.md: its page is two test files, and their tests pass with the plugin."""
+"""The guide for authors, docs/testing.md: its page is two test files, which pass with the plugin."""
 
 from __future__ import annotations
 

@@ -185,8 +185,20 @@ def _media_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="FILE",
     help="The certificate's key in PEM, without a password, if it is not in --certfile.",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Log lines for a person, or one JSON object each.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    help="The least of what is logged.",
+)
 @click.option(
     "--drain-timeout",
     type=float,

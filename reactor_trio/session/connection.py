@@ -278,7 +278,9 @@ class Session:
                 next_ping = pinged + heartbeat
         except TransportClosed as closed:
             self._lost(closed)
-        self._outbox.close()
+        finally:
+            # If it was cancelled, the stream may be torn: nobody may write at once, past this task, either.
+            self._outbox.close()
 
     def _lost(self, closed: TransportClosed) -> None:
         if not self._closing:  # else it is we who closed, and wait for the peer's answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -442,9 +442,7 @@ def test_no_rule_of_accessibility_is_broken(chromium: Browser, wall: Served, wid
     context.close()
 
 
-def test_the_page_s_heap_does_not_grow(
-    page: Page, wall: Served, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
-) -> None:
+def test_the_page_s_heap_does_not_grow(page: Page, wall: Served, request: pytest.FixtureRequest) -> None:
     """At 30 frames a second, with commands now and then: half a minute, or `--minutes 10`."""
     minutes: float = request.config.getoption("--minutes")
     page.goto(home(wall))
@@ -459,7 +457,7 @@ def test_the_page_s_heap_does_not_grow(
             slider.fill(str((step * 31 + second * 7) % 256))
             page.wait_for_timeout(1000)
         heaps.append(heap(page))
-    record_property("heap_megabytes", [round(each / 1e6, 2) for each in heaps])
+    print("heap, MB:", *(f"{each / 1e6:.2f}" for each in heaps))  # noqa: T201  pytest -rP shows it
     assert max(heaps[6:]) < max(heaps[2:5]) + 1_000_000, heaps
     drawn = page.get_by_role("region", name="Status").get_by_text(re.compile(r"^\d+ fps$")).first.inner_text()
     assert int(drawn.split()[0]) >= 20
