@@ -26,6 +26,7 @@ from reactor_trio.session.audio_out import AudioTrack
 from reactor_trio.session.encoding import VideoEncoder
 from reactor_trio.session.latency import LatencyTracker
 from reactor_trio.session.media_settings import MediaSettings
+from reactor_trio.session.naps import sleep_until_cancelled
 from reactor_trio.session.observer import Counts
 from reactor_trio.session.output_steps import check_channels, convert, inspect_output, make_steps
 from reactor_trio.session.step_time import StepTime
@@ -386,21 +387,6 @@ class OutputStream:
 
     def _have_progressed(self) -> None:
         self._progress.set()
-
-
-async def sleep_until_cancelled() -> None:
-    """Sleep until a scope around it is cancelled, and return then: no exception is made that `with` swallows.
-
-    That is a sixth of what waking up costs. A scope further out that was cancelled says so at the next
-    checkpoint, which the caller makes.
-    """
-    task = trio.lowlevel.current_task()
-
-    def abort(_: object) -> trio.lowlevel.Abort:
-        trio.lowlevel.reschedule(task)
-        return trio.lowlevel.Abort.FAILED
-
-    await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 def _next_block_at(track: AudioTrack) -> float:
