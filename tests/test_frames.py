@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -177,6 +178,18 @@ def test_half_precision_is_good_to_a_level(dtype: torch.dtype) -> None:
     pixels = levels.to(dtype)[None, :, None].expand(1, -1, 3)
     error = convert(pixels)[0][0, :, 0].astype(int) - np.arange(256)
     assert abs(error).max() <= (0 if dtype == torch.float16 else 1)
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy])
+def test_floats_on_the_scale_of_bytes_are_refused(make: Callable[[np.ndarray], object]) -> None:
+    bytes_ = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.float32)
+    for pixels in (bytes_, bytes_.transpose(1, 0, 2)):
+        with pytest.raises(ValueError, match=r"track 'main_video' .*floats around 1\d\d.*divide it by 255"):
+            convert(make(pixels))
+    # A model that overshoots, also by far and in many places, is clipped.
+    overshoot = bytes_ / 255 * 3
+    overshoot[:10] = np.inf
+    assert convert(make(overshoot))[0].max() == 255
 
 
 def test_float16_arrays_are_converted_like_float16_tensors() -> None:

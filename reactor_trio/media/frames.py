@@ -12,18 +12,25 @@ pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeGuard
+import math
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
 MAX_SIDE = 16384
 """The largest height and width, in pixels. JPEG ends at 65500; a frame larger than this is a mistake."""
+
+MAX_FLOAT = 2.0
+"""No picture in [0, 1] has a median above it, however far a model overshoots here and there."""
+
+SAMPLED = 8
+"""One value in so many of each axis is looked at for the median."""
 
 IMMEDIATE_BYTES = 8 * 1024 * 1024
 """What may be copied on the loop: about half a millisecond."""
@@ -38,6 +45,7 @@ _EXPECTED = (
 class VideoLayout:
     """How a value is to be read as frames."""
 
+    track: str
     count: int
     """Number of frames: 1 unless the value is a batch."""
     height: int
@@ -67,11 +75,14 @@ def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
     Each is (H, W, 3), uint8, C-contiguous, and shares no memory with `value` that could be written to; frames
     of one batch may be parts of one allocation. Floats are clipped to [0, 1]; NaN becomes 0. A tensor is
     converted on its own device, so that only bytes are copied from there.
+
+    Raises `ValueError` with the track if floats are on the scale of bytes: half of them above `MAX_FLOAT`.
     """
     if not isinstance(value, np.ndarray) and is_tensor(value):
-        return list(_tensor_pixels(value).reshape(layout.count, layout.height, layout.width, 3))
+        pixels = _tensor_pixels(value, layout.track)
+        return list(pixels.reshape(layout.count, layout.height, layout.width, 3))
     frames = np.asarray(value).reshape(layout.count, layout.height, layout.width, 3)
-    return [_own_bytes(frame) for frame in frames]
+    return [_own_bytes(frame, layout.track) for frame in frames]
 
 
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
@@ -85,7 +96,7 @@ def _inspect_array(array: np.ndarray, track: str) -> VideoLayout:
         raise _refusal(track, array)
     count, height, width = _sizes(array.shape, track, array)
     short = array.nbytes <= IMMEDIATE_BYTES and array.flags.c_contiguous
-    return VideoLayout(count, height, width, immediate=array.dtype == np.uint8 and short)
+    return VideoLayout(track, count, height, width, immediate=array.dtype == np.uint8 and short)
 
 
 def _inspect_tensor(tensor: torch.Tensor, track: str) -> VideoLayout:
@@ -101,7 +112,7 @@ def _inspect_tensor(tensor: torch.Tensor, track: str) -> VideoLayout:
     count, height, width = _sizes(shape, track, tensor)
     copy = tensor.dtype == torch.uint8 and tensor.device.type == "cpu"
     short = tensor.nbytes <= IMMEDIATE_BYTES and tensor.is_contiguous() and tuple(tensor.shape) == shape
-    return VideoLayout(count, height, width, immediate=copy and short)
+    return VideoLayout(track, count, height, width, immediate=copy and short)
 
 
 def _is_channels_first(shape: Sequence[int]) -> bool:
@@ -134,11 +145,22 @@ def _described(value: object) -> str:
     return f"a {type(value).__qualname__}"
 
 
-def _own_bytes(frame: np.ndarray) -> np.ndarray:
+def _check_scale(values: Any, median: Callable[[Any], Any], track: str) -> None:
+    # Of fewer, a median says nothing.
+    middle = float(median(values[..., ::SAMPLED, ::SAMPLED])) if math.prod(values.shape) >= 1024 else 0.0
+    if middle > MAX_FLOAT:
+        raise ValueError(
+            f"track {track!r} was given floats around {middle:.4g}; a float frame is in [0, 1]: divide it by "
+            "255, or make it uint8"
+        )
+
+
+def _own_bytes(frame: np.ndarray, track: str) -> np.ndarray:
     if frame.dtype == np.uint8:
         return frame if frame.flags.c_contiguous and _is_constant(frame) else np.array(frame, order="C")
     # `fmax` is the bound that takes 0 for NaN. Clipped before it becomes float32, so nothing overflows.
     unit = np.fmax(frame, 0, order="C")
+    _check_scale(unit, np.median, track)
     np.minimum(unit, 1, out=unit)
     levels = unit.astype(np.float32, copy=False)
     levels *= 255
@@ -156,15 +178,16 @@ def _is_constant(array: np.ndarray) -> bool:
     return owner is None or isinstance(owner, bytes)
 
 
-def _tensor_pixels(tensor: torch.Tensor) -> np.ndarray:
+def _tensor_pixels(tensor: torch.Tensor, track: str) -> np.ndarray:
     import torch
 
     with torch.inference_mode():
         pixels = tensor.detach()
         if pixels.dtype != torch.uint8:
             # In float32, for half precision would round a second time. `mul` makes the copy to work in.
-            levels = pixels.to(torch.float32).mul(255)
-            pixels = levels.nan_to_num_(nan=0.0).round_().clamp_(0, 255)
+            unit = pixels.to(torch.float32)
+            _check_scale(unit, torch.nanmedian, track)
+            pixels = unit.mul(255).nan_to_num_(nan=0.0).round_().clamp_(0, 255)
         pixels = pixels.to(torch.uint8, copy=True, memory_format=torch.contiguous_format)
         if _is_channels_first(pixels.shape):
             # Three planes interleaved take half the time of a permuted copy.

@@ -85,6 +85,12 @@ class Content:
     """Of audio, the longest."""
 
     @property
+    def is_immediate(self) -> bool:
+        """Whether `convert` has nothing to do in a thread, and so returns in the step that called it."""
+        video = all(layout.immediate for layout in self.video.values())
+        return video and all(layout.immediate for layout in self.audio.values())
+
+    @property
     def steps(self) -> int:
         """How many moments it takes to show."""
         return self.frames or (1 if self.seconds else 0)

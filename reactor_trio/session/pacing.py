@@ -210,31 +210,30 @@ class OutputStream:
         applied = self._latency.take(self._now())
         taken = False
         try:
-            taken = await self._insert(output, content, applied, drop=drop)
+            await self._insert(output, content, applied)
+            taken = True
         finally:
             if not taken:
                 self._latency.give_back(applied)
         return taken
 
-    async def _insert(
-        self, output: Output, content: Content, applied: tuple[Applied, ...], *, drop: bool
-    ) -> bool:
-        values = await convert(output, content, self._executor)
-        if self._has_room(content):
-            self._append(self._steps(content, values, applied))
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return True
-        if drop:
-            return await self._refuse(content)
+    async def _insert(self, output: Output, content: Content, applied: tuple[Applied, ...]) -> None:
+        if content.is_immediate:
+            values = await convert(output, content, self._executor)
+            if self._has_room(content):
+                self._append(self._steps(content, values, applied))
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
         await self._wait_for_turn()
         try:
+            if not content.is_immediate:  # in a thread: what is emitted meanwhile comes after it
+                values = await convert(output, content, self._executor)
             while not self._fits(content):
                 self._room = trio.Event()
                 await self._room.wait()
             self._append(self._steps(content, values, applied))
         finally:
             self._turn.release()
-        return True
 
     async def _wait_for_turn(self) -> None:
         # Without a checkpoint where nobody waits: there is no room then, and it comes with waiting for that.
