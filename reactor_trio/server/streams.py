@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SLICE_BYTES = 64 * 1024
 """The most that one write may hold that waits for the peer, so that progress is seen at least this often."""
+JOINED_BYTES = 16 * 1024
+"""What is joined for one write, not gathered by the kernel from its parts."""
 AT_ONCE_BYTES = 256 * 1024
 """The most that is handed to the kernel before other tasks run."""
 
@@ -142,10 +144,15 @@ class PatientStream(trio.abc.HalfCloseableStream):
         """Write what the kernel takes now; returns the rest. What is wrong shows when that is written."""
         if self._fd is None or not self._is_open:
             return parts
+        size = sum(map(len, parts))
         try:
-            return _behind(parts, os.writev(self._fd, parts))
+            if size <= JOINED_BYTES:  # many answers: to join them costs less than to name each to the kernel
+                count = os.write(self._fd, b"".join(parts))
+            else:
+                count = os.writev(self._fd, parts)
         except OSError:  # it would block, the peer is gone, or there are too many parts
             return parts
+        return [] if count == size else _behind(parts, count)
 
     async def _send_slice(self, data: Buffer) -> None:
         with trio.move_on_after(self._send_timeout) as deadline:

@@ -128,7 +128,7 @@ class Intake:
             except ProtocolError as error:
                 self._refuse(error)
             else:
-                self.accepted()
+                self._bad_messages = 0
         await self._settle()
         await self._rates.pause()
 

@@ -218,15 +218,14 @@ class OutputStream:
         return taken
 
     async def _insert(self, output: Output, content: Content, applied: tuple[Applied, ...]) -> None:
-        if content.is_immediate:
-            values = await convert(output, content, self._executor)
-            if self._has_room(content):
-                self._append(self._steps(content, values, applied))
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return
+        values = await convert(output, content, self._executor) if content.is_immediate else None
+        if values is not None and self._has_room(content):
+            self._append(self._steps(content, values, applied))
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         await self._wait_for_turn()
         try:
-            if not content.is_immediate:  # in a thread: what is emitted meanwhile comes after it
+            if values is None:  # in a thread: what is emitted meanwhile comes after it
                 values = await convert(output, content, self._executor)
             while not self._fits(content):
                 self._room = trio.Event()
