@@ -4,7 +4,7 @@
               plain `def` one itself where nothing is ahead of it
     dispatch  waits for the inbox; runs hooks and handlers one at a time
     run       the model's own task; of a pipeline, the one that drives its generator
-    send      waits for the outbox; writes in batches, and pings
+    send      waits for the outbox; writes in batches what was not written at once, and pings
 
 Beside the four there are only their helpers in time: the pacer, one encoder for each video track, one
 decoder for each input track, uploads that are read back from the disk, and commands that wait for one.
