@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import structlog
 import trio
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -234,7 +235,10 @@ def test_without_pyav_it_says_what_to_install() -> None:
 def test_without_pyav_there_is_no_h264_to_choose() -> None:
     assert MediaSettings().video_codecs == ("jpeg", "raw")
     assert MediaSettings(video_codec="raw").video_codecs == ("raw", "jpeg")
-    served = CliRunner().invoke(cli, ["serve", "--video-codec", "h264"])
+    try:
+        served = CliRunner().invoke(cli, ["serve", "--video-codec", "h264"])
+    finally:
+        structlog.reset_defaults()  # the command sets up the logging of its process, which is this one
     assert served.exit_code == 2
     assert 'H.264 needs PyAV: pip install "reactor-trio[video]"' in served.output
 

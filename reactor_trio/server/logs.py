@@ -27,7 +27,6 @@ def configure_logging(log_format: LogFormat = "text", level: str = "info") -> No
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )
 
 
