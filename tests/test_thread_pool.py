@@ -171,3 +171,24 @@ async def test_the_encode_lane_says_what_runs_in_it() -> None:
             assert (call.lane, call.asked <= call.began) == (ENCODE, True)
             gate.go_on.set()
     assert executor.running() == ()
+
+
+async def test_a_thread_that_cannot_be_started_fails_its_own_call_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool, go, called = ThreadPool(2, "test"), threading.Event(), []
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.run, go.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            with monkeypatch.context() as patch:
+                patch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    await pool.run(lambda: called.append("refused"))
+            go.set()
+        await pool.run(lambda: called.append("later"))
+    assert called == ["later"]

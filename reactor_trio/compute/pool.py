@@ -90,12 +90,17 @@ class _Run:
         self._is_told = False
 
     def begin(self, job: _Job) -> None:
-        """Have a thread make the call, as soon as those before it have begun."""
+        """Have a thread make the call, as soon as those before it have begun.
+
+        Raises `RuntimeError` if it needs another thread, and none can be started.
+        """
+        if self._threads < min(self.calls + 1, self._size):
+            # First, since it raises where no thread can be had: the caller does not wait then, and nobody may
+            # wake it with a result.
+            trio.lowlevel.start_thread_soon(self._work, _ended, self._name)
+            self._threads += 1
         self.calls += 1
         self._jobs.put(job)
-        if self._threads < min(self.calls, self._size):
-            self._threads += 1
-            trio.lowlevel.start_thread_soon(self._work, _ended, self._name)
 
     def _work(self) -> None:
         """What a thread does."""
