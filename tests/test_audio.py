@@ -510,9 +510,9 @@ async def test_a_large_array_is_converted_off_the_loop() -> None:
 
     async def script(model: Emitter) -> None:
         await model.emit(Film(speaker=np.full((2, 480), 0.5, np.float32)))
-        assert "pcm_samples" not in lanes
+        assert "convert" not in lanes
         await model.emit(Film(speaker=np.full((2, 20 * RATE), 0.5)))
 
     async with open_session(emitting(script), executor=Noting()) as client:
         assert (await client.ended()).reason == "finished"
-    assert lanes.count("pcm_samples") == 1
+    assert lanes.count("convert") == 1

@@ -15,8 +15,8 @@ import trio.testing
 
 from reactor_trio import Audio, InputField, Output, ReactorModel, Video, event
 from reactor_trio.compute.executor import ENCODE
-from reactor_trio.media.frames import rgb_frames
 from reactor_trio.session.limits import Limits
+from reactor_trio.session.output_steps import convert
 from reactor_trio.testing import InlineExecutor, open_session
 from virtual import virtually
 
@@ -398,7 +398,7 @@ async def test_emit_is_paced_while_the_client_has_paused_the_track() -> None:
 
 class SlowConversion(InlineExecutor):
     async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if fn is rgb_frames:
+        if fn is convert:
             await trio.sleep(0.05)
         return await super().run(lane, fn, *args, **kwargs)
 

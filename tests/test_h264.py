@@ -355,7 +355,7 @@ def test_a_frame_of_this_size_is_not_copied_and_none_is_made_larger() -> None:
 
 
 async def test_a_stream_has_a_lane_of_its_own_that_is_forgotten_when_it_is_idle() -> None:
-    executor = ThreadExecutor(threads=1)
+    executor = ThreadExecutor(cores=1)
     fixed = executor.lanes()
     began, order = trio.Event(), []
     go_on = trio.Event()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 import trio.testing
@@ -21,8 +23,14 @@ def outbox(max_messages: int = 3, max_bytes: int = 1000) -> Outbox:
     return Outbox(max_messages=max_messages, max_bytes=max_bytes)
 
 
-def frame(track: str, data: bytes, seq: int = 0) -> OutFrame:
-    return OutFrame(track, seq, data)
+def ignore(frame: OutFrame) -> None:
+    pass
+
+
+def frame(
+    track: str, data: bytes, seq: int = 0, on_written: Callable[[OutFrame], object] = ignore
+) -> OutFrame:
+    return OutFrame(track, seq, data, on_written=on_written)
 
 
 async def test_messages_come_before_frames_and_only_the_newest_frame_of_a_track() -> None:
@@ -116,53 +124,38 @@ async def test_a_cancelled_take_takes_nothing() -> None:
     assert await box.take() == ["kept"]
 
 
-async def test_flushed_means_written_and_frame_written_means_its_own_track() -> None:
+async def test_flushed_means_written() -> None:
     box = outbox()
-    done: list[str] = []
-
-    async def note(name: str, wait: object) -> None:
-        await wait  # type: ignore[misc]
-        done.append(name)
-
     box.put_nowait("text")
     box.put_frame(frame("left", b"l0"))
     await box.take()
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(note, "flushed", box.flushed())
-            nursery.start_soon(note, "left", box.frame_written("left"))
-            nursery.start_soon(note, "right", box.frame_written("right"))
+            nursery.start_soon(box.flushed)
             await wait_all_tasks_blocked()
-            assert done == ["right"], "nothing of it is being written"
+            assert nursery.child_tasks, "it is being written"
             assert not box.is_idle
             with trio.move_on_after(0):
                 await box.take()  # which says that the last batch is written
             assert box.is_idle
-    assert sorted(done) == ["flushed", "left", "right"]
 
 
-async def test_the_next_frame_is_encoded_only_when_the_one_before_is_written() -> None:
+async def test_a_frame_is_here_until_it_is_written_and_then_the_next_one_may_be_encoded() -> None:
     box = outbox()
-    done: list[str] = []
-
-    async def wait() -> None:
-        await box.frame_written("left")
-        done.append("left")
-
+    here: list[bool] = []
     box.put_nowait("text")
     await box.take()
-    box.put_frame(frame("left", b"l0"))  # behind a slow write
+    # Behind a slow write.
+    box.put_frame(frame("left", b"l0", on_written=lambda _: here.append(box.has_frame("left"))))
+    assert box.has_frame("left"), "it waits"
+    assert not box.has_frame("right")
     with trio.fail_after(DEADLINE):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            await wait_all_tasks_blocked()
-            assert not done, "it waits"
-            assert await box.take() == [b"l0"]
-            await wait_all_tasks_blocked()
-            assert not done, "it is being written"
-            with trio.move_on_after(0):
-                await box.take()
-    assert done == ["left"]
+        assert await box.take() == [b"l0"]
+    assert box.has_frame("left"), "it is being written"
+    assert not box.has_frame("right")
+    with trio.move_on_after(0):
+        await box.take()
+    assert here == [False], "whoever is told may put the next one"
 
 
 async def test_audio_is_kept_in_order_and_only_the_oldest_of_its_track_is_pushed_out() -> None:
@@ -182,19 +175,20 @@ async def test_audio_is_kept_in_order_and_only_the_oldest_of_its_track_is_pushed
 
 
 async def test_who_wants_to_know_is_told_what_was_written_and_what_was_dropped() -> None:
-    written: list[tuple[str, int]] = []
-    box = Outbox(max_messages=3, max_bytes=1000, on_written=lambda track, seq: written.append((track, seq)))
-    box.put_frame(frame("left", b"l4", 4))
-    box.put_audio(frame("voice", b"v7", 7))
+    written: list[OutFrame] = []
+    box = Outbox(max_messages=3, max_bytes=1000)
+    sent = [frame("left", b"l4", 4, written.append), frame("voice", b"v7", 7, written.append)]
+    box.put_frame(sent[0])
+    box.put_audio(sent[1])
     await box.take()
     assert written == []
-    first, second = frame("left", b"l5", 5), frame("left", b"l6", 6)
+    first, second = [frame("left", b"", seq, written.append) for seq in (5, 6)]
     assert box.put_frame(first) is None
     assert box.put_frame(second) is first
     assert box.drop_frames() == [second]
     with trio.move_on_after(0):
         await box.take()
-    assert sorted(written) == [("left", 4), ("voice", 7)]
+    assert sorted(written, key=lambda each: each.seq) == sent
 
 
 async def test_a_last_message_takes_the_place_of_all_frames() -> None:
@@ -205,8 +199,7 @@ async def test_a_last_message_takes_the_place_of_all_frames() -> None:
     box.put_audio(frame("voice", b"v1"))
     box.put_frame(frame("left", b"l1"))
     assert await box.take() == ["goodbye"]
-    with trio.fail_after(DEADLINE):
-        await box.frame_written("left")
+    assert not box.has_frame("left")
 
 
 async def test_closing_lets_everybody_go_on() -> None:
@@ -242,22 +235,18 @@ async def _take_nothing(box: Outbox) -> None:
 
 async def test_a_frame_that_nothing_is_ahead_of_is_written_where_it_is_put() -> None:
     client, server = memory_transport_pair()
-    counts, written = Counts(), list[tuple[str, int]]()
-    box = Outbox(
-        max_messages=3,
-        max_bytes=1000,
-        counts=counts,
-        on_written=lambda track, seq: written.append((track, seq)),
-        transport=server,
-    )
-    assert box.put_frame(frame("left", b"l4", 4)) is None
-    assert box.put_frame(frame("left", b"l5", 5)) is None, "the one before is written, not replaced"
-    assert box.put_audio(frame("voice", b"v0", 0)) is None
-    assert written == [("left", 4), ("left", 5), ("voice", 0)]
+    counts, written = Counts(), list[OutFrame]()
+    box = Outbox(max_messages=3, max_bytes=1000, counts=counts, transport=server)
+    left = [frame("left", b"l4", 4, written.append), frame("left", b"l5", 5, written.append)]
+    voice = frame("voice", b"v0", 0, written.append)
+    assert box.put_frame(left[0]) is None
+    assert box.put_frame(left[1]) is None, "the one before is written, not replaced"
+    assert box.put_audio(voice) is None
+    assert written == [*left, voice]
+    assert not box.has_frame("left")
     assert (counts.frames["left"].sent, counts.frames["voice"].sent) == (2, 1)
     assert box.is_idle
     with trio.fail_after(DEADLINE):
-        await box.frame_written("left")
         await box.flushed()
         assert await client.receive() == [b"l4", b"l5", b"v0"]
     with trio.move_on_after(0) as scope:

@@ -161,7 +161,7 @@ def test_a_pool_may_be_used_in_one_run_after_the_other(monkeypatch: pytest.Monke
 
 
 async def test_the_encode_lane_says_what_runs_in_it() -> None:
-    executor = ThreadExecutor(threads=1)
+    executor = ThreadExecutor(cores=1)
     gate = Gate()
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:

@@ -488,15 +488,14 @@ async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_s
         async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
             client = RawClient(trio.SocketStream(right))
             await client.head()
-            box = Outbox(
-                max_messages=3,
-                max_bytes=1000,
-                on_written=lambda track, seq: written.append(seq),
-                transport=transport,
-            )
+            box = Outbox(max_messages=3, max_bytes=1000, transport=transport)
             count = 0
+
+            def note(frame: OutFrame) -> None:
+                written.append(frame.seq)
+
             while not transport.has_unsent and count < 1000:
-                box.put_frame(OutFrame("screen", count, bytes([count % 256]) * 60_000))
+                box.put_frame(OutFrame("screen", count, bytes([count % 256]) * 60_000, on_written=note))
                 count += 1
             assert written == list(range(count - 1)), "all but the one that is under way"
             assert not box.is_idle
@@ -513,8 +512,8 @@ async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_s
                 for number in range(count):
                     assert await client.frame() == (0x82, bytes([number % 256]) * 60_000)
                 assert await client.frame() == (0x81, b"text")
-                await box.frame_written("screen")
                 await box.flushed()
+                assert not box.has_frame("screen")
                 nursery.cancel_scope.cancel()
     assert written == list(range(count))
 

@@ -41,7 +41,7 @@ class SessionPort(Protocol):
     async def send(self, message: ModelMessage) -> None:
         """See `ReactorModel.send`."""
 
-    async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
+    def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> Coroutine[Any, Any, bool]:
         """See `ReactorModel.emit`."""
         ...
 
@@ -166,10 +166,8 @@ class ReactorModel:
         of frames, and for metadata that is no JSON object of at most 16 KiB. In `@disconnected` it returns
         False. If cancelled, the output was not taken.
         """
-        return Call(self, "emit", self._reactor_emit(output, drop, compute_time))
-
-    async def _reactor_emit(self, output: Output, drop: bool, compute_time: float | None) -> bool:
-        return await self._session_port("emit").emit(output, drop=drop, compute_time=compute_time)
+        port = self._session_port("emit")
+        return Call(self, "emit", port.emit(output, drop=drop, compute_time=compute_time))
 
     def compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Run blocking work in a worker thread and return its result; one call at a time for each device.

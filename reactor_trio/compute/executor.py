@@ -13,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
+import outcome
 import trio
 
-from reactor_trio.compute.pool import ThreadPool
+from reactor_trio.compute.pool import PendingCall, ThreadPool
 from reactor_trio.compute.worker import ThreadWorker, Worker
 
 if TYPE_CHECKING:
@@ -59,6 +60,27 @@ class Executor(Protocol):
         """
         ...
 
+    def begin(
+        self,
+        nursery: trio.Nursery,
+        lane: str,
+        fn: Callable[[], T],
+        done: Callable[[outcome.Outcome[T]], object],
+        /,
+        *,
+        short: bool = False,
+    ) -> PendingCall | None:
+        """Have `fn()` run as by `run`, without waiting for it; `done` is called on the loop with its outcome.
+
+        That is a task less for what happens once a frame. `done` must not raise, and what it does is short.
+        It may be called before this returns, if the call is `short` too: a millisecond or so.
+
+        The call belongs to the caller, who gives it up or waits for `done` before `nursery` ends. Or None is
+        returned: it was made already, or a task of `nursery` makes it; if that is cancelled, `done` is not
+        called.
+        """
+        ...
+
     def open_worker(self, lane: str, name: str) -> AbstractAsyncContextManager[Worker]:
         """A thread of one's own for calls in this lane; `name` is what `running` shows.
 
@@ -83,6 +105,25 @@ class RunningCall:
     """When the thread began with it."""
 
 
+def begin_in_task(
+    executor: Executor,
+    nursery: trio.Nursery,
+    lane: str,
+    fn: Callable[[], T],
+    done: Callable[[outcome.Outcome[T]], object],
+) -> None:
+    """`Executor.begin` by `run`, in a task of the nursery."""
+
+    async def run() -> None:
+        try:
+            result: outcome.Outcome[T] = outcome.Value(await executor.run(lane, fn))
+        except Exception as error:
+            result = outcome.Error(error)
+        done(result)
+
+    nursery.start_soon(run, name=f"{trio.lowlevel.current_task().name}/{lane}")
+
+
 def is_stuck(executor: Executor, timeout: float) -> bool:
     """Whether a call has kept a device for longer than `timeout` seconds."""
     now = trio.current_time()
@@ -90,25 +131,26 @@ def is_stuck(executor: Executor, timeout: float) -> bool:
 
 
 class ThreadExecutor:
-    """The executor of a server: Trio's worker threads."""
+    """The executor of a server: Trio's worker threads.
 
-    def __init__(self, *, threads: int | None = None) -> None:
-        cores = threads or os.cpu_count() or 1
+    `cores` is how many processor cores they may use; by default those that the process may.
+    """
+
+    def __init__(self, *, cores: int | None = None) -> None:
+        self._cores = cores or _available_cores()
         self._limiters: dict[str, trio.CapacityLimiter] = {
             FILES: trio.CapacityLimiter(8),
             HANDLERS: trio.CapacityLimiter(32),
         }
         # A call a frame and session: the others are few, or long, or want `trio.from_thread`.
-        self._encoders = ThreadPool(cores, "reactor-trio encoder")
-        self._calls: dict[int, RunningCall] = {}
+        self._encoders = ThreadPool(self._cores, "reactor-trio encoder")
+        # What runs now: its lane, itself or its name, when it was asked for, when its thread began with it.
+        self._calls: dict[int, tuple[str, str | Callable[..., object], float, float]] = {}
         self._keys: Iterator[int] = itertools.count()
 
     async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """See `Executor.run`."""
-        name = getattr(fn, "__qualname__", None) or repr(fn)
-        clock = trio.lowlevel.current_clock()
-        describe = partial(RunningCall, lane, name, clock.current_time())
-        call = partial(self._call, describe, clock, partial(fn, *args, **kwargs))
+        call = self._noted(lane, partial(fn, *args, **kwargs))
         if lane == ENCODE:
             return await self._encoders.run(call)
         limiter = self._limiter(lane)
@@ -118,13 +160,36 @@ class ThreadExecutor:
             if lane.startswith(ENCODERS):
                 self._forget_if_idle(lane, limiter)
 
+    def begin(
+        self,
+        nursery: trio.Nursery,
+        lane: str,
+        fn: Callable[[], T],
+        done: Callable[[outcome.Outcome[T]], object],
+        /,
+        *,
+        short: bool = False,
+    ) -> PendingCall | None:
+        """See `Executor.begin`. It takes a task in all lanes but that of encoding.
+
+        With a single core what is `short` is done right away: a thread would only take turns with the loop,
+        and each change costs a tenth of a JPEG.
+        """
+        if short and self._cores == 1:
+            done(outcome.capture(fn))
+            return None
+        if lane == ENCODE:
+            return self._encoders.begin(self._noted(lane, fn), done)
+        begin_in_task(self, nursery, lane, fn, done)
+        return None
+
     @asynccontextmanager
     async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
         """See `Executor.open_worker`."""
-        clock = trio.lowlevel.current_clock()
+        now = trio.lowlevel.current_clock().current_time
 
         def called(asked: float, fn: Callable[[], Any]) -> Any:
-            return self._call(partial(RunningCall, lane, name, asked), clock, fn)
+            return self._call(lane, name, fn, now, asked)
 
         worker = ThreadWorker(self._limiter(lane), called)
         async with trio.open_nursery() as nursery:
@@ -153,15 +218,42 @@ class ThreadExecutor:
         """The lanes that there are: the fixed ones, those of devices, and of streams that are in use."""
         return (ENCODE, *self._limiters)
 
-    def _call(self, describe: partial[RunningCall], clock: trio.abc.Clock, call: Callable[[], T]) -> T:
+    def _noted(self, lane: str, fn: Callable[[], T]) -> Callable[[], T]:
+        now = trio.lowlevel.current_clock().current_time
+        return partial(self._call, lane, fn, fn, now, now())
+
+    def _call(
+        self,
+        lane: str,
+        what: str | Callable[..., object],
+        fn: Callable[[], T],
+        now: Callable[[], float],
+        asked: float,
+    ) -> T:
         # In the worker thread. One dict item, set and deleted by one thread: safe under the GIL.
         key = next(self._keys)
-        self._calls[key] = describe(clock.current_time())
+        self._calls[key] = lane, what, asked, now()
         try:
-            return call()
+            return fn()
         finally:
             del self._calls[key]
 
     def running(self) -> tuple[RunningCall, ...]:
         """See `Executor.running`."""
-        return tuple(self._calls.copy().values())
+        calls = self._calls.copy().values()
+        return tuple([RunningCall(lane, _name(what), asked, began) for lane, what, asked, began in calls])
+
+
+def _available_cores() -> int:
+    """Also where the process was bound to some of the machine's, as in `taskset` and many containers."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _name(fn: str | Callable[..., object]) -> str:
+    if isinstance(fn, str):
+        return fn
+    while isinstance(fn, partial):
+        fn = fn.func
+    return getattr(fn, "__qualname__", None) or repr(fn)

@@ -29,14 +29,31 @@ IDLE_SECONDS = 2.0
 
 
 @attrs.define(eq=False)
-class _Job:
-    call: list[Callable[[], Any]]
-    """Holds it until somebody takes it out: the thread that makes it, or whoever gives it up."""
-    task: trio.lowlevel.Task
+class PendingCall:
+    """A call that a thread will make, or makes now."""
+
+    _run: _Run
+    # Holds it until somebody takes it out: the thread that makes it, or whoever gives it up.
+    _call: list[Callable[[], Any]]
+    _done: Callable[[outcome.Outcome[Any]], object]
+
+    def give_up(self) -> bool:
+        """Have it not made, and `done` not called; returns False if it is too late for that."""
+        if self._taken() is None:
+            return False
+        self._run.calls -= 1
+        return True
+
+    def _taken(self) -> Callable[[], Any] | None:
+        """The call, for the first one who asks. From any thread."""
+        try:
+            return self._call.pop()
+        except IndexError:
+            return None
 
 
 class ThreadPool:
-    """At most `size` threads, each there as long as there is work. Calls begin in the order of `run`.
+    """At most `size` threads, each there as long as there is work. Calls begin in their order.
 
     Used in one Trio run at a time.
     """
@@ -46,6 +63,20 @@ class ThreadPool:
         self._name = name
         self._run: _Run | None = None
 
+    def begin(self, call: Callable[[], T], done: Callable[[outcome.Outcome[T]], object]) -> PendingCall:
+        """Have a thread make the call; when it has ended, `done` is called on the loop with what came of it.
+
+        `done` belongs to no task, and must not raise: that would end the whole Trio run. Raises
+        `RuntimeError` if it needs another thread, and none can be started.
+        """
+        token = trio.lowlevel.current_trio_token()
+        run = self._run
+        if run is None or run.token is not token:  # the threads of a run that is over end by themselves
+            run = self._run = _Run(token, self._size, self._name)
+        pending = PendingCall(run, [call], done)
+        run.begin(pending)
+        return pending
+
     async def run(self, call: Callable[[], T]) -> T:
         """Make the call in a thread, in the caller's context, and return its result.
 
@@ -53,20 +84,12 @@ class ThreadPool:
         `Cancelled` comes at the next checkpoint.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        token = trio.lowlevel.current_trio_token()
-        run = self._run
-        if run is None or run.token is not token:  # the threads of a run that is over end by themselves
-            run = self._run = _Run(token, self._size, self._name)
-        job = _Job([partial(contextvars.copy_context().run, call)], trio.lowlevel.current_task())
-        run.begin(job)
+        task = trio.lowlevel.current_task()
+        call = partial(contextvars.copy_context().run, call)
+        pending = self.begin(call, partial(trio.lowlevel.reschedule, task))
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            try:
-                job.call.pop()
-            except IndexError:
-                return trio.lowlevel.Abort.FAILED
-            run.calls -= 1
-            return trio.lowlevel.Abort.SUCCEEDED
+            return trio.lowlevel.Abort.SUCCEEDED if pending.give_up() else trio.lowlevel.Abort.FAILED
 
         result: T = await trio.lowlevel.wait_task_rescheduled(abort)
         return result
@@ -84,12 +107,12 @@ class _Run:
         # Belongs to the loop.
         self._threads = 0
         # None ends the thread that takes it.
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[PendingCall | None] = SimpleQueue()
         # What the loop has not been given yet, and whether it has been told that there is something.
-        self._results: deque[tuple[trio.lowlevel.Task, outcome.Outcome[Any]]] = deque()
+        self._results: deque[tuple[PendingCall, outcome.Outcome[Any]]] = deque()
         self._is_told = False
 
-    def begin(self, job: _Job) -> None:
+    def begin(self, job: PendingCall) -> None:
         """Have a thread make the call, as soon as those before it have begun.
 
         Raises `RuntimeError` if it needs another thread, and none can be started.
@@ -109,19 +132,18 @@ class _Run:
                 self._make(job)
                 del job  # and what it refers to: a frame is large
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> PendingCall | None:
         while True:
             try:
                 return self._jobs.get(timeout=IDLE_SECONDS)
             except Empty:
                 self.token.run_sync_soon(self._dismiss)
 
-    def _make(self, job: _Job) -> None:
-        try:
-            call = job.call.pop()
-        except IndexError:  # it was given up
+    def _make(self, job: PendingCall) -> None:
+        call = job._taken()
+        if call is None:  # it was given up
             return
-        self._results.append((job.task, outcome.capture(call)))
+        self._results.append((job, outcome.capture(call)))
         if not self._is_told:
             self._is_told = True
             self.token.run_sync_soon(self._deliver)
@@ -129,9 +151,9 @@ class _Run:
     def _deliver(self) -> None:
         self._is_told = False  # before it looks: a result that comes now is told of again
         while self._results:
-            task, result = self._results.popleft()
+            job, result = self._results.popleft()
             self.calls -= 1
-            trio.lowlevel.reschedule(task, result)
+            job._done(result)
 
     def _dismiss(self) -> None:
         if self.calls < self._threads:  # else there is something to do again

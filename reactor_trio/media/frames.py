@@ -12,6 +12,7 @@ pixels.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -63,7 +64,10 @@ def inspect_video(value: object, *, track: str) -> VideoLayout:
     dimensions, number of channels or dtype, a side of 0 or of more than `MAX_SIDE` pixels, an empty batch.
     """
     if isinstance(value, np.ndarray):
-        return _inspect_array(value, track)
+        try:
+            return _array_layout(track, value.shape, value.dtype, value.flags.c_contiguous)
+        except _Unfit as unfit:
+            raise _refusal(track, value, str(unfit)) from None
     if is_tensor(value):
         return _inspect_tensor(value, track)
     raise _refusal(track, value)
@@ -78,6 +82,8 @@ def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
 
     Raises `ValueError` with the track if floats are on the scale of bytes: half of them above `MAX_FLOAT`.
     """
+    if type(value) is np.ndarray and value.ndim == 3:
+        return (_own_bytes(value, layout.track),)
     if not isinstance(value, np.ndarray) and is_tensor(value):
         pixels = _tensor_pixels(value, layout.track)
         return list(pixels.reshape(layout.count, layout.height, layout.width, 3))
@@ -91,12 +97,18 @@ def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
     return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(value).__mro__)
 
 
-def _inspect_array(array: np.ndarray, track: str) -> VideoLayout:
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise _refusal(track, array)
-    count, height, width = _sizes(array.shape, track, array)
-    short = array.nbytes <= IMMEDIATE_BYTES and array.flags.c_contiguous
-    return VideoLayout(track, count, height, width, immediate=array.dtype == np.uint8 and short)
+class _Unfit(Exception):
+    """Says why something is no video, as far as there is more to say than what would be."""
+
+
+# A model emits one frame like the other, and to look at each anew costs as much as all the rest of `emit`.
+@functools.lru_cache(maxsize=256)
+def _array_layout(track: str, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool) -> VideoLayout:
+    if dtype != np.uint8 and dtype.kind != "f":
+        raise _Unfit
+    count, height, width = _sizes(shape)
+    short = math.prod(shape) <= IMMEDIATE_BYTES and contiguous
+    return VideoLayout(track, count, height, width, immediate=dtype == np.uint8 and short)
 
 
 def _inspect_tensor(tensor: torch.Tensor, track: str) -> VideoLayout:
@@ -109,7 +121,10 @@ def _inspect_tensor(tensor: torch.Tensor, track: str) -> VideoLayout:
         raise _refusal(track, tensor)
     if _is_channels_first(shape):
         shape = (*shape[:-3], *shape[-2:], 3)
-    count, height, width = _sizes(shape, track, tensor)
+    try:
+        count, height, width = _sizes(shape)
+    except _Unfit as unfit:
+        raise _refusal(track, tensor, str(unfit)) from None
     copy = tensor.dtype == torch.uint8 and tensor.device.type == "cpu"
     short = tensor.nbytes <= IMMEDIATE_BYTES and tensor.is_contiguous() and tuple(tensor.shape) == shape
     return VideoLayout(track, count, height, width, immediate=copy and short)
@@ -119,16 +134,16 @@ def _is_channels_first(shape: Sequence[int]) -> bool:
     return len(shape) in (3, 4) and shape[-1] != 3 and shape[-3] == 3
 
 
-def _sizes(shape: tuple[int, ...], track: str, value: object) -> tuple[int, int, int]:
-    """Count, height and width of a shape that is channels last; `value` is what has it."""
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Count, height and width of a shape that is channels last. Raises `_Unfit`."""
     if len(shape) not in (3, 4) or shape[-1] != 3:
-        raise _refusal(track, value)
+        raise _Unfit
     count = shape[0] if len(shape) == 4 else 1
     height, width = shape[-3:-1]
     if count == 0:
-        raise _refusal(track, value, ": a batch of no frames")
+        raise _Unfit(": a batch of no frames")
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise _refusal(track, value, f": a side has 1 to {MAX_SIDE} pixels")
+        raise _Unfit(f": a side has 1 to {MAX_SIDE} pixels")
     return count, height, width
 
 

@@ -63,15 +63,35 @@ def encode_media(frame: MediaFrame) -> bytes:
 
     Raises `ValueError` if the header is longer than 65535 bytes.
     """
-    header = {"track": frame.track, "seq": frame.seq, "pts": frame.pts, "codec": frame.codec}
-    for name in _SIZES:
-        value = getattr(frame, name)
-        if value is not None:
-            header[name] = value
+    sizes = {name: getattr(frame, name) for name in _SIZES}
+    header = {
+        "track": frame.track,
+        "seq": frame.seq,
+        "pts": frame.pts,
+        "codec": frame.codec,
+        **{name: value for name, value in sizes.items() if value is not None},
+    }
     if frame.extra:
         # Behind the known fields, which come first wherever a frame is shown.
         header = {**header, **frame.extra, **header}
     return _join(MEDIA, header, frame.payload)
+
+
+def encode_video(
+    track: str,
+    seq: int,
+    pts: float,
+    codec: str,
+    payload: bytes | memoryview,
+    width: int,
+    height: int,
+    extra: Mapping[str, Any],
+) -> bytes:
+    """The same of a frame of video, without making a `MediaFrame`: a server does this for every frame."""
+    header = {"track": track, "seq": seq, "pts": pts, "codec": codec, "width": width, "height": height}
+    if extra:
+        header = {**header, **extra, **header}
+    return _join(MEDIA, header, payload)
 
 
 def encode_upload_chunk(chunk: UploadChunk) -> bytes:

@@ -109,15 +109,17 @@ class PatientStream(trio.abc.HalfCloseableStream):
         If the kernel took only a part of them, the next write begins with the rest (`has_rest`): the
         caller then sees to it that there is one. Never raises: what is wrong shows at the next write.
         """
-        if self._fd is None or self._torn or self._rest or not self._is_open:
+        if self._fd is None or self._torn or self._rest:
             return False
         parts = [*buffers]
-        if sum(map(len, parts)) > AT_ONCE_BYTES:
+        size = sum(map(len, parts))
+        if size > AT_ONCE_BYTES:
             return False
-        rest = self._write_at_once(parts)
+        rest = self._write_at_once(parts, size)
         if rest is parts:
             return False
-        self._rest = b"".join(rest)
+        if rest:
+            self._rest = b"".join(rest)
         return True
 
     async def send_buffers(self, buffers: Iterable[Buffer]) -> None:
@@ -131,7 +133,7 @@ class PatientStream(trio.abc.HalfCloseableStream):
         for parts in gathered(buffers, AT_ONCE_BYTES):
             await trio.lowlevel.checkpoint_if_cancelled()
             self._torn = wrote = True
-            if rest := self._write_at_once(parts):
+            if rest := self._write_at_once(parts, sum(map(len, parts))):
                 for data in slices(rest):
                     await self._send_slice(data)
             else:
@@ -140,11 +142,13 @@ class PatientStream(trio.abc.HalfCloseableStream):
         if not wrote:
             await trio.lowlevel.checkpoint()
 
-    def _write_at_once(self, parts: list[Buffer]) -> list[Buffer]:
-        """Write what the kernel takes now; returns the rest. What is wrong shows when that is written."""
+    def _write_at_once(self, parts: list[Buffer], size: int) -> list[Buffer]:
+        """Write what the kernel takes now; returns the rest, `parts` itself if that is all of it.
+
+        What is wrong shows when that is written.
+        """
         if self._fd is None or not self._is_open:
             return parts
-        size = sum(map(len, parts))
         try:
             if size <= JOINED_BYTES:  # many answers: to join them costs less than to name each to the kernel
                 count = os.write(self._fd, b"".join(parts))

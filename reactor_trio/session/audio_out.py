@@ -78,9 +78,12 @@ class AudioTrack:
             return
         block.applied = self._carried.hand_on(block.seq, block.applied)
         data = encode_media(self._media(block))
-        oldest = self._outbox.put_audio(OutFrame(self.name, block.seq, data, block.applied))
+        oldest = self._outbox.put_audio(OutFrame(self.name, block.seq, data, block.applied, self._written))
         if oldest is not None:
             self.lost(oldest)
+
+    def _written(self, block: OutFrame) -> None:
+        self._latency.written(block.track, block.seq)
 
     def _media(self, block: AudioBlock) -> MediaFrame:
         extra: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
@@ -43,7 +43,7 @@ from reactor_trio.session.turns import Turns
 from reactor_trio.session.uploads import Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -81,7 +81,6 @@ class Session:
             max_messages=limits.max_queued_messages,
             max_bytes=limits.max_queued_bytes,
             counts=self._counts,
-            on_written=self._latency.written,
             transport=transport,
         )
         inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
@@ -344,12 +343,11 @@ class Session:
         """See `ReactorModel.send`."""
         await self._outbox.put(encode_message(message))
 
-    async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
+    def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> Coroutine[Any, Any, bool]:
         """See `ReactorModel.emit`."""
         if self.ending is not None:
-            await trio.lowlevel.checkpoint()
-            return False
-        return await self.output.emit(output, drop=drop, compute_time=compute_time)
+            return _not_taken()
+        return self.output.emit(output, drop=drop, compute_time=compute_time)
 
     # ---- what the server sees
 
@@ -383,3 +381,8 @@ class Session:
                 "max_queued_events": limits.max_queued_events,
             },
         }
+
+
+async def _not_taken() -> bool:
+    await trio.lowlevel.checkpoint()
+    return False

@@ -8,6 +8,7 @@ not wait for anybody's pictures.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
 
 KEY_FRAME_INTERVAL = 0.5
 """Seconds between the key frames that a client gets by asking; each costs ten other frames."""
+SHORT_PIXELS = 1 << 19
+"""Of a JPEG that takes 1 to 1.5 ms: 724 x 724."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing an encoder may wait for the thread that is at it."""
 MIN_FPS, MAX_FPS = 1.0, 240.0
 """What H.264's bit rate is counted by, however rarely the model emits."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Encoded:
     """One frame as it goes on the wire."""
 
@@ -46,8 +49,18 @@ class Encoded:
     width: int
     """Pixels, after scaling."""
     height: int
-    extra: Mapping[str, Any] = attrs.field(factory=dict)
+    extra: Mapping[str, Any] | None = None
     """Further fields of the header, such as `key`."""
+
+
+@attrs.define(eq=False)
+class Encoding:
+    """A call for the executor, which encodes a frame."""
+
+    lane: str
+    call: Callable[[], Encoded]
+    is_short: bool = False
+    """It takes about as long as the copy of a large frame, which is made on the loop as well."""
 
 
 @attrs.frozen
@@ -127,39 +140,41 @@ class VideoEncoder:
         """
         return self._choices.paused or self._thinning.takes(pts)
 
-    async def encode(self, pixels: np.ndarray[Any, Any]) -> Encoded:
-        """Encode a frame (H, W, 3), uint8, RGB, C-contiguous. One call at a time.
+    def begin(self, pixels: np.ndarray[Any, Any]) -> Encoded | Encoding:
+        """Say how to encode a frame (H, W, 3), uint8, RGB, C-contiguous: it may need no work.
 
-        If cancelled, waits for the thread that is at it.
+        One at a time, and each `Encoded` is told to `have_encoded`, in order.
         """
         choices = self._choices
         if choices.codec == "h264":
-            return await self._encode_h264(pixels, choices)
-        if self._h264.is_open:  # its memory; the client may never come back to it
-            await self._executor.run(self._lane, self._h264.close)
+            return self._h264_encoding(pixels, choices)
         height, width, _ = pixels.shape
         width, height = fitted(width, height, choices.max_width)
+        is_smaller = pixels.shape[:2] != (height, width)
         if choices.codec == "jpeg":
-            quality = self._media.jpeg_quality
-            payload = await self._executor.run(ENCODE, _jpeg, pixels, width, height, quality)
-            return Encoded("jpeg", payload, width, height)
-        if pixels.shape[:2] != (height, width):
-            pixels = await self._executor.run(ENCODE, downscale, pixels, width, height)
+            call = partial(_jpeg, pixels, width, height, self._media.jpeg_quality)
+            encoding = Encoding(ENCODE, call, not is_smaller and width * height <= SHORT_PIXELS)
+        elif is_smaller or self._h264.is_open:
+            encoding = Encoding(ENCODE, partial(_raw, pixels, width, height))
         else:
-            await trio.lowlevel.checkpoint()
-        return Encoded("raw", pixels.data.cast("B"), width, height)
+            return _raw(pixels, width, height)
+        if self._h264.is_open:  # its memory; the client may never come back to it
+            return Encoding(self._lane, partial(_closing, self._h264, encoding.call))
+        return encoding
 
-    async def _encode_h264(self, pixels: np.ndarray[Any, Any], choices: VideoChoices) -> Encoded:
+    def _h264_encoding(self, pixels: np.ndarray[Any, Any], choices: VideoChoices) -> Encoding:
         height, width, _ = pixels.shape
         width, height = fitted(width, height, choices.max_width, even=True)
         fps = self._stream_fps(choices)
         config = H264Config(width, height, fps, self._media.bit_rate(width, height, fps))
         key = self._must_key or self._may_have_key()
         self._must_key = False
-        packet = await self._executor.run(self._lane, self._h264.encode, pixels, config, key=key)
-        if packet.key:
+        return Encoding(self._lane, partial(_h264, self._h264, pixels, config, key))
+
+    def have_encoded(self, encoded: Encoded) -> None:
+        """A frame has been encoded, whether it is going to be sent or not."""
+        if encoded.extra and "key" in encoded.extra:
             self._last_key, self._wants_key = trio.current_time(), False
-        return Encoded("h264", packet.payload, width, height, {"key": True} if packet.key else {})
 
     def _stream_fps(self, choices: VideoChoices) -> float:
         """The rate to count the bits by. A new one is a new stream, so small changes are let be."""
@@ -176,7 +191,7 @@ class VideoEncoder:
         self._must_key = True
 
     async def aclose(self) -> None:
-        """Give the encoder's memory back, when `encode` will not be called any more.
+        """Give the encoder's memory back, when nothing is encoded any more.
 
         If cancelled, it does so all the same: it waits for the thread that is at it, for at most 5 s.
         """
@@ -186,5 +201,20 @@ class VideoEncoder:
             await self._executor.run(self._lane, self._h264.close)
 
 
-def _jpeg(pixels: np.ndarray[Any, Any], width: int, height: int, quality: int) -> bytes:
-    return encode_jpeg(downscale(pixels, width, height), quality)
+def _jpeg(pixels: np.ndarray[Any, Any], width: int, height: int, quality: int) -> Encoded:
+    return Encoded("jpeg", encode_jpeg(downscale(pixels, width, height), quality), width, height)
+
+
+def _raw(pixels: np.ndarray[Any, Any], width: int, height: int) -> Encoded:
+    return Encoded("raw", downscale(pixels, width, height).data.cast("B"), width, height)
+
+
+def _h264(encoder: H264Encoder, pixels: np.ndarray[Any, Any], config: H264Config, key: bool) -> Encoded:
+    packet = encoder.encode(pixels, config, key=key)
+    extra = {"key": True} if packet.key else None
+    return Encoded("h264", packet.payload, config.width, config.height, extra)
+
+
+def _closing(encoder: H264Encoder, call: Callable[[], Encoded]) -> Encoded:
+    encoder.close()
+    return call()

@@ -123,11 +123,9 @@ class LatencyTracker:
             applied = self._take_all(now)
             self._reflected = applied[-1]
             return applied
-        return self._take_all(now)
+        return self._take_all(now) if self._handled else ()
 
     def _take_all(self, now: float) -> tuple[Applied, ...]:
-        if not self._handled:
-            return ()
         applied = tuple([Applied(*command, now) for command in self._handled])
         self._handled.clear()
         return applied

@@ -20,6 +20,10 @@ MAX_AUDIO_BLOCKS = 25
 """Blocks of a track that may wait: half a second. What is older than that is of no use to a listener."""
 
 
+def _ignore(frame: OutFrame) -> None:
+    pass
+
+
 @attrs.define(eq=False)
 class OutFrame:
     """One encoded frame, or block of audio, on its way out."""
@@ -30,6 +34,8 @@ class OutFrame:
     """The binary message."""
     applied: tuple[Applied, ...] = ()
     """The commands that it is the first to reflect: if it is lost, a later one takes them over."""
+    on_written: Callable[[OutFrame], object] = _ignore
+    """Called when it has been written to the transport."""
 
 
 @attrs.frozen
@@ -45,16 +51,11 @@ class OutboxStatistics:
     """Frames that a newer one of their track has pushed out here, since the outbox was made."""
 
 
-def _ignore(track: str, seq: int) -> None:
-    pass
-
-
 class Outbox:
     """Messages are kept and bounded, frames are replaced: a slow client never slows the model's picture.
 
-    Any task may put; one task takes, writes, and takes again. `on_written` is called with track and `seq` of
-    each frame that has been written. A frame that nothing is ahead of is written right where it is put, if
-    `transport` takes it without waiting: that spares the task that takes a step.
+    Any task may put; one task takes, writes, and takes again. A frame that nothing is ahead of is written
+    right where it is put, if `transport` takes it without waiting: that spares the task that takes a step.
     """
 
     def __init__(
@@ -63,7 +64,6 @@ class Outbox:
         max_messages: int,
         max_bytes: int,
         counts: Counts | None = None,
-        on_written: Callable[[str, int], object] = _ignore,
         transport: Transport | None = None,
     ) -> None:
         self._max_messages = max_messages
@@ -72,7 +72,6 @@ class Outbox:
         self._bytes = 0
         # The session's, which everything on the way out adds to.
         self._counts = Counts() if counts is None else counts
-        self._on_written = on_written
         self._transport = transport
         self._frames: dict[str, OutFrame] = {}
         # Of all audio tracks, in the order in which they came.
@@ -201,7 +200,7 @@ class Outbox:
             self._begun.append(frame)
             self.wake()
         else:
-            self._on_written(frame.track, frame.seq)
+            frame.on_written(frame)
         return True
 
     def _count_replaced(self, frame: OutFrame | None) -> None:
@@ -239,23 +238,20 @@ class Outbox:
 
     def _have_written(self) -> None:
         self._is_writing = False
-        for frame in self._frames_writing:
-            self._on_written(frame.track, frame.seq)
-        self._frames_writing = []
+        written, self._frames_writing = self._frames_writing, []
         self._progress.set()
+        for frame in written:
+            frame.on_written(frame)
 
-    async def frame_written(self, track: str) -> None:
-        """Wait until no frame of this track waits or is being written: the moment to encode the next one.
-
-        An encoder that waited for less would encode frames that are replaced before they are sent.
-        """
-        while not self._closed and self._has_frame(track):
-            await self._next_progress()
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    def _has_frame(self, track: str) -> bool:
-        begun = (*self._begun, *self._frames_writing)
-        return track in self._frames or any(frame.track == track for frame in begun)
+    def has_frame(self, track: str) -> bool:
+        """Whether a frame of this track waits or is being written: what is encoded now would replace it."""
+        if self._closed:
+            return False
+        if track in self._frames:
+            return True
+        if not (self._begun or self._frames_writing):
+            return False
+        return any(frame.track == track for frame in (*self._begun, *self._frames_writing))
 
     async def flushed(self) -> None:
         """Wait until everything has been written, or the outbox is closed."""

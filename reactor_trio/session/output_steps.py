@@ -1,29 +1,25 @@
 """What an `emit` is given -> steps: what is shown at one moment, a frame of each video track and some audio.
 
-A batch of N frames makes N steps, and its audio is spread over them. Nothing here waits but for the threads
-that convert.
+A batch of N frames makes N steps, and its audio is spread over them. Nothing here waits.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import orjson
 
 from reactor_trio.authoring.tracks import Output
-from reactor_trio.compute.executor import ENCODE
 from reactor_trio.media.audio import AudioLayout, inspect_audio, pcm_samples
 from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import numpy as np
 
     from reactor_trio.authoring.tracks import TrackSpec
-    from reactor_trio.compute.executor import Executor
     from reactor_trio.session.audio_line import AudioLine
     from reactor_trio.session.latency import Applied
 
@@ -71,7 +67,7 @@ class Step:
     """When it came into the buffer, in seconds of the runtime's clock."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Content:
     """What one output holds, as far as shapes tell; only tracks with a frame or a sample."""
 
@@ -83,12 +79,8 @@ class Content:
     """Frames of each video track; 0 if there is none."""
     seconds: float
     """Of audio, the longest."""
-
-    @property
-    def is_immediate(self) -> bool:
-        """Whether `convert` has nothing to do in a thread, and so returns in the step that called it."""
-        video = all(layout.immediate for layout in self.video.values())
-        return video and all(layout.immediate for layout in self.audio.values())
+    is_immediate: bool
+    """Whether `convert` has nothing to do in a thread, and so returns in the step that called it."""
 
     @property
     def steps(self) -> int:
@@ -109,33 +101,39 @@ def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
     video: dict[str, VideoLayout] = {}
     audio: dict[str, AudioLayout] = {}
     seconds = 0.0
+    is_immediate = True
+    layout: VideoLayout | AudioLayout
     for track in type(output).__tracks__:
         value = getattr(output, track.name)
         if value is None:
             continue
-        if tracks.get(track.name) != track:
+        announced = tracks.get(track.name)
+        if announced is not track and announced != track:
             raise ValueError(f"track {track.name!r} was not announced: declare its Output beside the model")
         if track.rate is None:
-            video[track.name] = inspect_video(value, track=track.name)
+            video[track.name] = layout = inspect_video(value, track=track.name)
         else:
             layout = inspect_audio(value, track=track.name)
             if layout.samples:  # else it says nothing, not even how many channels there are
                 audio[track.name] = layout
                 seconds = max(seconds, layout.samples / track.rate)
+        is_immediate = is_immediate and layout.immediate
     frames = _count(video)
     try:
         metadata = encode_metadata(output.metadata, frames)
     except ValueError as error:
         raise ValueError(f"{type(output).__qualname__}: {error}") from error.__cause__
-    return Content(video, audio, metadata, frames, seconds)
+    return Content(video, audio, metadata, frames, seconds, is_immediate)
 
 
 def _count(video: Mapping[str, VideoLayout]) -> int:
-    counts = {layout.count for layout in video.values()}
-    if len(counts) > 1:
-        each = ", ".join(f"{track}: {layout.count}" for track, layout in video.items())
-        raise ValueError(f"the tracks of one output must have equally many frames, not {each}")
-    return counts.pop() if counts else 0
+    count = 0
+    for layout in video.values():
+        if count not in (0, layout.count):
+            each = ", ".join(f"{track}: {layout.count}" for track, layout in video.items())
+            raise ValueError(f"the tracks of one output must have equally many frames, not {each}")
+        count = layout.count
+    return count
 
 
 def encode_metadata(metadata: object, frames: int) -> tuple[bytes | None, ...]:
@@ -144,6 +142,8 @@ def encode_metadata(metadata: object, frames: int) -> tuple[bytes | None, ...]:
     Without frames there is one, for the audio. Raises `ValueError` if it is none, or too long.
     """
     count = frames or 1
+    if metadata is None:
+        return (None,) * count
     if not isinstance(metadata, list | tuple):
         return (_encode_object(metadata),) * count
     if len(metadata) != count:
@@ -166,25 +166,17 @@ def _encode_object(metadata: object) -> bytes | None:
     return encoded
 
 
-async def convert(output: Output, content: Content, executor: Executor) -> dict[str, Sequence[Array]]:
-    """Copy the values: for a video track its frames, for an audio track what it gives to each step.
+Values = Mapping[str, Sequence["Array"]]
+"""What an output holds: for a video track its frames, for an audio track what it gives to each step."""
 
-    Short work is done at once, the rest in a thread. If cancelled, waits for that thread.
-    """
+
+def convert(output: Output, content: Content) -> Values:
+    """Copy the values. Quick if the content `is_immediate`; otherwise it belongs in a thread."""
     values: dict[str, Sequence[Array]] = {}
     for track, layout in content.video.items():
-        value = getattr(output, track)
-        if layout.immediate:
-            values[track] = rgb_frames(value, layout)
-        else:
-            values[track] = await executor.run(ENCODE, rgb_frames, value, layout)
+        values[track] = rgb_frames(getattr(output, track), layout)
     for track, sound in content.audio.items():
-        value = getattr(output, track)
-        if sound.immediate:
-            samples = pcm_samples(value, sound)
-        else:
-            samples = await executor.run(ENCODE, pcm_samples, value, sound)
-        values[track] = _spread(samples, content.steps)
+        values[track] = _spread(pcm_samples(getattr(output, track), sound), content.steps)
     return values
 
 
@@ -195,7 +187,7 @@ def _spread(samples: Array, steps: int) -> Sequence[Array]:
 
 def make_steps(
     content: Content,
-    values: Mapping[str, Sequence[Array]],
+    values: Values,
     applied: Mapping[str, tuple[Applied, ...]],
     seq: dict[str, int],
 ) -> list[Step]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from reactor_trio.compute.executor import ENCODE
 from reactor_trio.compute.from_thread import on_loop
 from reactor_trio.errors import FieldError, InvalidPayload
 from reactor_trio.protocol import names
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
     from reactor_trio.session.latency import Applied
     from reactor_trio.session.outbox import Outbox
-    from reactor_trio.session.output_steps import Content, Step
+    from reactor_trio.session.output_steps import Content, Step, Values
 
 ROUNDING = 1e-6
 """Seconds within which a step and the end of a block are at the same time: the step comes first."""
@@ -83,6 +84,8 @@ class OutputStream:
         self._session_id = session_id
         self._buffer_size = buffer_size
         self._fps = check_fps(fps)
+        self.period = 1 / fps
+        """Seconds between two frames now: by `fps`, or slower if `compute_time` says so."""
         self._tracks = {track.name: track for track in tracks}
         self.video: dict[str, VideoTrack] = {}
         """By name: the session runs `encode` of each."""
@@ -118,7 +121,7 @@ class OutputStream:
                 track.name, self._executor, self._media_settings, self._rate, self._session_id
             )
             self.video[track.name] = VideoTrack(
-                encoder, self._outbox, self._latency, counts, self._have_progressed
+                encoder, self._executor, self._outbox, self._latency, counts, self._have_progressed
             )
         else:
             self.audio[track.name] = AudioTrack(
@@ -135,13 +138,8 @@ class OutputStream:
     @fps.setter
     @on_loop
     def fps(self, value: float) -> None:
-        before, self._fps = self.period, check_fps(value)
-        self._replan(before)
-
-    @property
-    def period(self) -> float:
-        """Seconds between two frames now: by `fps`, or slower if `compute_time` says so."""
-        return max(1 / self._fps, self._step_time.seconds)
+        self._fps = check_fps(value)
+        self._replan()
 
     def _rate(self) -> float:
         return 1 / self.period
@@ -196,16 +194,17 @@ class OutputStream:
 
     async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
         """See `ReactorModel.emit`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         content = inspect_output(output, self._tracks)
         if content.audio:
             check_channels(content, {name: track.line for name, track in self.audio.items()})
         self._measure(compute_time, content.frames)
         if not content.steps:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             return True
         if drop and not self._has_room(content):
-            return await self._refuse(content)
+            await trio.lowlevel.checkpoint()
+            self._refuse(content)
+            return False
         # Before anything is waited for: what is handled from now on, this output does not reflect.
         applied = self._latency.take(self._now())
         taken = False
@@ -218,15 +217,16 @@ class OutputStream:
         return taken
 
     async def _insert(self, output: Output, content: Content, applied: tuple[Applied, ...]) -> None:
-        values = await convert(output, content, self._executor) if content.is_immediate else None
+        values = convert(output, content) if content.is_immediate else None
         if values is not None and self._has_room(content):
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._append(self._steps(content, values, applied))
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         await self._wait_for_turn()
         try:
             if values is None:  # in a thread: what is emitted meanwhile comes after it
-                values = await convert(output, content, self._executor)
+                values = await self._executor.run(ENCODE, convert, output, content)
             while not self._fits(content):
                 self._room = trio.Event()
                 await self._room.wait()
@@ -241,21 +241,17 @@ class OutputStream:
         except trio.WouldBlock:
             await self._turn.acquire()
 
-    def _steps(
-        self, content: Content, values: Mapping[str, Sequence[Any]], applied: tuple[Applied, ...]
-    ) -> list[Step]:
+    def _steps(self, content: Content, values: Values, applied: tuple[Applied, ...]) -> list[Step]:
         shares = self._latency.share(applied, self._tracks, {*content.video, *content.audio})
         return make_steps(content, values, shares, self._seq)
 
-    async def _refuse(self, content: Content) -> bool:
+    def _refuse(self, content: Content) -> None:
         for track in content.video:
             self._seq[track] += content.frames  # a gap
             self._counts.frames[track].dropped += content.frames
         for track, layout in content.audio.items():
             self.audio[track].line.count_dropped(layout.samples)
         self._dropped += content.steps
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return False
 
     def _has_room(self, content: Content) -> bool:
         return self._turn.value > 0 and self._fits(content)
@@ -288,12 +284,12 @@ class OutputStream:
 
     def _measure(self, compute_time: float | None, frames: int) -> None:
         if compute_time is not None:
-            before = self.period
             self._step_time.add(compute_time, frames)
-            self._replan(before)
+            self._replan()
 
-    def _replan(self, period_before: float) -> None:
-        if self.period < period_before:
+    def _replan(self) -> None:
+        before, self.period = self.period, max(1 / self._fps, self._step_time.seconds)
+        if self.period < before:
             # What would have been due by the new rate is due now, not in a burst.
             self._plan_made = self._now()
         self._wake()
@@ -303,13 +299,14 @@ class OutputStream:
     async def pace(self) -> None:
         """The pacer task: steps and blocks of audio, each at its time. Runs until it is cancelled."""
         while True:
-            due, track = self._next()
-            if due > self._now():
+            now = self._now()
+            due, track = self._next(now)
+            if due > now:
                 await self._sleep_until(due)
             elif track is None:
                 self._show(due)
             else:
-                track.send_block(self._now() - due)
+                track.send_block(now - due)
                 self._have_progressed()
 
     async def _sleep_until(self, due: float) -> None:
@@ -321,11 +318,11 @@ class OutputStream:
     def _wake(self) -> None:
         """Have the pacer wake at another time, without a task switch if that is later."""
         if self._nap is not None:
-            self._nap.deadline = self._next()[0]
+            self._nap.deadline = self._next(self._now())[0]
 
-    def _next(self) -> tuple[float, AudioTrack | None]:
+    def _next(self, now: float) -> tuple[float, AudioTrack | None]:
         """When something is due, and of which track the block is; None if it is a step."""
-        due = self._step_due()
+        due = self._step_due(now)
         if not self.audio:
             return due, None
         track = min(self.audio.values(), key=_next_block_at, default=None)
@@ -333,20 +330,19 @@ class OutputStream:
             return due, None
         return track.line.next_block_at, track
 
-    def _step_due(self) -> float:
+    def _step_due(self, now: float) -> float:
         if not self._waiting:
             return math.inf
         step = self._waiting[0]
         due = max(self._last_due, self._plan_made, step.arrived)
         if step.pictures:
-            # Also behind the audio of steps that had no picture.
             due = max(due, self._last_picture + self.period)
+            # Also behind the audio of steps that had no picture.
             for track in self.audio.values():
                 due = max(due, track.line.free_at)
         else:
             due = max(due, *[self.audio[sound.track].line.free_at for sound in step.sounds])
         # By the plan, not by the time of waking, or the rate would drift; but never in a burst.
-        now = self._now()
         return now if now - due > self.period else due
 
     def _show(self, due: float) -> None:

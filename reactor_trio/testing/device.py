@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from reactor_trio.compute.executor import DEVICES, RunningCall
+from reactor_trio.compute.executor import DEVICES, RunningCall, begin_in_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    import outcome
 
     from reactor_trio.compute.worker import Worker
 
@@ -69,6 +71,19 @@ class DeviceCost:
             return await self._work(
                 lane, name, asked, self.cost(*args, **kwargs), partial(fn, *args, **kwargs)
             )
+
+    def begin(
+        self,
+        nursery: trio.Nursery,
+        lane: str,
+        fn: Callable[[], T],
+        done: Callable[[outcome.Outcome[T]], object],
+        /,
+        *,
+        short: bool = False,
+    ) -> None:
+        """See `Executor.begin`: by `run`, in a task of the nursery."""
+        begin_in_task(self, nursery, lane, fn, done)
 
     @asynccontextmanager
     async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
