@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from reactor_trio.errors import TransportClosed, TransportStalled
+from reactor_trio.session.transport import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from reactor_trio.session.transport import Outgoing
 
 
 class StrictTransport:
@@ -134,9 +137,9 @@ class StrictTransport:
             self._last_received = trio.current_time()
             return messages
 
-    async def send(self, messages: Sequence[str | bytes]) -> None:
+    async def send(self, messages: Sequence[Outgoing]) -> None:
         with self._alone("write"):
-            await self._write([*self._take_rest(), *messages])
+            await self._write([*self._take_rest(), *map(whole, messages)])
 
     async def ping(self) -> None:
         with self._alone("write"):
@@ -144,16 +147,16 @@ class StrictTransport:
             if self._reads:
                 self._last_received = trio.current_time()
 
-    def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
+    def send_nowait(self, messages: Sequence[Outgoing]) -> bool:
         self._note(self._torn, "send_nowait on a torn stream")
         self._note(self.close_code is not None, "send_nowait after the close")
         if "write" in self._busy or self._rest or self._gone is not None or self._is_full():
             return False
         self._is_short = not self._is_short
         if self._short_writes and self._is_short:
-            self._rest.extend(messages)
+            self._rest.extend(map(whole, messages))
         else:
-            self._put(*messages)
+            self._put(*map(whole, messages))
         return True
 
     async def aclose(self, code: int, reason: str) -> None:

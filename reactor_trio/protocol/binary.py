@@ -74,7 +74,7 @@ def encode_media(frame: MediaFrame) -> bytes:
     if frame.extra:
         # Behind the known fields, which come first wherever a frame is shown.
         header = {**header, **frame.extra, **header}
-    return _join(MEDIA, header, frame.payload)
+    return b"".join((_head(MEDIA, header), frame.payload))
 
 
 def encode_video(
@@ -86,17 +86,18 @@ def encode_video(
     width: int,
     height: int,
     extra: Mapping[str, Any],
-) -> bytes:
-    """The same of a frame of video, without making a `MediaFrame`: a server does this for every frame."""
+) -> tuple[bytes, bytes | memoryview]:
+    """The same of a frame of video, in two parts: a server does it all the time, and copies no payload."""
     header = {"track": track, "seq": seq, "pts": pts, "codec": codec, "width": width, "height": height}
     if extra:
         header = {**header, **extra, **header}
-    return _join(MEDIA, header, payload)
+    return _head(MEDIA, header), payload
 
 
 def encode_upload_chunk(chunk: UploadChunk) -> bytes:
     """Write a chunk, copying its payload once. Raises `ValueError` if the header is over 65535 bytes."""
-    return _join(UPLOAD_CHUNK, {"upload_id": chunk.upload_id, "offset": chunk.offset}, chunk.payload)
+    header = {"upload_id": chunk.upload_id, "offset": chunk.offset}
+    return b"".join((_head(UPLOAD_CHUNK, header), chunk.payload))
 
 
 def decode_binary(data: bytes) -> MediaFrame | UploadChunk:
@@ -119,11 +120,11 @@ def decode_binary(data: bytes) -> MediaFrame | UploadChunk:
     raise _bad(f"unknown kind {kind} of binary message")
 
 
-def _join(kind: int, header: dict[str, Any], payload: bytes | memoryview) -> bytes:
+def _head(kind: int, header: dict[str, Any]) -> bytes:
     encoded = orjson.dumps(header)
     if len(encoded) > MAX_HEADER_BYTES:
         raise ValueError(f"a header has at most {MAX_HEADER_BYTES} bytes, not {len(encoded)}")
-    return b"".join((_PREFIX.pack(kind, len(encoded)), encoded, payload))
+    return _PREFIX.pack(kind, len(encoded)) + encoded
 
 
 def _bad(message: str) -> ProtocolError:

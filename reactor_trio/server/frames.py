@@ -8,9 +8,12 @@ never holds a part of one, so the two never disagree about where a frame begins.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from reactor_trio.session.transport import Outgoing, Parts
 
 TEXT, BINARY = 0x81, 0x82  # FIN and the opcode, no extension bits
 _CONTINUATION, _FIN = 0x00, 0x80
@@ -18,18 +21,25 @@ _SMALL: Final = 512
 """Bytes up to which a payload is unmasked as one integer; numpy is faster from there on."""
 
 
-def encode_frame(message: str | bytes) -> tuple[bytes, bytes]:
+def encode_frame(message: Outgoing) -> Parts:
     """Header and payload of an unmasked, unfragmented data frame, as a server sends it.
 
-    wsproto builds the same bytes with four copies of the payload.
+    The payload stays in the parts that it came in. wsproto builds the same bytes with four copies of it.
     """
-    first, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
-    length = len(payload)
+    if isinstance(message, str):
+        payload = message.encode()
+        return _header(TEXT, len(payload)), payload
+    if isinstance(message, tuple):
+        return _header(BINARY, sum(map(len, message))), *message
+    return _header(BINARY, len(message)), message
+
+
+def _header(first: int, length: int) -> bytes:
     if length < 126:
-        return bytes((first, length)), payload
+        return bytes((first, length))
     if length < 1 << 16:
-        return bytes((first, 126)) + length.to_bytes(2, "big"), payload
-    return bytes((first, 127)) + length.to_bytes(8, "big"), payload
+        return bytes((first, 126)) + length.to_bytes(2, "big")
+    return bytes((first, 127)) + length.to_bytes(8, "big")
 
 
 def unmask(payload: bytes | bytearray | memoryview, mask: bytes | bytearray) -> bytes:

@@ -41,11 +41,13 @@ from wsproto.utilities import RemoteProtocolError
 from reactor_trio.errors import TransportClosed, TransportStalled
 from reactor_trio.protocol.names import CloseCode
 from reactor_trio.server.frames import FrameReader, encode_frame
+from reactor_trio.session.transport import whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from reactor_trio.server.streams import PatientStream
+    from reactor_trio.session.transport import Outgoing
 
 RECEIVE_BYTES = 128 * 1024
 """How much one read may bring, and so how much is decoded before other tasks run."""
@@ -303,7 +305,7 @@ class WebSocketTransport:
             await trio.lowlevel.checkpoint()
             raise self._error()
 
-    async def send(self, messages: Sequence[str | bytes]) -> None:
+    async def send(self, messages: Sequence[Outgoing]) -> None:
         """See `Transport`."""
         engine = self._connection._wsproto
         if engine.state is not ConnectionState.OPEN:
@@ -318,7 +320,7 @@ class WebSocketTransport:
         if parts or self._stream.has_rest:
             await self._write(parts)
 
-    def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
+    def send_nowait(self, messages: Sequence[Outgoing]) -> bool:
         """See `Transport`."""
         connection = self._connection
         engine = connection._wsproto
@@ -363,7 +365,7 @@ class WebSocketTransport:
         self._ended.set()
         await trio.aclose_forcefully(self._stream)
 
-    async def _write(self, buffers: Iterable[bytes | bytearray]) -> None:
+    async def _write(self, buffers: Iterable[bytes | bytearray | memoryview]) -> None:
         # Pongs and the answer to a close go out under the same lock. It is first come, first
         # served, so frames leave in the order in which the engine was told of them.
         lock = self._connection._stream_lock
@@ -392,8 +394,9 @@ class WebSocketTransport:
         return TransportClosed(CloseCode.ABNORMAL, "connection lost")
 
 
-def _event(message: str | bytes) -> TextMessage | BytesMessage:
-    return TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message)
+def _event(message: Outgoing) -> TextMessage | BytesMessage:
+    data = whole(message)
+    return TextMessage(data=data) if isinstance(data, str) else BytesMessage(data=data)
 
 
 @asynccontextmanager

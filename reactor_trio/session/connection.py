@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from reactor_trio.session.coalescing import CoalescingReceiveChannel, CoalescingSendChannel
     from reactor_trio.session.endings import Ending
     from reactor_trio.session.host import ModelHost
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.session.transport import Outgoing, Transport
     from reactor_trio.session.work import Work
 
 
@@ -263,7 +263,7 @@ class Session:
         next_ping, pinged = trio.current_time() + heartbeat, None
         try:
             while True:
-                batch: list[str | bytes] | None = None
+                batch: list[Outgoing] | None = None
                 with trio.move_on_at(next_ping):
                     batch = await self._outbox.take()
                 if batch is not None:

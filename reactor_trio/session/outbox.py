@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reactor_trio.session.latency import Applied
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.session.transport import Outgoing, Parts, Transport
 
 MAX_AUDIO_BLOCKS = 25
 """Blocks of a track that may wait: half a second. What is older than that is of no use to a listener."""
@@ -30,8 +30,8 @@ class OutFrame:
 
     track: str
     seq: int
-    data: bytes = attrs.field(repr=False)
-    """The binary message."""
+    data: bytes | Parts = attrs.field(repr=False)
+    """The binary message, in parts or in one."""
     applied: tuple[Applied, ...] = ()
     """The commands that it is the first to reflect: if it is lost, a later one takes them over."""
     on_written: Callable[[OutFrame], object] = _ignore
@@ -208,7 +208,7 @@ class Outbox:
             self._frames_replaced += 1
             self._counts.frames[frame.track].replaced += 1
 
-    async def take(self) -> list[str | bytes]:
+    async def take(self) -> list[Outgoing]:
         """Wait for something to write, and take it all: first the messages, then audio, then a frame a track.
 
         Calling it again says that what it returned last has been written. If cancelled, nothing was taken.
@@ -221,7 +221,7 @@ class Outbox:
             self._filled = trio.Event()
             await self._filled.wait()
         frames = [*self._audio, *self._frames.values()]
-        batch: list[str | bytes] = [*self._messages, *[frame.data for frame in frames]]
+        batch: list[Outgoing] = [*self._messages, *[frame.data for frame in frames]]
         self._is_writing = True
         self._frames_writing = [*self._begun, *frames]
         self._begun = []

@@ -40,8 +40,10 @@ class Picture:
     metadata: bytes | None
     """JSON."""
     applied: tuple[Applied, ...] = ()
+    due: float = 0.0
+    """When it was to be shown, in seconds of the runtime's clock; known once it is shown, like `pts`."""
     pts: float = 0.0
-    """Seconds; known once it is due."""
+    """Seconds."""
 
 
 @attrs.define(eq=False)
@@ -205,16 +207,20 @@ def make_steps(
                 Picture(track, seq[track], values[track][index], metadata, applied.get(track, ()))
             )
             seq[track] += 1
-        if pictures:
-            sounds = [Sound(track, values[track][index], None) for track in content.audio]
-        else:
-            sounds = [
-                Sound(track, values[track][index], metadata, applied.get(track, ()))
-                for track in content.audio
-            ]
-        steps.append(Step(pictures, [sound for sound in sounds if len(sound.samples)], content.seconds))
+        sounds = _sounds(content, values, applied, index) if content.audio else []
+        steps.append(Step(pictures, sounds, content.seconds))
         applied = {}
     return steps
+
+
+def _sounds(
+    content: Content, values: Values, applied: Mapping[str, tuple[Applied, ...]], index: int
+) -> list[Sound]:
+    sounds = [Sound(track, values[track][index], None) for track in content.audio]
+    if not content.video:
+        for sound in sounds:
+            sound.metadata, sound.applied = content.metadata[index], applied.get(sound.track, ())
+    return [sound for sound in sounds if len(sound.samples)]
 
 
 def check_channels(content: Content, lines: Mapping[str, AudioLine]) -> None:

@@ -197,7 +197,9 @@ class OutputStream:
         content = inspect_output(output, self._tracks)
         if content.audio:
             check_channels(content, {name: track.line for name, track in self.audio.items()})
-        self._measure(compute_time, content.frames)
+        if compute_time is not None:
+            self._step_time.add(compute_time, content.frames)
+            self._replan()
         if not content.steps:
             await trio.lowlevel.checkpoint()
             return True
@@ -242,7 +244,7 @@ class OutputStream:
             await self._turn.acquire()
 
     def _steps(self, content: Content, values: Values, applied: tuple[Applied, ...]) -> list[Step]:
-        shares = self._latency.share(applied, self._tracks, {*content.video, *content.audio})
+        shares = self._latency.share(applied, self._tracks, values)
         return make_steps(content, values, shares, self._seq)
 
     def _refuse(self, content: Content) -> None:
@@ -281,11 +283,6 @@ class OutputStream:
                 self._frames_waiting += sign
             else:
                 self._seconds_waiting += sign * step.seconds
-
-    def _measure(self, compute_time: float | None, frames: int) -> None:
-        if compute_time is not None:
-            self._step_time.add(compute_time, frames)
-            self._replan()
 
     def _replan(self) -> None:
         before, self.period = self.period, max(1 / self._fps, self._step_time.seconds)
@@ -356,7 +353,7 @@ class OutputStream:
             self._last_picture = due
         pts = self._pts(due)
         for picture in step.pictures:
-            picture.pts = pts
+            picture.due, picture.pts = due, pts
             self.video[picture.track].show(picture)
         for sound in step.sounds:
             self.audio[sound.track].play(sound, due)

@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    Parts = tuple[bytes | memoryview, ...]
+    Outgoing = str | bytes | Parts
+    """A message to write. One in parts is binary: so no frame is copied to put its head before it."""
+
+
+def whole(message: Outgoing) -> str | bytes:
+    """The message in one, as the peer receives it."""
+    return b"".join(message) if isinstance(message, tuple) else message
+
 
 class Transport(Protocol):
     """One connection. `receive` is used by one task, `send` and `ping` by one other."""
@@ -28,14 +37,14 @@ class Transport(Protocol):
         """
         ...
 
-    async def send(self, messages: Sequence[str | bytes]) -> None:
+    async def send(self, messages: Sequence[Outgoing]) -> None:
         """Write the messages in order, as few writes as they need. No checkpoint if it need not wait.
 
         Raises `TransportClosed`, or `TransportStalled` if the peer accepted no byte for `send_timeout`
         seconds. If cancelled, the stream may be torn: nothing may be sent any more but `abort`.
         """
 
-    def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
+    def send_nowait(self, messages: Sequence[Outgoing]) -> bool:
         """Write the messages if that needs no waiting: an answer goes out without a task switch.
 
         Returns False, having written nothing, if it would have to wait. Only for when no `send` is under

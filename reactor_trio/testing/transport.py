@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from reactor_trio.errors import TransportClosed, TransportStalled
+from reactor_trio.session.transport import whole
 from reactor_trio.testing.network import Network
 from reactor_trio.testing.pipe import Close, Item, Ping, Pipe, Pong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from reactor_trio.session.transport import Outgoing
 
     Listener = Callable[[str | bytes], object]
 
@@ -128,21 +131,22 @@ class MemoryTransport:
 
     # ---- writing
 
-    async def send(self, messages: Sequence[str | bytes]) -> None:
+    async def send(self, messages: Sequence[Outgoing]) -> None:
         """See `Transport.send`."""
         async with self._writing:
-            for message in messages:
+            for message in map(whole, messages):
                 await self._write(message, _size(message))
                 self.on_send(message)
 
-    def send_nowait(self, messages: Sequence[str | bytes]) -> bool:
+    def send_nowait(self, messages: Sequence[Outgoing]) -> bool:
         """See `Transport.send_nowait`."""
         if self._frozen or self._writing.locked() or self._fault() is not None:
             return False
-        sizes = [_size(message) for message in messages]
+        taken = [whole(message) for message in messages]
+        sizes = [_size(message) for message in taken]
         if sum(sizes) > self._out.room():
             return False
-        for message, size in zip(messages, sizes, strict=True):
+        for message, size in zip(taken, sizes, strict=True):
             self._out.accept(message, size)
             self.on_send(message)
         return True
