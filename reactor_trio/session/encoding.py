@@ -201,12 +201,16 @@ class VideoEncoder:
             await self._executor.run(self._lane, self._h264.close)
 
 
+def _scaled(pixels: np.ndarray[Any, Any], width: int, height: int) -> np.ndarray[Any, Any]:
+    return pixels if pixels.shape[:2] == (height, width) else downscale(pixels, width, height)
+
+
 def _jpeg(pixels: np.ndarray[Any, Any], width: int, height: int, quality: int) -> Encoded:
-    return Encoded("jpeg", encode_jpeg(downscale(pixels, width, height), quality), width, height)
+    return Encoded("jpeg", encode_jpeg(_scaled(pixels, width, height), quality), width, height)
 
 
 def _raw(pixels: np.ndarray[Any, Any], width: int, height: int) -> Encoded:
-    return Encoded("raw", downscale(pixels, width, height).data.cast("B"), width, height)
+    return Encoded("raw", _scaled(pixels, width, height).data.cast("B"), width, height)
 
 
 def _h264(encoder: H264Encoder, pixels: np.ndarray[Any, Any], config: H264Config, key: bool) -> Encoded:

@@ -48,15 +48,9 @@ class Applied:
     emitted: float
 
 
-@attrs.define(eq=False)
-class _Sent:
-    """A frame after its encoder; times in seconds of the runtime's clock."""
-
-    encoded: float
-    arrived: tuple[float, ...]
-    """When the commands came that it is the first to reflect."""
-    written: float | None = None
-    shown: float | None = None
+_Sent = tuple[float, "float | None", "float | None", "tuple[float, ...]"]
+"""A frame after its encoder: when it was encoded, written and shown, and when the commands came that it is
+the first to reflect. A plain tuple, also since hundreds are kept: no garbage collector need look at it."""
 
 
 _Handled = tuple["Id | None", float, float, float]
@@ -165,9 +159,10 @@ class LatencyTracker:
         frames = self._frames[track]
         if len(frames) >= MAX_FRAMES:
             del frames[next(iter(frames))]
-        frames[seq] = _Sent(ended, tuple([each.arrived for each in applied[-MAX_APPLIED:]]))
         if not applied:
+            frames[seq] = ended, None, None, ()
             return {}
+        frames[seq] = ended, None, None, tuple([each.arrived for each in applied[-MAX_APPLIED:]])
         self._report_emits(applied)
         named = [each for each in applied if each.id is not None][-MAX_APPLIED:]
         if not named:
@@ -184,29 +179,32 @@ class LatencyTracker:
 
     def written(self, track: str, seq: int) -> None:
         """The frame has been written to the transport."""
-        frame = self._frames[track].get(seq) if track in self._frames else None
-        if frame is None or frame.written is not None:
+        sent = self._frames[track].get(seq) if track in self._frames else None
+        if sent is None or sent[1] is not None:
             return
-        frame.written = self._now()
-        self._observer.written(track, frame.written - frame.encoded)
-        self._finish(track, seq, frame)
+        encoded, _, shown, arrived = sent
+        now = self._now()
+        self._observer.written(track, now - encoded)
+        self._note(track, seq, (encoded, now, shown, arrived))
 
     def shown(self, track: str, seq: int) -> None:
         """The client says that the frame is on its screen; ignored if it was not sent, or the second time."""
-        frame = self._frames[track].get(seq) if track in self._frames else None
-        if frame is None or frame.shown is not None:
+        sent = self._frames[track].get(seq) if track in self._frames else None
+        if sent is None or sent[2] is not None:
             return
-        frame.shown = self._now()
-        self._finish(track, seq, frame)
+        encoded, written, _, arrived = sent
+        self._note(track, seq, (encoded, written, self._now(), arrived))
 
-    def _finish(self, track: str, seq: int, frame: _Sent) -> None:
+    def _note(self, track: str, seq: int, sent: _Sent) -> None:
+        _, written, shown, arrived = sent
         # A fast client may answer before the task that wrote the frame goes on.
-        if frame.written is None or frame.shown is None:
+        if written is None or shown is None:
+            self._frames[track][seq] = sent
             return
         del self._frames[track][seq]
-        self._observer.displayed(track, max(0.0, frame.shown - frame.written))
-        for arrived in frame.arrived:
-            self._observer.pictured(frame.shown - arrived)
+        self._observer.displayed(track, max(0.0, shown - written))
+        for came in arrived:
+            self._observer.pictured(shown - came)
 
 
 def _timing(command: Applied, began: float, ended: float) -> dict[str, float]:

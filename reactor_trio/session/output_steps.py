@@ -82,12 +82,9 @@ class Content:
     seconds: float
     """Of audio, the longest."""
     is_immediate: bool
-    """Whether `convert` has nothing to do in a thread, and so returns in the step that called it."""
-
-    @property
-    def steps(self) -> int:
-        """How many moments it takes to show."""
-        return self.frames or (1 if self.seconds else 0)
+    """Whether `convert` is short work, for the loop; otherwise it belongs in a thread."""
+    steps: int
+    """How many moments it takes to show."""
 
 
 def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
@@ -125,7 +122,7 @@ def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
         metadata = encode_metadata(output.metadata, frames)
     except ValueError as error:
         raise ValueError(f"{type(output).__qualname__}: {error}") from error.__cause__
-    return Content(video, audio, metadata, frames, seconds, is_immediate)
+    return Content(video, audio, metadata, frames, seconds, is_immediate, frames or int(seconds > 0))
 
 
 def _count(video: Mapping[str, VideoLayout]) -> int:

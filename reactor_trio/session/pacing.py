@@ -225,7 +225,10 @@ class OutputStream:
             self._append(self._steps(content, values, applied))
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
-        await self._wait_for_turn()
+        try:
+            self._turn.acquire_nowait()  # no checkpoint: one comes with waiting for room
+        except trio.WouldBlock:
+            await self._turn.acquire()
         try:
             if values is None:  # in a thread: what is emitted meanwhile comes after it
                 values = await self._executor.run(ENCODE, convert, output, content)
@@ -235,13 +238,6 @@ class OutputStream:
             self._append(self._steps(content, values, applied))
         finally:
             self._turn.release()
-
-    async def _wait_for_turn(self) -> None:
-        # Without a checkpoint where nobody waits: there is no room then, and it comes with waiting for that.
-        try:
-            self._turn.acquire_nowait()
-        except trio.WouldBlock:
-            await self._turn.acquire()
 
     def _steps(self, content: Content, values: Values, applied: tuple[Applied, ...]) -> list[Step]:
         shares = self._latency.share(applied, self._tracks, values)
@@ -331,14 +327,15 @@ class OutputStream:
         if not self._waiting:
             return math.inf
         step = self._waiting[0]
-        due = max(self._last_due, self._plan_made, step.arrived)
         if step.pictures:
-            due = max(due, self._last_picture + self.period)
+            due = max(self._last_due, self._plan_made, step.arrived, self._last_picture + self.period)
             # Also behind the audio of steps that had no picture.
-            for track in self.audio.values():
-                due = max(due, track.line.free_at)
+            heard: Iterable[str] = self.audio
         else:
-            due = max(due, *[self.audio[sound.track].line.free_at for sound in step.sounds])
+            due = max(self._last_due, self._plan_made, step.arrived)
+            heard = [sound.track for sound in step.sounds]
+        for track in heard:
+            due = max(due, self.audio[track].line.free_at)
         # By the plan, not by the time of waking, or the rate would drift; but never in a burst.
         return now if now - due > self.period else due
 
