@@ -297,7 +297,7 @@ class OutputStream:
             if due > now:
                 await self._sleep_until(due)
             elif track is None:
-                self._show(due)
+                self._show(due, now - due)
             else:
                 track.send_block(now - due)
                 self._have_progressed()
@@ -337,9 +337,18 @@ class OutputStream:
         for track in heard:
             due = max(due, self.audio[track].line.free_at)
         # By the plan, not by the time of waking, or the rate would drift; but never in a burst.
-        return now if now - due > self.period else due
+        late = now - due
+        return now if late > self.period and not self._is_overtaken(late) else due
 
-    def _show(self, due: float) -> None:
+    def _is_overtaken(self, late: float) -> bool:
+        """Whether the step at the front is so many seconds late that the one behind it is due as well.
+
+        Without sound, of which nothing is lost: then the newer one is shown in its place, and the plan is kept.
+        """
+        return late > self.period and len(self._waiting) > 1 and not self.audio
+
+    def _show(self, due: float, late: float) -> None:
+        is_overtaken = self._is_overtaken(late)
         step = self._waiting.popleft()
         self._count_waiting([step], -1)
         if not self._waiting:
@@ -351,7 +360,7 @@ class OutputStream:
         pts = self._pts(due)
         for picture in step.pictures:
             picture.due, picture.pts = due, pts
-            self.video[picture.track].show(picture)
+            self.video[picture.track].show(picture, is_overtaken=is_overtaken)
         for sound in step.sounds:
             self.audio[sound.track].play(sound, due)
         self._room.set()

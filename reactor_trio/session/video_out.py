@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from reactor_trio.session.output_steps import Picture
 
 
-LATE = 0.005
+LATE = 0.010
 """Seconds. A picture that is so late finds the loop behind with its work, and is not encoded there on top."""
 
 
@@ -76,17 +76,21 @@ class VideoTrack:
         """Whether no picture is here that is going to be shown."""
         return self._encoding is None and (self._picture is None or self.encoder.is_paused)
 
-    def show(self, picture: Picture) -> None:
-        """Put a picture that is due into the slot, if the client wants it."""
+    def show(self, picture: Picture, *, is_overtaken: bool = False) -> None:
+        """Put a picture that is due into the slot, if the client wants it.
+
+        One that `is_overtaken` is not begun with: another comes right behind it.
+        """
         if not self.encoder.takes(picture.pts):
             self._counts.unwanted += 1
             self.carry(picture)
-            return
-        if self._picture is not None:
-            self._count_replaced()
-            self.carry(self._picture)
-        self._picture = picture
-        self._encode_next()
+        else:
+            if self._picture is not None:
+                self._count_replaced()
+                self.carry(self._picture)
+            self._picture = picture
+        if not is_overtaken:
+            self._encode_next()
 
     def _count_replaced(self) -> None:
         if self.encoder.is_paused:
