@@ -1,20 +1,110 @@
-"""A sleep that is cancelled as a matter of course, and cheaply: the pacer wakes up once a frame."""
+"""Sleeps until a time that may be moved, many a second: a pacer wakes up for every frame.
+
+Trio's way to wake up at a time is a cancel scope with a deadline, which is used up each time: to make one,
+enter it, have it cancelled and leave it is a fifth of what the loop does for a frame. So here all naps of a
+Trio run share one scope, which is never cancelled: its deadline only says until when the loop may wait, and
+each time that it has waited, an instrument looks who is to wake up, and moves the deadline on.
+"""
 
 from __future__ import annotations
+
+import itertools
+import math
+from heapq import heappop, heappush
+from typing import Any
 
 import trio
 
 
-async def sleep_until_cancelled() -> None:
-    """Sleep until a scope around it is cancelled, and return then: no exception is made that `with` swallows.
+class Nap:
+    """The naps of one task, one after the other. Belongs to the Trio run that it was made in."""
 
-    That is a sixth of what waking up costs. A scope further out that was cancelled says so at the next
-    checkpoint, which the caller makes.
-    """
-    task = trio.lowlevel.current_task()
+    def __init__(self) -> None:
+        self._alarm = _alarm_of_this_run()
+        self._entry: _Entry | None = None
 
-    def abort(_: object) -> trio.lowlevel.Abort:
-        trio.lowlevel.reschedule(task)
-        return trio.lowlevel.Abort.FAILED
+    async def until(self, time: float) -> None:
+        """Sleep until `time`, in seconds of Trio's clock, or until what `move` makes of it.
 
-    await trio.lowlevel.wait_task_rescheduled(abort)
+        Infinity is never. Always a checkpoint, also if `time` is over. If cancelled, it ends at once.
+        """
+        self._entry = self._alarm.ring_at(time, trio.lowlevel.current_task())
+        try:
+            await trio.lowlevel.wait_task_rescheduled(self._give_up)
+        finally:
+            self._entry = None
+
+    def move(self, time: float) -> None:
+        """Have the nap that goes on end at another time; does nothing if there is none, or it is over."""
+        if self._entry is not None and self._entry[2] is not None:
+            task, self._entry[2] = self._entry[2], None
+            self._entry = self._alarm.ring_at(time, task)
+
+    def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        assert self._entry is not None
+        self._entry[2] = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+_Entry = list[Any]
+"""Time, a number that tells equal times apart, and the task to wake: None once it is awake, or was moved."""
+
+_alarms: trio.lowlevel.RunVar[_Alarm] = trio.lowlevel.RunVar("reactor_trio.session.naps")
+
+
+class _Alarm(trio.abc.Instrument):
+    """Wakes the tasks of one Trio run at their times."""
+
+    def __init__(self) -> None:
+        # A heap. What has no task any more stays until its time.
+        self._entries: list[_Entry] = []
+        self._numbers = itertools.count()
+        self._now = trio.lowlevel.current_clock().current_time
+        # That of `watch`, once it runs: the loop waits no longer than until its deadline.
+        self._scope: trio.CancelScope | None = None
+
+    def ring_at(self, time: float, task: trio.lowlevel.Task) -> _Entry:
+        entry = [time, next(self._numbers), task]
+        if time < math.inf:
+            heappush(self._entries, entry)
+            if self._entries[0] is entry:
+                self._set()
+        return entry
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Trio's hook."""
+        if self._entries and self._entries[0][0] <= self._now():
+            self._ring()
+
+    def _ring(self) -> None:
+        entries, now = self._entries, self._now()
+        while entries and (entries[0][0] <= now or entries[0][2] is None):
+            entry = heappop(entries)
+            if entry[2] is not None:
+                trio.lowlevel.reschedule(entry[2])
+                entry[2] = None
+        self._set()
+
+    def _set(self) -> None:
+        if self._scope is not None:
+            self._scope.deadline = self._entries[0][0] if self._entries else math.inf
+
+    async def watch(self) -> None:
+        """A system task, for as long as the run lasts."""
+        while True:
+            with trio.CancelScope() as self._scope:
+                self._set()
+                await trio.sleep_forever()
+            # The time came between the instrument's look at the clock and Trio's own.
+            self._ring()
+
+
+def _alarm_of_this_run() -> _Alarm:
+    try:
+        return _alarms.get()
+    except LookupError:
+        alarm = _Alarm()
+        _alarms.set(alarm)
+        trio.lowlevel.add_instrument(alarm)
+        trio.lowlevel.spawn_system_task(alarm.watch, name="reactor-trio/naps")
+        return alarm

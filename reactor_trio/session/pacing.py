@@ -27,7 +27,7 @@ from reactor_trio.session.audio_out import AudioTrack
 from reactor_trio.session.encoding import VideoEncoder
 from reactor_trio.session.latency import LatencyTracker
 from reactor_trio.session.media_settings import MediaSettings
-from reactor_trio.session.naps import sleep_until_cancelled
+from reactor_trio.session.naps import Nap
 from reactor_trio.session.observer import Counts
 from reactor_trio.session.output_steps import check_channels, convert, inspect_output, make_steps
 from reactor_trio.session.step_time import StepTime
@@ -104,10 +104,11 @@ class OutputStream:
         # When the newest step was due, and the newest with a picture, and when the rate was last raised.
         self._last_due = self._last_picture = self._plan_made = -math.inf
         self._emitted = self._dropped = 0
-        # The pacer's sleep until something is due; cancelled by whoever changes what that is.
-        self._nap: trio.CancelScope | None = None
-        # Set by the pacer and by `flush`; the `emit` whose turn it is waits for it.
-        self._room = trio.Event()
+        # Whether an `emit` that waits for room does the pacer's work; and the nap of the task that does it:
+        # until something is due, moved by whoever changes when that is.
+        self._is_relieved = False
+        self._nap = self._pacers_nap = Nap()
+        self._emits_nap = Nap()
         # For order, not for exclusion: outputs are shown in the order of their `emit` calls.
         # A semaphore does that at half the price of a lock, which knows its owner.
         self._turn = trio.Semaphore(1)
@@ -160,8 +161,7 @@ class OutputStream:
             self._throw_away(step)
         self._waiting.clear()
         self._frames_waiting, self._seconds_waiting = 0, 0.0
-        self._wake()
-        self._room.set()
+        self._nap.move(self._now())  # it may be that of an `emit`, for which there is room now
         self._have_progressed()
 
     def _throw_away(self, step: Step) -> None:
@@ -232,12 +232,25 @@ class OutputStream:
         try:
             if values is None:  # in a thread: what is emitted meanwhile comes after it
                 values = await self._executor.run(ENCODE, convert, output, content)
-            while not self._fits(content):
-                self._room = trio.Event()
-                await self._room.wait()
+            if not self._fits(content):
+                await self._make_room(content)
             self._append(self._steps(content, values, applied))
         finally:
             self._turn.release()
+
+    async def _make_room(self, content: Content) -> None:
+        """Show what is due until it fits. Who waits does the pacer's work: that spares it a step a frame."""
+        self._is_relieved, self._nap = True, self._emits_nap
+        self._pacers_nap.move(math.inf)
+        try:
+            if not await self._advance():
+                # It was late. If it always is, the model would let nobody else run.
+                await trio.lowlevel.checkpoint()
+            while not self._fits(content):
+                await self._advance()
+        finally:
+            self._is_relieved, self._nap = False, self._pacers_nap
+            self._wake()
 
     def _steps(self, content: Content, values: Values, applied: tuple[Applied, ...]) -> list[Step]:
         shares = self._latency.share(applied, self._tracks, values)
@@ -292,26 +305,28 @@ class OutputStream:
     async def pace(self) -> None:
         """The pacer task: steps and blocks of audio, each at its time. Runs until it is cancelled."""
         while True:
-            now = self._now()
-            due, track = self._next(now)
-            if due > now:
-                await self._sleep_until(due)
-            elif track is None:
-                self._show(due, now - due)
+            if self._is_relieved:
+                await self._pacers_nap.until(math.inf)
             else:
-                track.send_block(now - due)
-                self._have_progressed()
+                await self._advance()
 
-    async def _sleep_until(self, due: float) -> None:
-        with trio.CancelScope(deadline=due) as self._nap:
-            await sleep_until_cancelled()
-        self._nap = None
-        await trio.lowlevel.checkpoint_if_cancelled()
+    async def _advance(self) -> bool:
+        """Sleep until something is due, or show it if it is; returns whether it has slept."""
+        now = self._now()
+        due, track = self._next(now)
+        if due > now:
+            await self._nap.until(due)
+            return True
+        if track is None:
+            self._show(due, now - due)
+        else:
+            track.send_block(now - due)
+            self._have_progressed()
+        return False
 
     def _wake(self) -> None:
         """Have the pacer wake at another time, without a task switch if that is later."""
-        if self._nap is not None:
-            self._nap.deadline = self._next(self._now())[0]
+        self._nap.move(self._next(self._now())[0])
 
     def _next(self, now: float) -> tuple[float, AudioTrack | None]:
         """When something is due, and of which track the block is; None if it is a step."""
@@ -343,7 +358,7 @@ class OutputStream:
     def _is_overtaken(self, late: float) -> bool:
         """Whether the step at the front is so many seconds late that the one behind it is due as well.
 
-        Without sound, of which nothing is lost: then the newer one is shown in its place, and the plan is kept.
+        Without sound, of which nothing is lost: then the newer one takes its place, and the plan is kept.
         """
         return late > self.period and len(self._waiting) > 1 and not self.audio
 
@@ -363,7 +378,6 @@ class OutputStream:
             self.video[picture.track].show(picture, is_overtaken=is_overtaken)
         for sound in step.sounds:
             self.audio[sound.track].play(sound, due)
-        self._room.set()
         self._have_progressed()
 
     def _pts(self, time: float) -> float:
