@@ -40,10 +40,8 @@ class Picture:
     metadata: bytes | None
     """JSON."""
     applied: tuple[Applied, ...] = ()
-    due: float = 0.0
-    """When it was to be shown, in seconds of the runtime's clock; known once it is shown, like `pts`."""
     pts: float = 0.0
-    """Seconds."""
+    """Seconds; known once it is due."""
 
 
 @attrs.define(eq=False)

@@ -374,7 +374,7 @@ class OutputStream:
             self._last_picture = due
         pts = self._pts(due)
         for picture in step.pictures:
-            picture.due, picture.pts = due, pts
+            picture.pts = pts
             self.video[picture.track].show(picture, is_overtaken=is_overtaken)
         for sound in step.sounds:
             self.audio[sound.track].play(sound, due)

@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from reactor_trio.session.output_steps import Picture
 
 
-LATE = 0.010
-"""Seconds. A picture that is so late finds the loop behind with its work, and is not encoded there on top."""
-
-
 class VideoTrack:
     """From the pacer to the outbox: of the pictures that wait for the encoder, the newest wins."""
 
@@ -166,8 +162,7 @@ class VideoTrack:
             self._take(picture, began, work)
         else:
             done = partial(self._done, picture, began)
-            is_short = work.is_short and began - picture.due < LATE
-            self._call = self._executor.begin(self._nursery, work.lane, work.call, done, short=is_short)
+            self._call = self._executor.begin(self._nursery, work.lane, work.call, done, short=work.is_short)
 
     def _done(self, picture: Picture, began: float, result: outcome.Outcome[Encoded]) -> None:
         """What the executor calls, on the loop. It must not raise: `encode` does that."""
