@@ -38,6 +38,7 @@ from reactor_trio import (
     file_uploaded,
 )
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
+from reactor_trio.session import naps
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, load_host, run
 from strict_transport import StrictTransport
@@ -523,7 +524,7 @@ class Theatre:
 
 
 def strangers() -> Iterator[str]:
-    """Tasks that are neither the test's, nor Trio's, nor the neighbour's."""
+    """Tasks that are neither the test's, nor Trio's, nor the neighbour's, nor what all sessions share."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
     waiting = [root]
@@ -533,7 +534,8 @@ def strangers() -> Iterator[str]:
             continue
         children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
         waiting += children
-        known = task in (root, trio.lowlevel.current_task()) or task.name == "neighbour's client"
+        known = task in (root, trio.lowlevel.current_task())
+        known = known or task.name in ("neighbour's client", naps.TASK_NAME)
         if not known and not task.name.startswith("<TrioToken"):
             yield task.name
 

@@ -1,32 +1,211 @@
-"""The pacer's sleep: it ends with its deadline, and never hides that a scope further out was cancelled."""
+"""Naps: they end at their time, which may be moved, and leave nothing of Trio's cancellation out."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import pytest
 import trio
-from trio.testing import MockClock
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from reactor_trio.session.naps import sleep_until_cancelled
+from reactor_trio.session import naps
+from reactor_trio.session.naps import Nap
+
+TEST_TIMEOUT = 1000.0
+"""Seconds after which a test hangs; virtual ones, but for the tests on the real clock."""
 
 
-async def test_it_ends_when_its_scope_does_whose_deadline_may_change(autojump_clock: MockClock) -> None:
-    with trio.CancelScope(deadline=trio.current_time() + 5) as nap:
+async def sleep(nap: Nap, time: float, woken: list[float]) -> None:
+    await nap.until(time)
+    woken.append(trio.current_time())
+
+
+async def test_naps_end_at_their_times(autojump_clock: MockClock) -> None:
+    woken: list[float] = []
+    with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(sleep_until_cancelled)
+            for time in (5, 1, 3, 3, 0, -1, 4):
+                nursery.start_soon(sleep, Nap(), time, woken)
+    assert woken == [0, 0, 1, 3, 3, 4, 5]
+
+
+async def test_one_task_sleeps_again_and_again(autojump_clock: MockClock) -> None:
+    nap = Nap()
+    with trio.fail_after(TEST_TIMEOUT):
+        for time in range(100):
+            await nap.until(time / 8)
+            assert trio.current_time() == time / 8
+
+
+@pytest.mark.parametrize("moves", [[2], [9], [1], [0], [-5], [math.inf, 7], [20, 3, 20, 6], [8, 8, 8]])
+async def test_a_nap_may_be_moved(moves: Sequence[float], autojump_clock: MockClock) -> None:
+    nap, woken = Nap(), list[float]()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep, nap, 5, woken)
             await trio.sleep(1)
-            nap.deadline = trio.current_time() + 1
-            with pytest.raises(trio.Cancelled):
-                await trio.sleep_forever()
-    assert trio.current_time() == 2
+            for time in moves:
+                nap.move(time)
+    assert woken == [max(1, moves[-1])]
 
 
-async def test_a_scope_further_out_shows_at_the_next_checkpoint(autojump_clock: MockClock) -> None:
-    with trio.move_on_after(1) as outer:
-        with trio.move_on_after(5) as nap:
-            await sleep_until_cancelled()
-        assert outer.cancel_called
-        assert not nap.cancel_called
-        await trio.lowlevel.checkpoint_if_cancelled()
-        pytest.fail("the checkpoint let it go on")
-    assert outer.cancelled_caught
-    assert trio.current_time() == 1
+async def test_a_nap_for_ever_lasts_until_it_is_moved(autojump_clock: MockClock) -> None:
+    nap, woken = Nap(), list[float]()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep, nap, math.inf, woken)
+            await trio.sleep(100)
+            assert woken == []
+            nap.move(101)
+    assert woken == [101]
+
+
+async def test_moving_what_is_over_or_never_began_does_nothing(autojump_clock: MockClock) -> None:
+    nap = Nap()
+    with trio.fail_after(TEST_TIMEOUT):
+        nap.move(7)
+        await nap.until(1)
+        nap.move(0)
+        await nap.until(2)
+        assert trio.current_time() == 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nap.until, 3)
+            await wait_all_tasks_blocked()
+            nap.move(trio.current_time())
+            # It is woken already, and has not run yet: it is not woken twice.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            nap.move(50)
+        assert trio.current_time() == 2
+
+
+async def test_a_nap_is_a_checkpoint_also_if_its_time_is_over() -> None:
+    nap = Nap()
+    with trio.testing.assert_checkpoints():
+        await nap.until(-math.inf)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await nap.until(-math.inf)
+    assert scope.cancelled_caught
+
+
+async def test_a_cancelled_nap_ends_at_once_and_the_next_one_is_as_good(autojump_clock: MockClock) -> None:
+    nap, other, woken = Nap(), Nap(), list[float]()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep, other, 4, woken)
+            with trio.move_on_after(1) as scope:
+                await nap.until(3)
+            assert scope.cancelled_caught
+            assert trio.current_time() == 1
+            with trio.move_on_after(1) as scope:
+                await nap.until(math.inf)
+            assert scope.cancelled_caught
+            await nap.until(6)
+            assert trio.current_time() == 6
+    assert woken == [4]
+
+
+async def test_a_nap_that_was_moved_can_be_cancelled(autojump_clock: MockClock) -> None:
+    nap = Nap()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nap.until, 5)
+            await trio.sleep(1)
+            nap.move(9)
+            nap.move(3)
+            nursery.cancel_scope.cancel()
+        await trio.sleep(20)
+
+
+async def test_naps_go_on_when_the_time_came_between_two_looks_at_the_clock(
+    autojump_clock: MockClock,
+) -> None:
+    # Trio has seen the deadline of the shared scope pass, and the instrument has not.
+    nap, woken = Nap(), list[float]()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep, nap, 2, woken)
+            await trio.sleep(1)
+            for _ in range(3):
+                scope = naps._alarms.get()._scope
+                assert scope is not None
+                scope.cancel()
+                await wait_all_tasks_blocked()
+        await nap.until(3)
+    assert (woken, trio.current_time()) == ([2], 3)
+
+
+async def test_on_the_real_clock() -> None:
+    nap, other = Nap(), Nap()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            nursery.start_soon(other.until, math.inf)
+            await nap.until(began + 0.01)
+            assert trio.current_time() >= began + 0.01
+            other.move(trio.current_time())
+
+
+def test_each_run_has_its_own() -> None:
+    async def main() -> float:
+        await Nap().until(3)
+        return trio.current_time()
+
+    for _ in range(3):
+        assert trio.run(main, clock=MockClock(autojump_threshold=0)) == 3
+
+
+TIMES = st.integers(0, 12).map(lambda n: n / 4)
+ACTIONS = st.lists(st.tuples(TIMES, st.integers(0, 3), TIMES | st.just(math.inf) | st.none()), max_size=30)
+
+
+@given(begins=st.lists(TIMES, min_size=4, max_size=4), actions=ACTIONS)
+def test_whatever_is_moved_and_cancelled_each_nap_ends_once_and_when_it_should(
+    begins: list[float], actions: list[tuple[float, int, float | None]]
+) -> None:
+    """An action is at a time, on one of four naps: a new time for it, or None, which cancels its task.
+
+    They happen a little off the naps' times, so that which is first is no question.
+    """
+    ended: dict[int, float] = {}
+
+    async def one(number: int, nap: Nap, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await nap.until(begins[number])
+        finally:
+            assert number not in ended
+            ended[number] = trio.current_time()
+
+    async def main() -> None:
+        all_naps = [Nap() for _ in begins]
+        scopes = [trio.CancelScope() for _ in begins]
+        with trio.move_on_after(100):
+            async with trio.open_nursery() as nursery:
+                for number, (nap, scope) in enumerate(zip(all_naps, scopes, strict=True)):
+                    nursery.start_soon(one, number, nap, scope)
+                for time, number, new in sorted(actions, key=lambda action: action[0]):
+                    await trio.sleep_until(time + 0.125)
+                    await wait_all_tasks_blocked()
+                    if new is None:
+                        scopes[number].cancel()
+                    else:
+                        all_naps[number].move(new)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert ended == {number: expected(number, begins[number], actions) for number in range(len(begins))}
+
+
+def expected(number: int, due: float, actions: list[tuple[float, int, float | None]]) -> float:
+    for time, which, new in sorted(actions, key=lambda action: action[0]):
+        now = time + 0.125
+        if which != number or due <= now:
+            continue
+        if new is None:
+            return now
+        due = max(new, now)
+    return min(due, 100.0)

@@ -15,6 +15,9 @@ from typing import Any
 
 import trio
 
+TASK_NAME = "reactor-trio/naps"
+"""Of the task that holds that scope. It belongs to the Trio run, not to a session, and lasts as long."""
+
 
 class Nap:
     """The naps of one task, one after the other. Belongs to the Trio run that it was made in."""
@@ -106,5 +109,5 @@ def _alarm_of_this_run() -> _Alarm:
         alarm = _Alarm()
         _alarms.set(alarm)
         trio.lowlevel.add_instrument(alarm)
-        trio.lowlevel.spawn_system_task(alarm.watch, name="reactor-trio/naps")
+        trio.lowlevel.spawn_system_task(alarm.watch, name=TASK_NAME)
         return alarm

@@ -147,7 +147,10 @@ class VideoTrack:
                 await self._ended.wait()
 
     def _encode_next(self) -> None:
-        """Begin with the picture that waits, if there is one and it is its turn."""
+        """Begin with the picture that waits, if there is one and it is its turn.
+
+        Never raises, whoever calls it, be it the model by its `emit`: what fails here, `encode` raises.
+        """
         if self._picture is None or self._is_busy or self._nursery is None or self.encoder.is_paused:
             return
         if self._outbox.has_frame(self.encoder.track):
@@ -156,26 +159,36 @@ class VideoTrack:
         picture.applied = self._carried.hand_on(picture.seq, picture.applied)
         self._encoding = picture
         self._is_busy = True
+        try:
+            self._begin(picture, self._nursery)
+        except BaseException as failure:
+            self._fail(failure)
+
+    def _begin(self, picture: Picture, nursery: trio.Nursery) -> None:
         began = self._now()
         work = self.encoder.begin(picture.pixels)
         if isinstance(work, Encoded):
             self._take(picture, began, work)
         else:
             done = partial(self._done, picture, began)
-            self._call = self._executor.begin(self._nursery, work.lane, work.call, done, short=work.is_short)
+            self._call = self._executor.begin(nursery, work.lane, work.call, done, short=work.is_short)
 
     def _done(self, picture: Picture, began: float, result: outcome.Outcome[Encoded]) -> None:
-        """What the executor calls, on the loop. It must not raise: `encode` does that."""
+        """What the executor calls, on the loop. It must not raise."""
         self._call = None
-        if self._nursery is None:  # it ends
+        if self._nursery is None:  # `encode` waits for it
             self._ended.set()
             return
         try:
             self._take(picture, began, result.unwrap())
-            self._encode_next()
         except BaseException as failure:
-            self._failure = failure
-            self._ended.set()
+            self._fail(failure)
+        else:
+            self._encode_next()
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failure = failure
+        self._ended.set()
 
     def _take(self, picture: Picture, began: float, encoded: Encoded) -> None:
         self._is_busy = False
