@@ -593,3 +593,163 @@ async def test_sound_alone_reflects_too_in_its_first_block_that_is_sent() -> Non
         await client.call("steer")
         blocks = {block.seq: block.applied async for block in client.frames("speaker")}
     assert {seq: ids for seq, ids in blocks.items() if ids} == {0: (1, 2)}
+
+
+# ---- a loop that was held up
+
+
+def leap(seconds: float) -> None:
+    """Let time pass at once: as when something blocks the loop, for all who look at the clock."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    clock.jump(seconds)
+
+
+@pytest.mark.parametrize(
+    ("held", "shown", "late"),
+    [
+        (0.05, [0, 1, 2, 3, 4, 5], 0.05),
+        (0.15, [0, 1, 3, 4, 5], 0.05),
+        # What was emitted only then cannot be overdue: it is shown, and those behind it a period apart.
+        (0.35, [0, 1, 4, 5], 0.15),
+    ],
+)
+@virtually
+async def test_of_two_frames_that_are_overdue_the_newer_is_shown(
+    held: float, shown: list[int], late: float
+) -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(6):
+            await model.emit(Picture(screen=shade(value)))
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        frames = [await client.frame("screen") for _ in range(2)]
+        began = frames[0].pts
+        # Now 2 and 3 wait for 0.2 and 0.3.
+        await trio.sleep(0.095)
+        leap(0.005 + held)
+        frames += [frame async for frame in client.frames("screen")]
+        counts = client.session.statistics().counts.frames["screen"]
+    assert [frame.seq for frame in frames] == shown
+    assert [int(frame.array().mean()) for frame in frames] == shown
+    assert counts.replaced == 6 - len(shown)
+    times = {frame.seq: round(frame.received_at - frames[0].received_at, 6) for frame in frames}
+    first = frames[2].seq
+    assert times[first] == pytest.approx(first / 10 + late)
+    # Then the plan is kept, as long as it can be.
+    moved = late if late > 0.1 else 0.0
+    assert [times[seq] for seq in (4, 5)] == pytest.approx([0.4 + moved, 0.5 + moved])
+    assert began == 0.0
+
+
+@virtually
+async def test_the_frame_that_takes_anothers_place_names_its_commands() -> None:
+    class Counting(ReactorModel):
+        fps = 10
+        buffer_size = 2
+        count = 0
+
+        @event
+        def touch(self) -> None:
+            self.count += 1
+
+        async def run(self) -> None:
+            await self.connected.wait()
+            while True:
+                await self.emit(Picture(screen=shade(self.count)))
+
+    async with open_session(Counting) as client:
+        await client.frame("screen")
+        await client.call("touch")
+        frames = [await client.frame("screen") for _ in range(2)]
+        await trio.sleep(0.095)
+        leap(0.155)
+        while len(frames) < 6:
+            frames.append(await client.frame("screen"))
+    assert [frame.applied for frame in frames if frame.applied] == [(1,)]
+    [first] = [frame for frame in frames if frame.applied]
+    assert first.array().mean() == pytest.approx(1, abs=1)
+    assert frames[2].seq - frames[1].seq == 2, "one was left out"
+
+
+@virtually
+async def test_a_model_that_is_late_all_the_time_lets_the_others_run() -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(50):
+            leap(0.3)
+            with trio.testing.assert_checkpoints():
+                await model.emit(Picture(screen=shade(value)))
+
+    async with open_session(emitting(script, buffer_size=1)) as client:
+        seqs = [frame.seq async for frame in client.frames("screen")]
+    assert seqs == sorted(set(seqs))
+
+
+# ---- who waits for room does the pacer's work
+
+
+@virtually
+async def test_the_pacer_goes_on_when_an_emit_that_waits_is_cancelled() -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(3):
+            await model.emit(Picture(screen=shade(value)))
+        with trio.move_on_after(0.05) as scope:
+            await model.emit(Picture(screen=shade(9)))
+        assert scope.cancelled_caught
+        await trio.sleep(1)
+        await model.emit(Picture(screen=shade(3)))
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        frames = [frame async for frame in client.frames("screen")]
+    assert [int(frame.array().mean()) for frame in frames] == [0, 1, 2, 3]
+    assert [frame.seq for frame in frames] == [0, 1, 2, 3], "what was cancelled is no gap"
+    assert intervals([frame.received_at for frame in frames[:3]]) == [0.1, 0.1]
+
+
+@virtually
+async def test_several_emits_wait_in_turn_and_each_is_shown_in_time() -> None:
+    async def script(model: Emitter) -> None:
+        async with trio.open_nursery() as nursery:
+            for value in range(10):
+                nursery.start_soon(model.emit, Picture(screen=shade(value)))
+                await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        frames = [frame async for frame in client.frames("screen")]
+    assert [int(frame.array().mean()) for frame in frames] == list(range(10))
+    assert set(intervals([frame.received_at for frame in frames])) == {0.1}
+
+
+@virtually
+async def test_a_flush_lets_an_emit_that_waits_go_on() -> None:
+    emitted: list[float] = []
+
+    async def script(model: Emitter) -> None:
+        began = trio.current_time()
+        for value in range(4):
+            await model.emit(Picture(screen=shade(value)))
+            emitted.append(round(trio.current_time() - began, 6))
+        await trio.sleep(0.005)
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        await client.frame("screen")
+        await trio.sleep(0.03)
+        assert len(emitted) == 3
+        client.session.output.flush()
+        frames = [frame async for frame in client.frames("screen")]
+    assert emitted == [0.0, 0.0, 0.0, 0.03]
+    assert [frame.seq for frame in frames] == [3]
+
+
+@virtually
+async def test_a_new_rate_counts_at_once_also_while_an_emit_waits() -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(8):
+            await model.emit(Picture(screen=shade(value)))
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        frames = [await client.frame("screen") for _ in range(2)]
+        client.session.output.fps = 50
+        frames += [frame async for frame in client.frames("screen")]
+    assert intervals([frame.received_at for frame in frames]) == [0.1, *[0.02] * 6]

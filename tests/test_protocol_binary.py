@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import attrs
 import orjson
 import pytest
 from hypothesis import example, given
@@ -20,6 +21,7 @@ from reactor_trio.protocol.binary import (
     decode_binary,
     encode_media,
     encode_upload_chunk,
+    encode_video,
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -186,3 +188,20 @@ def test_a_header_that_does_not_fit_its_length_field_is_a_value_error() -> None:
     assert len(encode_upload_chunk(UploadChunk("u" * longest, 0, b""))) == 3 + 65535
     with pytest.raises(ValueError, match="65535"):
         encode_upload_chunk(UploadChunk("u" * (longest + 1), 0, b""))
+
+
+@given(frames)
+def test_a_frame_of_video_in_parts_is_the_same_message(frame: MediaFrame) -> None:
+    video = attrs.evolve(frame, width=frame.width or 1, height=frame.height or 1, rate=None, channels=None)
+    head, payload = encode_video(
+        video.track,
+        video.seq,
+        video.pts,
+        video.codec,
+        video.payload,
+        video.width or 0,
+        video.height or 0,
+        video.extra,
+    )
+    assert payload is video.payload, "it is not copied"
+    assert head + payload == encode_media(video)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
+import numpy as np
+import outcome
 import pytest
 import trio
 import trio.testing
 
+from reactor_trio import Output, ReactorModel, Video
 from reactor_trio.compute import pool as pool_module
-from reactor_trio.compute.executor import ENCODE, ThreadExecutor
+from reactor_trio.compute.executor import ENCODE, Executor, ThreadExecutor, encoder_lane
 from reactor_trio.compute.pool import ThreadPool
+from reactor_trio.media.jpeg import encode_jpeg
+from reactor_trio.session import encoding
+from reactor_trio.testing import DeviceCost, InlineExecutor, open_session
+
+T = TypeVar("T")
 
 TEST_TIMEOUT = 20.0
 
@@ -192,3 +202,179 @@ async def test_a_thread_that_cannot_be_started_fails_its_own_call_alone(
             go.set()
         await pool.run(lambda: called.append("later"))
     assert called == ["later"]
+
+
+# ---- without a task that waits
+
+
+def raise_error() -> None:
+    raise ValueError("no picture")
+
+
+async def test_what_a_call_has_given_is_handed_over_on_the_loop() -> None:
+    pool, token = ThreadPool(1, "of the pool"), trio.lowlevel.current_trio_token()
+    results: list[outcome.Outcome[object]] = []
+    all_here = trio.Event()
+
+    def done(result: outcome.Outcome[object]) -> None:
+        assert trio.lowlevel.current_trio_token() is token
+        results.append(result)
+        if len(results) == 3:
+            all_here.set()
+
+    with trio.fail_after(TEST_TIMEOUT):
+        for call in (threading.get_ident, raise_error, lambda: "last"):
+            pool.begin(call, done)
+        await all_here.wait()
+    thread, error, last = results
+    assert thread.unwrap() != threading.get_ident()
+    with pytest.raises(ValueError, match="no picture"):
+        error.unwrap()
+    assert last.unwrap() == "last"
+
+
+async def test_a_call_can_be_given_up_until_it_has_begun() -> None:
+    pool, gate, results = ThreadPool(1, "of the pool"), Gate(), list[outcome.Outcome[str]]()
+    with trio.fail_after(TEST_TIMEOUT):
+        first = pool.begin(gate, results.append)
+        second = pool.begin(lambda: "never made", results.append)
+        await gate.began.wait()
+        assert second.give_up()
+        assert not second.give_up()
+        assert not first.give_up()
+        gate.go_on.set()
+        assert await pool.run(lambda: "the next one") == "the next one"
+    assert [result.unwrap() for result in results] == ["gone on"]
+
+
+async def begun(executor: Executor, lane: str, fn: Callable[[], T], *, short: bool = False) -> T:
+    """What comes of `executor.begin`."""
+    results: list[outcome.Outcome[T]] = []
+    here = trio.Event()
+
+    def done(result: outcome.Outcome[T]) -> None:
+        results.append(result)
+        here.set()
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            executor.begin(nursery, lane, fn, done, short=short)
+            await here.wait()
+    [result] = results
+    return result.unwrap()
+
+
+@pytest.mark.parametrize(
+    "executor", [ThreadExecutor(cores=1), ThreadExecutor(cores=2), InlineExecutor(), DeviceCost()], ids=repr
+)
+@pytest.mark.parametrize("lane", [ENCODE, encoder_lane("session/track")])
+@pytest.mark.parametrize("short", [False, True])
+async def test_every_executor_hands_over_a_result_or_an_error(
+    executor: Executor, lane: str, short: bool
+) -> None:
+    assert await begun(executor, lane, lambda: "a result", short=short) == "a result"
+    with pytest.raises(ValueError, match="no picture"):
+        await begun(executor, lane, raise_error, short=short)
+
+
+async def test_a_short_call_is_made_at_once_where_a_thread_would_only_take_turns_with_the_loop() -> None:
+    this = threading.get_ident()
+    assert await begun(ThreadExecutor(cores=1), ENCODE, threading.get_ident, short=True) == this
+    assert await begun(ThreadExecutor(cores=1), ENCODE, threading.get_ident) != this
+    assert await begun(ThreadExecutor(cores=2), ENCODE, threading.get_ident, short=True) != this
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert trio.run(begun, ThreadExecutor(), ENCODE, threading.get_ident) != threading.get_ident()
+    assert ThreadExecutor()._cores == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 3, 4}, raising=False)
+    assert ThreadExecutor()._cores == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert ThreadExecutor()._cores == 5
+
+
+async def test_a_task_of_the_nursery_that_is_cancelled_hands_nothing_over() -> None:
+    executor, results = InlineExecutor(), list[object]()
+    async with trio.open_nursery() as nursery:
+        executor.begin(nursery, ENCODE, lambda: "a result", results.append)
+        nursery.cancel_scope.cancel()
+    assert results == []
+
+
+# ---- a session on real threads
+
+
+class Picture(Output):
+    screen: Video
+
+
+class Film(ReactorModel):
+    fps = 200
+
+    async def run(self) -> None:
+        await self.connected.wait()
+        while True:
+            await self.emit(Picture(screen=np.zeros((8, 8, 3), np.uint8)))
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+async def test_a_session_encodes_on_the_loop_or_in_threads(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded_in = set[int]()
+
+    def encode(pixels: np.ndarray, quality: int) -> bytes:
+        encoded_in.add(threading.get_ident())
+        return encode_jpeg(pixels, quality)
+
+    monkeypatch.setattr(encoding, "encode_jpeg", encode)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with open_session(Film, executor=ThreadExecutor(cores=cores)) as client:
+            seqs = [(await client.frame("screen")).seq for _ in range(20)]
+    assert seqs == sorted(set(seqs))
+    assert (threading.get_ident() in encoded_in) == (cores == 1)
+    assert len(encoded_in) >= 1
+
+
+async def test_a_session_that_ends_waits_for_the_thread_that_encodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = [Gate()]
+
+    def encode(pixels: np.ndarray, quality: int) -> bytes:
+        gates[0]()
+        return encode_jpeg(pixels, quality)
+
+    monkeypatch.setattr(encoding, "encode_jpeg", encode)
+    executor = ThreadExecutor(cores=2)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+
+            async def visit() -> None:
+                async with open_session(Film, executor=executor):
+                    await gates[0].began.wait()
+
+            nursery.start_soon(visit)
+            await gates[0].began.wait()
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert [call.name for call in executor.running()] == ["_jpeg"]
+            assert nursery.child_tasks, "it is not over"
+            gates[0].go_on.set()
+    assert executor.running() == ()
+
+
+async def test_an_encoder_that_cannot_be_begun_ends_its_own_session_and_is_not_the_models_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    executor = ThreadExecutor(cores=2)
+    with trio.fail_after(TEST_TIMEOUT):
+        monkeypatch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+        async with open_session(Film, executor=executor) as client:
+            ended = await client.ended()
+        assert (ended.close_code, ended.reason) == (1011, "internal_error")
+        monkeypatch.undo()
+        async with open_session(Film, executor=executor) as client:
+            assert (await client.frame("screen")).seq == 0

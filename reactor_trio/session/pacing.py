@@ -353,14 +353,17 @@ class OutputStream:
             due = max(due, self.audio[track].line.free_at)
         # By the plan, not by the time of waking, or the rate would drift; but never in a burst.
         late = now - due
-        return now if late > self.period and not self._is_overtaken(late) else due
+        return due if late <= self.period or self._is_overtaken(late) else now
 
     def _is_overtaken(self, late: float) -> bool:
         """Whether the step at the front is so many seconds late that the one behind it is due as well.
 
-        Without sound, of which nothing is lost: then the newer one takes its place, and the plan is kept.
+        Then that takes its place, and the plan is kept; but not where there is sound, of which none is lost.
         """
-        return late > self.period and len(self._waiting) > 1 and not self.audio
+        if late <= self.period or len(self._waiting) < 2:
+            return False
+        step, behind = self._waiting[0], self._waiting[1]
+        return bool(step.pictures and behind.pictures) and not (step.sounds or behind.sounds)
 
     def _show(self, due: float, late: float) -> None:
         is_overtaken = self._is_overtaken(late)
