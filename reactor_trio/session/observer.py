@@ -29,7 +29,7 @@ class FrameCounts:
     sent: int = 0
     """Given to the transport."""
     replaced: int = 0
-    """Replaced by a newer one before they could be sent: the encoder or the client was behind."""
+    """Replaced by a newer one before they could be sent: the encoder, the client or the loop was behind."""
     dropped: int = 0
     """Refused by `emit(drop=True)`, or thrown away by `flush`."""
     unwanted: int = 0
