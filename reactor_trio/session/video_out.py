@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import outcome
 import trio
 
 from reactor_trio.protocol.binary import encode_video
@@ -20,8 +21,6 @@ from reactor_trio.session.outbox import OutFrame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import outcome
 
     from reactor_trio.compute.executor import Executor
     from reactor_trio.compute.pool import PendingCall
@@ -161,7 +160,7 @@ class VideoTrack:
         self._is_busy = True
         try:
             self._begin(picture, self._nursery)
-        except BaseException as failure:
+        except Exception as failure:
             self._fail(failure)
 
     def _begin(self, picture: Picture, nursery: trio.Nursery) -> None:
@@ -179,9 +178,12 @@ class VideoTrack:
         if self._nursery is None:  # `encode` waits for it
             self._ended.set()
             return
+        if isinstance(result, outcome.Error):
+            self._fail(result.error)
+            return
         try:
             self._take(picture, began, result.unwrap())
-        except BaseException as failure:
+        except Exception as failure:
             self._fail(failure)
         else:
             self._encode_next()
