@@ -6,6 +6,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -301,6 +302,28 @@ async def test_a_task_of_the_nursery_that_is_cancelled_hands_nothing_over() -> N
         executor.begin(nursery, ENCODE, lambda: "a result", results.append)
         nursery.cancel_scope.cancel()
     assert results == []
+
+
+async def test_the_task_that_makes_a_call_has_the_context_of_the_nurserys_own() -> None:
+    variable = contextvars.ContextVar("variable", default="nobody's")
+    here, seen = trio.Event(), list[str]()
+
+    def call() -> None:
+        task = trio.lowlevel.current_task()
+        seen.extend([variable.get(), task.name])
+
+    async def own() -> None:
+        variable.set("the nursery's")
+        async with trio.open_nursery() as nursery:
+            begin = partial(InlineExecutor().begin, nursery, ENCODE, call, lambda _: here.set())
+            # From Trio's own task, as when a thread has ended the call before.
+            trio.lowlevel.current_trio_token().run_sync_soon(begin)
+            await here.wait()
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(own, name="session/encode")
+    assert seen == ["the nursery's", "session/encode/call"]
 
 
 # ---- a session on real threads

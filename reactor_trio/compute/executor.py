@@ -112,7 +112,11 @@ def begin_in_task(
     fn: Callable[[], T],
     done: Callable[[outcome.Outcome[T]], object],
 ) -> None:
-    """`Executor.begin` by `run`, in a task of the nursery."""
+    """`Executor.begin` by `run`, in a task of the nursery.
+
+    Its context is that of the nursery's task, for whoever begins it, be it no task at all, stands for that.
+    """
+    parent = nursery.parent_task
 
     async def run() -> None:
         try:
@@ -121,7 +125,7 @@ def begin_in_task(
             result = outcome.Error(error)
         done(result)
 
-    nursery.start_soon(run, name=f"{trio.lowlevel.current_task().name}/{lane}")
+    parent.context.copy().run(partial(nursery.start_soon, run, name=f"{parent.name}/call"))
 
 
 def is_stuck(executor: Executor, timeout: float) -> bool:
