@@ -101,6 +101,35 @@ async def test_a_field_may_be_an_upload() -> None:
             await client.call("set_reference", reference=await client.upload(b"x", name="b.txt"))
 
 
+def only_even(state: Any, attribute: Any, value: int) -> None:
+    if value % 2:
+        raise ValueError(f"must be even, not {value}")
+    if value > 100:
+        raise LookupError("a bug of the validator's")
+
+
+@virtually
+async def test_a_validator_of_the_author_may_refuse_and_the_state_stays_as_it_is(
+    errors: list[dict[str, Any]],
+) -> None:
+    class Pairs(GameState):
+        pairs: int = attrs.field(default=2, validator=only_even)
+
+    class Model(Game):
+        state: Pairs
+        script = staticmethod(idles)
+
+    async with open_session(Model) as client:
+        await client.call("set_pairs", pairs=4)
+        for wrong, why in [(5, "must be even, not 5"), (102, "is not accepted: LookupError")]:
+            with pytest.raises(CommandError, match=why) as refused:
+                await client.call("set_pairs", pairs=wrong)
+            assert refused.value.code == "invalid_payload"
+            assert [(fault.path, fault.message) for fault in refused.value.errors] == [("pairs", why)]
+        assert client.session.model.state.pairs == 4
+    assert errors == []
+
+
 @virtually
 async def test_an_event_of_the_same_name_replaces_the_fields_own() -> None:
     class Careful(Game):

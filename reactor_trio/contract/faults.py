@@ -73,7 +73,7 @@ def walk(error: BaseException, payload_class: type, path: str = "") -> Iterator[
     elif isinstance(error, Misfit):
         yield Fault(path, str(error), error.code)
     else:
-        yield Fault(path, _of_authors_code(error))
+        yield Fault(path, of_authors_code(error))
 
 
 def child(path: str, key: str | int) -> str:
@@ -138,7 +138,7 @@ def _unknown_fields(error: ForbiddenExtraKeysError, payload_class: type, path: s
         yield Fault(child(path, key), f"is not a field of {owner}; {known}")
 
 
-def _of_authors_code(error: BaseException) -> str:
+def of_authors_code(error: BaseException) -> str:
     """The text of an author's own validator; a crash in one says no more than its kind."""
     if isinstance(error, RecursionError):
         return "is nested too deeply"

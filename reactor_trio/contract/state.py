@@ -11,11 +11,13 @@ import attrs
 
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo
 from reactor_trio.contract.events import EVENT_NAME, EventSpec
+from reactor_trio.contract.faults import of_authors_code
 from reactor_trio.contract.hints import Unresolved, attribute_hint
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
 from reactor_trio.contract.types import INPUT_FIELD
+from reactor_trio.errors import FieldError, InvalidPayload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,9 +34,13 @@ class StateEventSpec(EventSpec):
     """`set_<field>`, whose handler is the runtime's own."""
 
     def call(self, model: Any, payload: Any, client: ClientInfo) -> None:
-        """Set the field of the session's state."""
+        """Set the field of the session's state. Raises `InvalidPayload` if a validator of attrs' refuses."""
         [field] = self.fields
-        setattr(model.state, field, getattr(payload, field))
+        try:
+            setattr(model.state, field, getattr(payload, field))
+        except Exception as error:
+            fault = FieldError(field, of_authors_code(error))
+            raise InvalidPayload([fault], event=self.name) from error
 
     def bind(self, model: Any, payload: Any, client: ClientInfo) -> tuple[Callable[..., Any], dict[str, Any]]:
         """See `EventSpec.bind`."""

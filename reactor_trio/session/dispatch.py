@@ -10,7 +10,7 @@ import trio
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.compute.executor import HANDLERS, Executor
 from reactor_trio.contract.serialise import dump
-from reactor_trio.errors import CommandError
+from reactor_trio.errors import CommandError, InvalidPayload
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
@@ -218,6 +218,10 @@ class Dispatcher:
     def _failure(self, command: Command, failure: BaseException, began: float) -> str:
         self._latency.failed()
         name, failure = command.spec.name, unwrap(failure)
+        if isinstance(failure, InvalidPayload):  # a state's own validator has the last word
+            failure.reply_to = command.id
+            self._observer.not_handled(name, "invalid")
+            return control.error_of(failure)
         outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
         self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
         if isinstance(failure, CommandError):

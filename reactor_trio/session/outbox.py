@@ -47,8 +47,6 @@ class OutboxStatistics:
     tracks: int
     """Tracks of which a frame waits."""
     senders_waiting: int
-    frames_replaced: int
-    """Frames that a newer one of their track has pushed out here, since the outbox was made."""
 
 
 class Outbox:
@@ -81,7 +79,6 @@ class Outbox:
         self._frames_writing: list[OutFrame] = []
         # What `put_frame` and `put_audio` have begun to write, and the taking task must end.
         self._begun: list[OutFrame] = []
-        self._frames_replaced = 0
         self._closed = False
         # Set by `put` with `last`: frames are refused from the call on, messages once it is appended.
         self._refuses_frames = self._has_last = False
@@ -102,7 +99,6 @@ class Outbox:
             bytes=self._bytes,
             tracks=len({*self._frames, *(block.track for block in self._audio)}),
             senders_waiting=self._turn.statistics().tasks_waiting + self._turn.locked(),
-            frames_replaced=self._frames_replaced,
         )
 
     @property
@@ -205,7 +201,6 @@ class Outbox:
 
     def _count_replaced(self, frame: OutFrame | None) -> None:
         if frame is not None:
-            self._frames_replaced += 1
             self._counts.frames[frame.track].replaced += 1
 
     async def take(self) -> list[Outgoing]:
