@@ -20,10 +20,11 @@ TASK_NAME = "reactor-trio/naps"
 
 
 class Nap:
-    """The naps of one task, one after the other. Belongs to the Trio run that it was made in."""
+    """The naps of one task, one after the other. Belongs to the Trio run that it is first used in."""
 
     def __init__(self) -> None:
-        self._alarm = _alarm_of_this_run()
+        # None before the first nap: a session that shows nothing needs none.
+        self._alarm: _Alarm | None = None
         self._entry: _Entry | None = None
 
     async def until(self, time: float) -> None:
@@ -31,7 +32,10 @@ class Nap:
 
         Infinity is never. Always a checkpoint, also if `time` is over. If cancelled, it ends at once.
         """
-        self._entry = self._alarm.ring_at(time, trio.lowlevel.current_task())
+        alarm = self._alarm
+        if alarm is None:
+            alarm = self._alarm = _alarm_of_this_run()
+        self._entry = alarm.ring_at(time, trio.lowlevel.current_task())
         try:
             await trio.lowlevel.wait_task_rescheduled(self._give_up)
         finally:
@@ -39,9 +43,10 @@ class Nap:
 
     def move(self, time: float) -> None:
         """Have the nap that goes on end at another time; does nothing if there is none, or it is over."""
-        if self._entry is not None and self._entry[2] is not None:
-            task, self._entry[2] = self._entry[2], None
-            self._entry = self._alarm.ring_at(time, task)
+        entry, alarm = self._entry, self._alarm
+        if alarm is not None and entry is not None and entry[2] is not None:
+            task, entry[2] = entry[2], None
+            self._entry = alarm.ring_at(time, task)
 
     def _give_up(self, _: object) -> trio.lowlevel.Abort:
         assert self._entry is not None
