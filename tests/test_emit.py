@@ -753,3 +753,19 @@ async def test_a_new_rate_counts_at_once_also_while_an_emit_waits() -> None:
         client.session.output.fps = 50
         frames += [frame async for frame in client.frames("screen")]
     assert intervals([frame.received_at for frame in frames]) == [0.1, *[0.02] * 6]
+
+
+@virtually
+async def test_an_overdue_frame_is_shown_after_all_if_the_client_does_not_want_the_newer() -> None:
+    async def script(model: Emitter) -> None:
+        for value in range(6):
+            await model.emit(Picture(screen=shade(value)))
+
+    async with open_session(emitting(script, buffer_size=2)) as client:
+        frames = [await client.frame("screen")]
+        await client.configure_track("screen", max_fps=5)
+        await trio.sleep(0.295)
+        leap(0.155)  # 3 is late by more than a period; 4, behind it, is one too many
+        frames += [frame async for frame in client.frames("screen")]
+    assert [frame.seq for frame in frames] == [0, 1, 3, 5]
+    assert frames[2].received_at - frames[0].received_at == pytest.approx(0.45)

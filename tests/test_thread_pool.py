@@ -386,6 +386,31 @@ async def test_a_session_that_ends_waits_for_the_thread_that_encodes(monkeypatch
     assert executor.running() == ()
 
 
+async def test_a_session_that_ends_gives_up_a_picture_that_waits_for_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, encoded = Gate(), list[int]()
+
+    def encode(pixels: np.ndarray, quality: int) -> bytes:
+        encoded.append(int(pixels.mean()))
+        return encode_jpeg(pixels, quality)
+
+    monkeypatch.setattr(encoding, "encode_jpeg", encode)
+    monkeypatch.setattr(encoding, "SHORT_PIXELS", 0)
+    executor = ThreadExecutor(cores=1)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(executor.run, ENCODE, gate)
+            await gate.began.wait()
+            async with open_session(Film, executor=executor) as client:
+                while not client.session.output.statistics().emitted:  # noqa: ASYNC110  no event says so
+                    await trio.sleep(0.001)
+            assert len(executor.running()) == 1, "the thread is at something else, and nobody waited for it"
+            gate.go_on.set()
+        await executor.run(ENCODE, lambda: None)
+    assert encoded == []
+
+
 async def test_an_encoder_that_cannot_be_begun_ends_its_own_session_and_is_not_the_models_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
