@@ -675,14 +675,65 @@ async def test_the_frame_that_takes_anothers_place_names_its_commands() -> None:
 @virtually
 async def test_a_model_that_is_late_all_the_time_lets_the_others_run() -> None:
     async def script(model: Emitter) -> None:
-        for value in range(50):
-            leap(0.3)
+        await model.emit(Picture(screen=shade(0)))
+        for value in range(1, 50):
+            # It waits for its time, 0.1 s from here, and is late when there is to be room for the next.
             with trio.testing.assert_checkpoints():
                 await model.emit(Picture(screen=shade(value)))
+            leap(0.15)
 
     async with open_session(emitting(script, buffer_size=1)) as client:
         seqs = [frame.seq async for frame in client.frames("screen")]
+    assert (seqs[0], seqs[-1]) == (0, 49)
     assert seqs == sorted(set(seqs))
+
+
+@virtually
+async def test_what_comes_behind_a_flushed_frame_is_encoded_when_the_encoder_is_free() -> None:
+    class SlowEncoder(InlineExecutor):
+        async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+            if lane == ENCODE:
+                await trio.sleep(0.25)
+            return await super().run(lane, fn, *args, **kwargs)
+
+    async def script(model: Emitter) -> None:
+        await model.emit(Picture(screen=shade(1)))
+        await trio.sleep(0.1)
+        model.output.flush()
+        await model.emit(Picture(screen=shade(2)))
+        await trio.sleep_forever()
+
+    async with open_session(emitting(script), executor=SlowEncoder()) as client:
+        began = trio.current_time()
+        frame = await client.frame("screen")
+    assert frame.seq == 1
+    assert frame.received_at - began == pytest.approx(0.5)
+
+
+@virtually
+async def test_an_encoder_that_fails_is_not_the_models_fault_though_its_emit_began_with_the_frame() -> None:
+    seen: list[Exception] = []
+
+    class Failing(InlineExecutor):
+        count = 0
+
+        def begin(self, *args: Any, **kwargs: Any) -> None:
+            self.count += 1
+            if self.count == 5:
+                raise RuntimeError("no thread can be had")
+            super().begin(*args, **kwargs)
+
+    async def script(model: Emitter) -> None:
+        while True:
+            try:
+                await model.emit(Picture(screen=shade(1)))
+            except Exception as error:
+                seen.append(error)
+
+    async with open_session(emitting(script), executor=Failing()) as client:
+        ending = await client.ended()
+    assert (ending.reason, ending.close_code) == ("internal_error", 1011)
+    assert seen == []
 
 
 # ---- who waits for room does the pacer's work

@@ -103,8 +103,7 @@ class _Alarm(trio.abc.Instrument):
             with trio.CancelScope() as self._scope:
                 self._set()
                 await trio.sleep_forever()
-            # The time came between the instrument's look at the clock and Trio's own.
-            self._ring()
+            # The time came between the instrument's look at the clock and Trio's own: it looks again at once.
 
 
 def _alarm_of_this_run() -> _Alarm:
