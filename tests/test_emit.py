@@ -239,21 +239,25 @@ async def test_flush_drops_what_waits() -> None:
         assert [frame.seq async for frame in client.frames("screen")] == [0, 1, 2, 3, 4, 50]
 
 
+class SlowEncoder(InlineExecutor):
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        if lane == ENCODE:
+            await trio.sleep(self.seconds)
+        return await super().run(lane, fn, *args, **kwargs)
+
+
 @virtually
 async def test_flush_drops_the_frame_that_is_being_encoded_too() -> None:
-    class SlowEncoder(InlineExecutor):
-        async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-            if lane == ENCODE:
-                await trio.sleep(0.05)
-            return await super().run(lane, fn, *args, **kwargs)
-
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=shade(1)))
         await trio.sleep(0.02)
         model.output.flush()
         await model.emit(Picture(screen=shade(2)))
 
-    async with open_session(emitting(script), executor=SlowEncoder()) as client:
+    async with open_session(emitting(script), executor=SlowEncoder(0.05)) as client:
         assert [frame.seq async for frame in client.frames("screen")] == [1]
         assert client.session.statistics().counts.frames["screen"].dropped == 1
 
@@ -690,12 +694,6 @@ async def test_a_model_that_is_late_all_the_time_lets_the_others_run() -> None:
 
 @virtually
 async def test_what_comes_behind_a_flushed_frame_is_encoded_when_the_encoder_is_free() -> None:
-    class SlowEncoder(InlineExecutor):
-        async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-            if lane == ENCODE:
-                await trio.sleep(0.25)
-            return await super().run(lane, fn, *args, **kwargs)
-
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=shade(1)))
         await trio.sleep(0.1)
@@ -703,7 +701,7 @@ async def test_what_comes_behind_a_flushed_frame_is_encoded_when_the_encoder_is_
         await model.emit(Picture(screen=shade(2)))
         await trio.sleep_forever()
 
-    async with open_session(emitting(script), executor=SlowEncoder()) as client:
+    async with open_session(emitting(script), executor=SlowEncoder(0.25)) as client:
         began = trio.current_time()
         frame = await client.frame("screen")
     assert frame.seq == 1

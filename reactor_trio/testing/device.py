@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from reactor_trio.compute.executor import DEVICES, RunningCall, begin_in_task
+from reactor_trio.compute.executor import DEVICES, RunningCall
+from reactor_trio.testing.executor import InlineExecutor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    import outcome
 
     from reactor_trio.compute.worker import Worker
 
 T = TypeVar("T")
 
 
-class DeviceCost:
+class DeviceCost(InlineExecutor):
     """An executor without threads, in which work on a device costs virtual seconds.
 
     A call costs `fixed + per_item * items(*args, **kwargs)` seconds. `items` is given the arguments of the
@@ -63,27 +62,13 @@ class DeviceCost:
         its end and returns its result, as a thread would, and `Cancelled` comes at the next checkpoint.
         """
         if not lane.startswith(DEVICES):
-            await trio.lowlevel.checkpoint()
-            return fn(*args, **kwargs)
+            return await super().run(lane, fn, *args, **kwargs)
         name = getattr(fn, "__qualname__", None) or repr(fn)
         asked = trio.current_time()
         async with self._lane(lane):
             return await self._work(
                 lane, name, asked, self.cost(*args, **kwargs), partial(fn, *args, **kwargs)
             )
-
-    def begin(
-        self,
-        nursery: trio.Nursery,
-        lane: str,
-        fn: Callable[[], T],
-        done: Callable[[outcome.Outcome[T]], object],
-        /,
-        *,
-        short: bool = False,
-    ) -> None:
-        """See `Executor.begin`: by `run`, in a task of the nursery."""
-        begin_in_task(self, nursery, lane, fn, done)
 
     @asynccontextmanager
     async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
