@@ -304,7 +304,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def servers(versus: str, ws: str) -> list[Server]:
     model = str(HERE.relative_to(HERE.parent) / "command_model.py:Echo")
     serve = [sys.executable, "-m", "reactor_trio", "serve", model, "--port", "0", "--log-level", "warning"]
-    serve += ["--max-events-per-second", "0"]  # the other has no limit either
+    serve += [
+        "--max-events-per-second",
+        "0",
+        "--max-messages-per-second",
+        "0",
+    ]  # the other has no limit either
     if versus == "no-watchdog":
         return [Server("watched", serve), Server("unwatched", [*serve, "--no-watchdog"])]
     by_hand = [sys.executable, str(HERE / "command_fastapi.py"), "--ws", ws]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import orjson
 import pytest
 import trio
@@ -15,15 +16,19 @@ from reactor_trio import ReactorModel, UploadedFile, event
 from reactor_trio.client import Superseded, open_client
 from reactor_trio.errors import CommandError
 from reactor_trio.protocol import names
-from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
+from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media, encode_upload_chunk
 from reactor_trio.protocol.text import decode_client_text, encode_client_text
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
+from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.rates import Rates, TokenBucket
-from reactor_trio.testing import SessionClient, open_session
+from reactor_trio.testing import InlineExecutor, SessionClient, memory_transport_pair, open_session
 from virtual import virtually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RATE = 10.0
 KIB = 1024
@@ -224,6 +229,93 @@ async def test_a_rate_below_one_still_lets_one_through() -> None:
     assert getattr(refused.value, "retry_after", None) == 2.0
 
 
+# ---- messages of all kinds
+
+
+class Slow:
+    """Stands for what costs the loop time, whatever it is."""
+
+    def __attrs_post_init__(self) -> None:
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(0.001)
+        raise ValueError("refused")
+
+
+@attrs.frozen
+class Costly(Slow):
+    number: int
+
+
+class Weighs(ReactorModel):
+    @event
+    def weigh(self, what: Costly) -> None:
+        raise AssertionError("it was refused")
+
+
+@virtually
+async def test_however_much_one_client_sends_at_once_others_have_their_turn() -> None:
+    host = await ModelHost.load(Weighs, executor=InlineExecutor(), limits=Limits(max_events_per_second=0))
+    ours, theirs = memory_transport_pair()
+    waits: list[float] = []
+
+    async def other_task() -> None:
+        while True:
+            asked = trio.current_time()
+            await trio.lowlevel.checkpoint()
+            waits.append(trio.current_time() - asked)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(host.session(theirs).run)
+        await ours.receive()
+        flood = [encode_client_text("weigh", {"what": {"number": number}}, number) for number in range(200)]
+        nursery.start_soon(other_task)
+        await ours.send(flood)
+        answered = 0
+        while answered < len(flood):
+            answered += len(await ours.receive())
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert answered == 200
+    # A message costs 2 ms here. Trio shuffles: a task may wait for the end of one step and for one more.
+    assert max(waits) <= 2 * (STEP + 0.002) + 1e-9
+
+
+FLOODS: dict[str, Callable[[int], str | bytes]] = {
+    "unknown commands": lambda number: encode_client_text("nothing", {}, f"f{number}"),
+    "pings": lambda number: encode_client_text(names.PING, {"t": number}, f"f{number}"),
+    "refused commands": lambda number: encode_client_text("step", {"no": 1}, f"f{number}"),
+    "frames of no track": lambda number: encode_media(
+        MediaFrame(track="none", seq=number, pts=0.0, codec="raw", payload=b"", width=0, height=0)
+    ),
+}
+
+
+@virtually
+@pytest.mark.parametrize("kind", FLOODS)
+async def test_messages_beyond_the_rate_are_read_later_and_none_is_lost(kind: str) -> None:
+    limits = Limits(max_messages_per_second=100, max_events_per_second=0, max_bad_messages=10_000)
+    async with open_session(Slider, limits=limits) as client:
+        await answers(client, commands(100))
+        began, seen = trio.current_time(), len(client.transcript)
+        await client.transport.send([FLOODS[kind](number) for number in range(300)])
+        await client.call("step")
+        took = trio.current_time() - began
+        written = [entry for entry in client.transcript[seen:] if entry.direction == "<"]
+        assert len(written) == 301
+        # A second is on credit.
+        assert 1.9 < took < 3.1
+
+
+@virtually
+async def test_a_client_that_keeps_to_the_rate_of_messages_never_waits() -> None:
+    async with open_session(Slider, limits=Limits(max_messages_per_second=100)) as client:
+        for _ in range(500):
+            began = trio.current_time()
+            await client.ping()
+            assert trio.current_time() == began
+            await trio.sleep(0.01)
+
+
 # ---- bytes
 
 
@@ -299,7 +391,12 @@ async def test_over_a_socket_the_sender_is_slowed_down() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_events_per_second": -1}, {"max_bytes_per_second": -1}, {"max_bytes_per_second": 1024 * KIB - 1}],
+    [
+        {"max_events_per_second": -1},
+        {"max_messages_per_second": -1},
+        {"max_bytes_per_second": -1},
+        {"max_bytes_per_second": 1024 * KIB - 1},
+    ],
 )
 def test_rates_out_of_range_are_value_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):

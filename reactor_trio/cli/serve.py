@@ -62,6 +62,7 @@ LIMITS = {
     "max_queued_events": "Commands of a session that may wait.",
     "max_defer": "How long newer commands may push a deduplicated one back, in seconds.",
     "max_events_per_second": "Commands of a session in a second, and at once; 0: no limit.",
+    "max_messages_per_second": "Messages of a session of any kind in a second, and at once; 0: no limit.",
     "max_bytes_per_second": "Bytes of uploads and media of a session in a second; 0: no limit.",
     "max_input_bytes": "Decoded frames of an input track that may wait for the model, in bytes.",
     "max_queued_messages": "Messages that may wait for a client.",

@@ -103,7 +103,7 @@ class Intake:
         self._arrived = 0.0
         self._aside: list[_Aside] = []
         self._bad_messages = 0
-        # When handlers that are run at once have had the loop for long enough.
+        # When this session has had the loop for long enough: others are there too.
         self._step_ends = 0.0
         # Answers of this step: handed over together, and before anything is awaited.
         self._answers: deque[str] = deque()
@@ -111,26 +111,42 @@ class Intake:
     async def take(self, messages: Iterable[str | bytes]) -> None:
         """Take messages from the client; not always a checkpoint.
 
-        Never raises for what a client sent. Ends the session if the client accepts no answers for
-        `send_timeout` seconds. If cancelled, messages may be lost, and the session is over.
+        However many they are, other tasks run after `STEP` seconds. Never raises for what a client sent.
+        Ends the session if the client accepts no answers for `send_timeout` seconds. If cancelled, messages
+        may be lost, and the session is over.
         """
         self._arrived = self._now()
         self._step_ends = self._arrived + STEP
+        taken = 0
         for message in messages:
+            taken += 1
+            is_sound = True
             try:
                 if isinstance(message, str):
                     self._text(decode_client_text(message))
                 else:
                     await self._settle()
                     await self._rates.received(len(message))
-                    if not await self._binary(message):
-                        continue  # a frame that is yet to be decoded, and may turn out to be broken
+                    is_sound = await self._binary(message)
             except ProtocolError as error:
                 self._refuse(error)
             else:
-                self._bad_messages = 0
+                # A frame that is yet to be decoded may turn out to be broken.
+                self._bad_messages = 0 if is_sound else self._bad_messages
+            if self._now() >= self._step_ends:
+                await self._give_way(taken)
+                taken = 0
         await self._settle()
+        self._rates.messages(taken)
         await self._rates.pause()
+
+    async def _give_way(self, taken: int) -> None:
+        """Let all others have the loop: one read may bring thousands of messages."""
+        await self._settle()
+        self._rates.messages(taken)
+        await self._rates.pause_if_deep()
+        await trio.lowlevel.checkpoint()
+        self._step_ends = self._now() + STEP
 
     def accepted(self) -> None:
         """A message could be read: those that cannot be are counted anew."""

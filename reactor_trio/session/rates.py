@@ -2,10 +2,11 @@
 
 Commands beyond their rate are refused, `overloaded`, with the seconds after which to try again: a client that
 steers wants to know, and what it sends next may be about something else. Bytes beyond theirs are not: an
-upload that were refused would have to begin again. The receive task reads later instead, and TCP slows the
-sender down. What lies behind those bytes on the one socket, pings and commands too, waits with them, so each
-pause is short: what one read brings is handled and then paid for, or paid for when it has cost a second
-(`MAX_DEBT`), and `Limits` asks for a rate of at least one whole message a second.
+upload that were refused would have to begin again. Nor are messages of all kinds (commands, the runtime's
+own, frames, chunks, and what cannot be read): to refuse one costs as much as to take it. The receive task
+reads later instead, and TCP slows the sender down. What lies behind on the one socket, pings and commands
+too, waits with them, so each pause is short: what one read brings is handled and then paid for, or paid for
+when it has cost a second (`MAX_DEBT`), and `Limits` asks for a rate of at least one whole message a second.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _ROUNDING = 1e-9
 
 
 MAX_DEBT = 1.0
-"""Seconds that bytes may owe while there are more to be handled."""
+"""Seconds that bytes or messages may owe while there are more to be handled."""
 
 
 class TokenBucket:
@@ -56,6 +57,11 @@ class TokenBucket:
         self._fill(now)
         self._tokens -= amount
 
+    @property
+    def owes(self) -> bool:
+        """Whether there was a debt when something was last taken: a look that needs no clock."""
+        return self._tokens < 0
+
     def debt(self, now: float) -> float:
         """Seconds until the debt is paid."""
         self._fill(now)
@@ -76,6 +82,7 @@ class Rates:
     def __init__(self, limits: Limits) -> None:
         self._commands = _bucket(limits.max_events_per_second)
         self._bytes = _bucket(limits.max_bytes_per_second)
+        self._messages = _bucket(limits.max_messages_per_second)
         self._limit = limits.max_events_per_second
 
     def command(self, message: ClientText, now: float) -> None:
@@ -97,18 +104,30 @@ class Rates:
         if self._commands is not None:
             self._commands.give_back()
 
+    def messages(self, count: int) -> None:
+        """Count messages of any kind."""
+        if self._messages is not None:
+            self._messages.spend(trio.current_time(), count)
+
     async def received(self, size: int) -> None:
         """Count bytes of media or of an upload; wait if they owe too much. Not always a checkpoint."""
         if self._bytes is not None:
-            now = trio.current_time()
-            self._bytes.spend(now, size)
-            if self._bytes.debt(now) > MAX_DEBT:
-                await self.pause()
+            self._bytes.spend(trio.current_time(), size)
+            await self.pause_if_deep()
+
+    async def pause_if_deep(self) -> None:
+        """Wait until everything is paid for, if more than `MAX_DEBT` is owed; not always a checkpoint."""
+        if self._debt() > MAX_DEBT:
+            await self.pause()
 
     async def pause(self) -> None:
-        """Wait until the bytes are paid for; not always a checkpoint."""
-        if self._bytes is not None and (seconds := self._bytes.debt(trio.current_time())):
+        """Wait until bytes and messages are paid for; not always a checkpoint."""
+        if seconds := self._debt():
             await trio.sleep(seconds)
+
+    def _debt(self) -> float:
+        owing = [bucket for bucket in (self._bytes, self._messages) if bucket is not None and bucket.owes]
+        return max([bucket.debt(trio.current_time()) for bucket in owing], default=0.0)
 
 
 def _bucket(rate: float) -> TokenBucket | None:
