@@ -112,6 +112,7 @@ def benchmarks(session: nox.Session) -> None:
     few = ["--rounds", "1", "--seconds", "1", "--viewers", "2", "--no-search"]
     session.run(python, "benchmarks/frames.py", *few)
     session.run(python, "benchmarks/demo_frames.py")
+    session.run(python, "benchmarks/floods.py", "--seconds", "0.3", "--bound", "1e9")
 
 
 @nox.session(default=False)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import trio
 from commands import TEXT, masked_text, take_frame
+from floods import FLOODS
 from soak_model import colour
 
 from reactor_trio.client import Client, open_client
@@ -345,13 +346,27 @@ async def cuts_an_upload(server: Address, secret: str, rng: random.Random) -> No
             connection.reset()
 
 
+async def floods(server: Address, secret: str, rng: random.Random) -> None:
+    """It writes as fast as the server reads, for a moment; what it is answered is read."""
+    flood = FLOODS[rng.choice(list(FLOODS))]
+    async with raw(server, secret) as connection:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.wait_for_the_end)
+            with suppress(trio.BrokenResourceError), trio.move_on_after(rng.uniform(0.1, 1)):
+                await connection.write(flood.first)
+                while True:
+                    await connection.write(flood.block)
+            nursery.cancel_scope.cancel(reason="it has had enough")
+        connection.reset()
+
+
 def masked_binary(payload: bytes) -> bytes:
     """A client's binary frame, under a mask of zeros."""
     return b"\x82\xfe" + struct.pack(">H", len(payload)) + bytes(4) + payload
 
 
 KINDS: dict[Callable[..., Awaitable[None]], int] = {
-    works: 50,
+    works: 46,
     leaves_in_the_middle: 10,
     partial(ends, how="fail", goodbye=None, code=1011): 5,
     partial(ends, how="finish", goodbye="finished", code=1000): 4,
@@ -364,6 +379,7 @@ KINDS: dict[Callable[..., Awaitable[None]], int] = {
     stalls: 2,
     reads_slowly: 1,
     cuts_an_upload: 4,
+    floods: 4,
 }
 """What comes how often; the numbers add up to 100."""
 
