@@ -212,6 +212,31 @@ async def test_a_failure_inside_the_handlers_own_nursery_is_contained() -> None:
 
 
 @virtually
+async def test_a_handlers_nursery_that_fails_while_it_is_cancelled_does_not_cost_the_goodbye() -> None:
+    class Untidy(ReactorModel):
+        @event
+        async def work(self) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.clean_up_badly)
+                await trio.sleep_forever()
+
+        async def clean_up_badly(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("the cleanup failed")
+
+    async with open_session(Untidy) as client:
+        await client.send("work")
+        await trio.sleep(1)
+        client.session.drain()
+        assert (await client.ended()).reason == "shutting_down"
+        assert client.goodbye == "shutting_down"
+        assert client.closed is not None
+        assert client.closed.code == 1001
+
+
+@virtually
 async def test_a_wrong_result_or_an_unserialisable_message_is_the_models_fault_and_harms_nothing_else() -> (
     None
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from reactor_trio.errors import CommandError, InvalidPayload
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
-from reactor_trio.session.failures import OURS, contained, is_client_gone, unwrap
+from reactor_trio.session.failures import contained, is_client_gone, split
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
@@ -164,10 +165,8 @@ class Dispatcher:
             if result is not None and inspect.isawaitable(result):
                 return Begun(command, result, began)
             return self._answer(command, result, began, self._latency.handled)
-        except OURS as failure:
-            return self._failure(command, failure, began)
-        except BaseExceptionGroup as group:
-            return self._group_failure(command, group, began)
+        except BaseException as raised:
+            return self._refusal(command, raised, began)
 
     async def _command(self, command: Command) -> str | None:
         """Run the handler; returns the answer, None if none is due."""
@@ -187,10 +186,8 @@ class Dispatcher:
         self._latency.running(command.id, command.arrived, began)
         try:
             return self._answer(command, await awaitable, began, self._latency.ran)
-        except OURS as failure:
-            return self._failure(command, failure, began)
-        except BaseExceptionGroup as group:
-            return self._group_failure(command, group, began)
+        except BaseException as raised:
+            return self._refusal(command, raised, began)
 
     def _answer(
         self,
@@ -209,15 +206,20 @@ class Dispatcher:
         tell(command.id, command.arrived, began, now)
         return answer
 
-    def _group_failure(self, command: Command, group: BaseExceptionGroup[BaseException], began: float) -> str:
-        failures, rest = group.split(OURS)
-        if failures is None or rest is not None:
-            raise group
-        return self._failure(command, failures, began)
+    def _refusal(self, command: Command, raised: BaseException, began: float) -> str:
+        """The answer to a command whose handler raised. Raises what is not the handler's failure."""
+        failure, rest = split(raised)
+        if rest is None:
+            assert failure is not None
+            return self._failure(command, failure, began)
+        if failure is not None:  # from a nursery of the handler's, which was cancelled too: the session ends
+            with contextlib.suppress(trio.WouldBlock):
+                self._outbox.put_nowait(self._failure(command, failure, began))
+        raise rest from None
 
     def _failure(self, command: Command, failure: BaseException, began: float) -> str:
         self._latency.failed()
-        name, failure = command.spec.name, unwrap(failure)
+        name = command.spec.name
         if isinstance(failure, InvalidPayload):  # a state's own validator has the last word
             failure.reply_to = command.id
             self._observer.not_handled(name, "invalid")
