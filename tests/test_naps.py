@@ -41,6 +41,32 @@ async def test_one_task_sleeps_again_and_again(autojump_clock: MockClock) -> Non
             assert trio.current_time() == time / 8
 
 
+async def test_a_nap_that_is_moved_for_ever_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+    nap, other, woken = Nap(), Nap(), list[float]()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep, other, 300, woken)
+            nursery.start_soon(sleep, nap, 500, woken)
+            await wait_all_tasks_blocked()
+            for number in range(10_000):
+                nap.move(400 + number % 7)
+                assert len(naps._alarms.get()._entries) <= 2 * naps.FORGOTTEN + 3
+            nap.move(200)
+    assert woken == [200, 300]
+
+
+async def test_naps_that_are_cancelled_leave_nothing_behind(autojump_clock: MockClock) -> None:
+    woken: list[float] = []
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep, Nap(), 900, woken)
+            for _ in range(1000):
+                with trio.move_on_after(0.001):
+                    await Nap().until(800)
+                assert len(naps._alarms.get()._entries) <= 2 * naps.FORGOTTEN + 3
+    assert woken == [900]
+
+
 @pytest.mark.parametrize("moves", [[2], [9], [1], [0], [-5], [math.inf, 7], [20, 3, 20, 6], [8, 8, 8]])
 async def test_a_nap_may_be_moved(moves: Sequence[float], autojump_clock: MockClock) -> None:
     nap, woken = Nap(), list[float]()

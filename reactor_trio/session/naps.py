@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import trio
 
+FORGOTTEN = 64
+"""Entries without a task that stay in any case: to throw them away costs a look at all entries."""
 TASK_NAME = "reactor-trio/naps"
 """Of the task that holds that scope. It belongs to the Trio run, not to a session, and lasts as long."""
 
@@ -45,12 +47,14 @@ class Nap:
         """Have the nap that goes on end at another time; does nothing if there is none, or it is over."""
         entry, alarm = self._entry, self._alarm
         if alarm is not None and entry is not None and entry[2] is not None:
-            task, entry[2] = entry[2], None
+            task = entry[2]
+            alarm.forget(entry)
             self._entry = alarm.ring_at(time, task)
 
     def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        assert self._alarm is not None
         assert self._entry is not None
-        self._entry[2] = None
+        self._alarm.forget(self._entry)
         return trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -64,8 +68,9 @@ class _Alarm(trio.abc.Instrument):
     """Wakes the tasks of one Trio run at their times."""
 
     def __init__(self) -> None:
-        # A heap. What has no task any more stays until its time.
+        # A heap. An entry without a task stays until its time, or until most of them have none.
         self._entries: list[_Entry] = []
+        self._forgotten = 0
         self._numbers = itertools.count()
         self._now = trio.lowlevel.current_clock().current_time
         # That of `watch`, once it runs: the loop waits no longer than until its deadline.
@@ -79,6 +84,18 @@ class _Alarm(trio.abc.Instrument):
                 self._set()
         return entry
 
+    def forget(self, entry: _Entry) -> None:
+        """Wake nobody at this entry's time."""
+        entry[2] = None
+        if entry[0] == math.inf:  # it is not in the heap
+            return
+        self._forgotten += 1
+        # A pacer of one frame in 100 s that is moved 30 times a second would leave 3000.
+        if self._forgotten > max(FORGOTTEN, len(self._entries) // 2):
+            self._entries = [each for each in self._entries if each[2] is not None]
+            self._forgotten = 0
+            heapify(self._entries)
+
     def after_io_wait(self, timeout: float) -> None:
         """Trio's hook."""
         if self._entries and self._entries[0][0] <= self._now():
@@ -88,7 +105,9 @@ class _Alarm(trio.abc.Instrument):
         entries, now = self._entries, self._now()
         while entries and (entries[0][0] <= now or entries[0][2] is None):
             entry = heappop(entries)
-            if entry[2] is not None:
+            if entry[2] is None:
+                self._forgotten -= 1
+            else:
                 trio.lowlevel.reschedule(entry[2])
                 entry[2] = None
         self._set()
