@@ -13,7 +13,7 @@ import attrs
 
 from reactor_trio.authoring.fields import MessageField
 from reactor_trio.authoring.records import RecordType, field_names, make_record, missing_annotation
-from reactor_trio.contract.hints import Unresolved
+from reactor_trio.contract.hints import Unresolved, own_annotations
 from reactor_trio.contract.serialise import check_message_type
 from reactor_trio.contract.types import name_of
 
@@ -59,7 +59,7 @@ def check_annotated(cls: type) -> None:
 
     `prompt = str` would be no field, but a class attribute that no one misses.
     """
-    annotated = inspect.get_annotations(cls)
+    annotated = own_annotations(cls)
     for name, value in vars(cls).items():
         is_nested = getattr(value, "__qualname__", "").startswith(f"{cls.__qualname__}.")
         is_type = isinstance(value, type) or typing.get_origin(value) is not None or value is Any

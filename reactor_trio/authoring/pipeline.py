@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from reactor_trio.authoring.model import ReactorModel
 from reactor_trio.authoring.state import InputState
-from reactor_trio.contract.hints import Unresolved, attribute_hint
+from reactor_trio.contract.hints import Unresolved, attribute_hint, own_annotations
 from reactor_trio.contract.lifecycle import check_inference
 from reactor_trio.contract.state import state_events
 from reactor_trio.contract.types import name_of
@@ -95,7 +95,7 @@ def _state_class(cls: type[ReactorPipeline]) -> type[InputState] | None:
     for owner in cls.__mro__[: cls.__mro__.index(ReactorPipeline)]:
         if owner is not cls and issubclass(owner, ReactorPipeline):
             return owner.__state_class__
-        if "state" in inspect.get_annotations(owner):
+        if "state" in own_annotations(owner):
             return _annotated_state(owner)
     return None
 
@@ -119,7 +119,7 @@ def _check_no_value(cls: type) -> None:
     state_class = value if isinstance(value, type) else type(value)
     if not issubclass(state_class, InputState):
         raise TypeError(f"{cls.__qualname__}: 'state' is a name of the runtime's own; choose another")
-    annotated = "state" in inspect.get_annotations(cls)
+    annotated = "state" in own_annotations(cls)
     reason = "has a value, which all clients would share" if annotated else "has no annotation"
     raise TypeError(f"{cls.__qualname__}.state {reason}: write `state: {state_class.__name__}` and no more")
 

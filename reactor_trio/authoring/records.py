@@ -7,13 +7,12 @@ the methods that a class already has, so `__init__`, `__eq__` and `__repr__` sta
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
-from reactor_trio.contract.hints import is_class_var
+from reactor_trio.contract.hints import is_class_var, own_annotations
 from reactor_trio.contract.types import INPUT_FIELD, name_of
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def make_record(cls: type, *, is_state: bool = False) -> bool:
     if _FIELDS in vars(cls):
         type.__setattr__(cls, "__attrs_attrs__", vars(cls)[_FIELDS])
         return False
-    annotated = [name for name, kind in inspect.get_annotations(cls).items() if not is_class_var(kind)]
+    annotated = [name for name, kind in own_annotations(cls).items() if not is_class_var(kind)]
     for name, value in vars(cls).items():
         if isinstance(value, _FIELD_INFO) and name not in annotated:
             raise TypeError(_unannotated(cls, name, value, is_state))
@@ -146,7 +145,7 @@ def _show_default(cls: type, name: str, field: Any) -> None:
 def _check_all_optional(cls: type, own: dict[str, Any]) -> None:
     for name, field in own.items():
         if _default_of(field) is attrs.NOTHING:
-            annotation = inspect.get_annotations(cls)[name]
+            annotation = own_annotations(cls)[name]
             written = annotation if isinstance(annotation, str) else name_of(annotation)
             raise TypeError(
                 f"{cls.__qualname__}.{name} needs a default, as a fresh state is made for each client: "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import inspect
 from typing import TYPE_CHECKING, ClassVar, Final, dataclass_transform
 
 import attrs
@@ -13,7 +12,7 @@ import attrs
 from reactor_trio.authoring.fields import InputField
 from reactor_trio.authoring.messages import check_annotated
 from reactor_trio.authoring.records import RecordType, make_record, missing_annotation
-from reactor_trio.contract.hints import Unresolved
+from reactor_trio.contract.hints import Unresolved, own_annotations
 from reactor_trio.contract.state import read_state
 
 if TYPE_CHECKING:
@@ -73,5 +72,5 @@ def _check_annotated(cls: type) -> None:
     """`brightness = 1.0` would be no field, but a class attribute that no client can set."""
     check_annotated(cls)
     for name, value in vars(cls).items():
-        if name[0].islower() and name not in inspect.get_annotations(cls) and type(value) in _PLAIN:
+        if name[0].islower() and name not in own_annotations(cls) and type(value) in _PLAIN:
             raise TypeError(missing_annotation(cls, name, f"{name}: {type(value).__name__} = {value!r}"))

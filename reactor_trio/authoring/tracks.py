@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence  # noqa: TC003  the hints of `Output` are resolved
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, dataclass_transf
 import attrs
 
 from reactor_trio.authoring.records import RecordType, make_record, missing_annotation
-from reactor_trio.contract.hints import Unresolved, class_hints, is_class_var
+from reactor_trio.contract.hints import Unresolved, class_hints, is_class_var, own_annotations
 
 if TYPE_CHECKING:
     from reactor_trio.session.inputs import InputTrack
@@ -112,7 +111,7 @@ class Output(_Tracks):
         if "__tracks__" in vars(cls):
             return  # The copy that a `slots=True` on top has made.
         _check_annotated(cls)
-        if "metadata" in inspect.get_annotations(cls):
+        if "metadata" in own_annotations(cls):
             raise TypeError(
                 f"{cls.__qualname__}.metadata: every output has `metadata` already; name the track otherwise"
             )
@@ -160,7 +159,7 @@ class Input:
 
 def _check_annotated(cls: type) -> None:
     """`main_video = Video` would be no track, but a class attribute that no one misses."""
-    annotated = inspect.get_annotations(cls)
+    annotated = own_annotations(cls)
     for name, value in vars(cls).items():
         kind = value if isinstance(value, type) else type(value)
         if name in annotated or kind not in (Video, Audio):
@@ -174,7 +173,7 @@ def _own_tracks(cls: type, direction: Direction) -> list[TrackSpec]:
         hints = class_hints(cls)
     except Unresolved as exc:
         raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
-    own = vars(cls).get("__annotations__", {})
+    own = own_annotations(cls)
     return [
         _track(cls, name, hint, direction)
         for name, hint in hints.items()

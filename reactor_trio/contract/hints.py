@@ -36,6 +36,19 @@ class Unresolved(Exception):
         return f"the annotation {self.annotation!r} cannot be resolved: {self.cause}"
 
 
+def own_annotations(cls: type) -> dict[str, Any]:
+    """What the body of a class annotates, as it stands there: not what its bases do.
+
+    A class of Python 3.14 has no dict of them in its namespace (PEP 649): they are computed when somebody
+    asks, and a name that is not there yet is a `ForwardRef`, as a string would be.
+    """
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
 def class_hints(cls: type) -> dict[str, Any]:
     """Field name -> type, for the annotations of a class and its bases. Raises `Unresolved`.
 
@@ -47,7 +60,7 @@ def class_hints(cls: type) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__[:-1]):
         module = sys.modules.get(base.__module__)
-        for field, annotation in inspect.get_annotations(base).items():
+        for field, annotation in own_annotations(base).items():
             hints[field] = _resolve(field, annotation, vars(module) if module else {}, base, {})
     _CLASS_HINTS[cls] = hints
     return hints
@@ -56,7 +69,7 @@ def class_hints(cls: type) -> dict[str, Any]:
 def attribute_hint(owner: type, field: str) -> Any:
     """The type of one annotation in the body of `owner`. Raises `Unresolved`."""
     module = sys.modules.get(owner.__module__)
-    annotation = inspect.get_annotations(owner)[field]
+    annotation = own_annotations(owner)[field]
     return _resolve(field, annotation, vars(module) if module else {}, owner, {})
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from reactor_trio.authoring.inputs import BoundInput
 from reactor_trio.authoring.records import missing_annotation
 from reactor_trio.authoring.tracks import Audio, Input, Output, Video
-from reactor_trio.contract.hints import Unresolved, attribute_hint, is_class_var
+from reactor_trio.contract.hints import Unresolved, attribute_hint, is_class_var, own_annotations
 from reactor_trio.contract.types import name_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def bind_inputs(cls: type, base: type) -> None:
     annotation means nothing at run time is none of ours: it may have been imported for type checkers alone.
     """
     for owner in _own_classes(cls, base):
-        for name in inspect.get_annotations(owner):
+        for name in own_annotations(owner):
             input_class = _input_class(owner, name)
             if input_class is not None:
                 _check_name(cls, owner, name)
@@ -55,7 +55,7 @@ def bound_inputs(cls: type) -> Mapping[str, type[Input]]:
 def check_late_inputs(cls: type) -> None:
     """Raises `TypeError` for an `Input` that could not be seen when the class was made, but can be now."""
     for owner in cls.__mro__[:-1]:
-        for name in inspect.get_annotations(owner):
+        for name in own_annotations(owner):
             free = inspect.getattr_static(cls, name, _NOTHING) is _NOTHING
             if free and _input_class(owner, name) is not None:
                 raise TypeError(
@@ -73,7 +73,7 @@ def _own_classes(cls: type, base: type) -> Iterator[type]:
 
 def _input_class(owner: type, name: str) -> type[Input] | None:
     """What an annotation binds, if anything."""
-    annotation = inspect.get_annotations(owner)[name]
+    annotation = own_annotations(owner)[name]
     if is_class_var(annotation):
         return None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +11,7 @@ import attrs
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo
 from reactor_trio.contract.events import EVENT_NAME, EventSpec
 from reactor_trio.contract.faults import of_authors_code
-from reactor_trio.contract.hints import Unresolved, attribute_hint
+from reactor_trio.contract.hints import Unresolved, attribute_hint, own_annotations
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
@@ -67,7 +66,7 @@ def check_state_name(cls: Any) -> None:
     is_pipeline = "state" in cls.__reserved__
     if is_pipeline and cls.__state_class__ is not None:
         return
-    for name in inspect.get_annotations(cls):
+    for name in own_annotations(cls):
         hint = _hint_or_none(cls, name)
         if not (isinstance(hint, type) and getattr(hint, "__is_state__", False)):
             continue
@@ -99,7 +98,7 @@ def read_state(cls: type) -> Mapping[str, EventSpec]:
 
 
 def _owner(cls: type, name: str) -> type:
-    return next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+    return next(base for base in cls.__mro__ if name in own_annotations(base))
 
 
 def _spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:

@@ -1,0 +1,84 @@
+"""Classes whose namespace has no annotations, as in Python 3.14 (PEP 649), emulated where it is older."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reactor_trio import Input, InputField, InputState, ModelMessage, Output, ReactorModel, Video, event
+from reactor_trio.contract.contract import read_contract
+from reactor_trio.contract.hints import own_annotations
+from reactor_trio.testing import open_session
+from virtual import virtually
+
+real = inspect.get_annotations
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a class with annotations that only `inspect.get_annotations` knows."""
+    lazy: dict[str, dict[str, Any]] = {}
+
+    def get_annotations(of: Any, **options: Any) -> dict[str, Any]:
+        name = of.__name__ if isinstance(of, type) else None
+        return dict(lazy[name]) if name in lazy else real(of, **options)
+
+    def make(name: str, base: type, annotations: dict[str, Any], /, **body: Any) -> Any:
+        lazy[name] = annotations
+        namespace = {"__module__": __name__, **body}
+        return types.new_class(name, (base,), exec_body=lambda ns: ns.update(namespace))
+
+    monkeypatch.setattr(inspect, "get_annotations", get_annotations)
+    return make
+
+
+def test_an_output_has_its_tracks(make: Any) -> None:
+    picture = make("Picture", Output, {"screen": Video})
+    assert [track.name for track in picture.__tracks__] == ["screen"]
+    assert picture(screen=np.zeros((2, 2, 3), np.uint8)).screen.shape == (2, 2, 3)
+
+
+def test_an_input_has_its_tracks_and_a_model_binds_it(make: Any) -> None:
+    camera = make("Camera", Input, {"webcam": Video})
+    watcher = make("Watcher", ReactorModel, {"seen": camera})
+    assert [(track.name, track.direction) for track in read_contract(watcher).tracks] == [("webcam", "in")]
+
+
+def test_a_message_has_its_fields(make: Any) -> None:
+    said = make("Said", ModelMessage, {"text": str, "loud": bool}, loud=False)
+    assert said(text="x").loud is False
+
+
+def test_a_state_has_its_fields(make: Any) -> None:
+    state = make("Knobs", InputState, {"level": int}, level=InputField(default=3, ge=0))
+    assert state().level == 3
+
+
+def test_what_is_written_in_the_body_of_a_class_is_what_it_annotates_itself() -> None:
+    class Base(ModelMessage):
+        text: str
+
+    class Sub(Base):
+        number: int
+
+    assert list(own_annotations(Sub)) == ["number"]
+    assert own_annotations(types.new_class("Bare")) == {}
+
+
+@virtually
+async def test_a_model_made_so_is_served(make: Any) -> None:
+    said = make("Said", ModelMessage, {"text": str})
+
+    class Speaker(ReactorModel):
+        @event
+        def say(self, text: str) -> said:
+            return said(text=text)
+
+    async with open_session(Speaker) as client:
+        reply = await client.call("say", text="hello")
+        assert reply is not None
+        assert reply.data == {"text": "hello"}
