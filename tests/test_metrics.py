@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import attrs
 import numpy as np
 import prometheus_client
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from reactor_trio import (
@@ -27,11 +29,12 @@ from reactor_trio import (
 from reactor_trio.compute.executor import RunningCall, ThreadExecutor
 from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.server.http import Policy, Request, Response, State, answer, is_guarded
-from reactor_trio.server.metrics import UNKNOWN, Histogram, Metrics
+from reactor_trio.server.metrics import MAX_REASONS, OTHER_REASON, Histogram, Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
+from reactor_trio.session.observer import UNKNOWN, NotHandled
 from reactor_trio.session.transport import Transport
 from reactor_trio.testing import InlineExecutor, open_session
 from virtual import virtually
@@ -316,6 +319,56 @@ async def test_what_a_client_makes_up_is_no_label() -> None:
     assert Scrape(metrics).commands(UNKNOWN) == {"unknown": 50}
 
 
+@virtually
+async def test_names_made_up_by_clients_are_no_labels_whatever_is_wrong_with_them() -> None:
+    metrics = Metrics()
+    host = await load(metrics, max_events_per_second=10)
+    before = Scrape(metrics).size
+    async with open_session(host) as client:
+        # Unknown, then too many a second; unknown to the runtime; wrong for the runtime; of made-up tracks.
+        await client.transport.send([f'{{"type": "made_up_{number}"}}' for number in range(100)])
+        for name in ("reactor.made_up", "reactor.configure_track", "reactor.upload_start", "reactor.ping"):
+            await client.transport.send([f'{{"type": "{name}", "data": {{"made_up": 1}}}}'])
+        for number in range(100):
+            for asked in ("frame_shown", "configure_track", "request_key_frame"):
+                text = f'{{"type": "reactor.{asked}", "data": {{"track": "made_up_{number}", "seq": 0}}}}'
+                await client.transport.send([text])
+        await client.transport.send([encode_media(MediaFrame("made_up", 0, 0.0, "jpeg", b"", 1, 1))])
+        await trio.sleep(1)
+        said = Scrape(metrics)
+    assert said.size == before
+    body, _ = metrics.exposition()
+    assert b"made_up" not in body
+    assert said.commands(UNKNOWN)["unknown"] >= 10
+    assert said.commands(UNKNOWN)["overloaded"] == 90
+
+
+@pytest.mark.parametrize("outcome", get_args(NotHandled))
+def test_an_observer_that_is_told_made_up_names_keeps_none(outcome: NotHandled) -> None:
+    metrics = Metrics()
+    trio.run(load, metrics)
+    before = Scrape(metrics).size
+    for number in range(1000):
+        name = f"made_up_{number}"
+        metrics.not_handled(name, outcome)
+        metrics.handled(name, "ok", 0.0, 0.0)
+        metrics.encoded(name, 0.0)
+        metrics.written(name, 0.0)
+        metrics.displayed(name, 0.0)
+    said = Scrape(metrics)
+    assert said.size == before
+    assert said("commands_total", event=UNKNOWN, outcome=outcome) == 1000
+
+
+@virtually
+async def test_reasons_of_endings_are_bounded() -> None:
+    metrics = Metrics()
+    async with open_session(await load(metrics)) as client:
+        for number in range(2 * MAX_REASONS):
+            metrics.session_ended(client.session, f"made_up_{number}")
+        assert Scrape(metrics)("sessions_ended_total", reason=OTHER_REASON) == MAX_REASONS
+
+
 def test_counters_begin_at_zero_before_the_first_command() -> None:
     metrics = Metrics()
     trio.run(load, metrics)
@@ -344,6 +397,7 @@ def test_a_value_is_in_the_bucket_that_it_is_not_above() -> None:
 
 # ---- HTTP
 
+PAGE = Metrics()
 STATE = State("loading", "Painter", sessions=0)
 
 
@@ -368,6 +422,55 @@ def test_openmetrics_is_served_to_who_asks_for_it() -> None:
     response = get("/metrics", state, accept="application/openmetrics-text; version=1.0.0")
     assert response.content_type.startswith("application/openmetrics-text")
     assert response.body.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=abc",
+        "application/openmetrics-text;version=",
+        "application/openmetrics-text;version=1.0.0-\x85",
+        "application/openmetrics-text;version=1.0.0;q=0.000",
+        "application/openmetrics-text;version=99999999999999999999.0",
+        "text/plain;version=abc",
+        "text/plain;version=1.0.0;escaping=\x00",
+        ";=,;;=;,==",
+        "*/*",
+        "text/html",
+    ],
+)
+def test_an_odd_accept_header_gets_the_page(accept: str) -> None:
+    state = attrs.evolve(STATE, metrics=Metrics().exposition)
+    response = get("/metrics", state, accept=accept)
+    assert response.status == 200
+    wants = accept.endswith("version=")
+    assert response.content_type.startswith("application/openmetrics" if wants else "text/plain; version=")
+
+
+ACCEPT_PARTS = st.sampled_from(
+    [
+        "application/openmetrics-text",
+        "text/plain",
+        "version",
+        "escaping",
+        "q",
+        "=",
+        ";",
+        ",",
+        " ",
+        "1.0.0",
+        "0",
+    ]
+)
+
+
+@given(
+    st.one_of(st.text(), st.lists(ACCEPT_PARTS).map("".join), st.lists(ACCEPT_PARTS | st.text()).map("".join))
+)
+def test_no_accept_header_breaks_the_page_or_comes_back_in_it(accept: str) -> None:
+    body, content_type = PAGE.exposition(accept)
+    assert body
+    assert content_type in {PAGE.exposition("")[1], PAGE.exposition("application/openmetrics-text")[1]}
 
 
 class StuckExecutor(ThreadExecutor):

@@ -2,13 +2,15 @@
 
 Nothing here takes a lock or counts twice: the sessions keep plain numbers and call plain methods, on the
 loop; a collector puts them together when it is asked. The registry is this object's own. Labels are the
-model's own events and tracks, so their number is bounded; what a client made up is `(unknown)`.
+events and tracks of the models that were loaded, so their number is bounded, whoever calls: what a client
+made up is `(unknown)`.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -17,7 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
-from reactor_trio.session.observer import Counts, Handled, NotHandled, SessionState
+from reactor_trio.session.observer import UNKNOWN, Counts, Handled, NotHandled, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from reactor_trio.contract.contract import Contract
     from reactor_trio.session.observer import Observed
 
-UNKNOWN = "(unknown)"
-"""Event label of commands that the model does not have: no event can be called so."""
+OTHER_REASON: Final = "(other)"
+MAX_REASONS: Final = 32
+"""Reasons that sessions end for: more than there are in `session/endings.py`."""
 BOUNDS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
@@ -39,6 +42,29 @@ PREFIX: Final = "reactor_trio_"
 
 _OTHERS = [each for each in (*get_args(Handled), *get_args(NotHandled)) if each not in ("ok", "unknown")]
 _LE = (*map(str, BOUNDS), "+Inf")
+
+
+_OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
+_OPENMETRICS_VERSIONS: Final = ("", "0.0.1", "1.0.0")
+_NOT_WANTED: Final = re.compile(r"0(\.0*)?")
+"""A weight of 0 (RFC 9110, 12.4.2)."""
+
+
+def _wants_openmetrics(accept: str) -> bool:
+    """Whether an Accept header (RFC 9110, 12.5.1) names OpenMetrics in a version that is spoken here.
+
+    `choose_encoder` is not given the header itself: it raises for a version that is none, and repeats what
+    the client wrote in the answer's head.
+    """
+    return any(map(_is_openmetrics, accept.split(",")))
+
+
+def _is_openmetrics(accepted: str) -> bool:
+    media_type, *rest = (part.strip().lower() for part in accepted.split(";"))
+    parameters = dict(each.replace(" ", "").partition("=")[::2] for each in rest)
+    if media_type != "application/openmetrics-text" or _NOT_WANTED.fullmatch(parameters.get("q", "1")):
+        return False
+    return parameters.get("version", "").strip('"') in _OPENMETRICS_VERSIONS
 
 
 class Histogram:
@@ -89,20 +115,26 @@ class Metrics:
         self._past = Counts()
         """What sessions that have ended had counted."""
         self._endings: Counter[str] = Counter()
-        self._events: defaultdict[str, _Event] = defaultdict(_Event)
+        # Only `model_loaded` adds to these four: their keys are labels.
+        self._events: dict[str, _Event] = {}
+        self._encode: dict[str, Histogram] = {}
+        self._send: dict[str, Histogram] = {}
+        self._display: dict[str, Histogram] = {}
+        # Of commands that no model has, and of messages for the runtime.
+        self._unknown = _Event()
+        self._unknown_names = 0
         self._waited = Histogram()
         self._first_frame = Histogram()
-        self._encode: defaultdict[str, Histogram] = defaultdict(Histogram)
-        self._send: defaultdict[str, Histogram] = defaultdict(Histogram)
-        self._display: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._picture = Histogram()
-        self._unknown = 0
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The answer's body and its content type, for a request with this Accept header."""
-        encoder, content_type = choose_encoder(accept)
+        """The answer's body and its content type, for a request with this Accept header.
+
+        OpenMetrics for who asks for it by name, else the text format, whatever the header says.
+        """
+        encoder, content_type = choose_encoder(_OPENMETRICS if _wants_openmetrics(accept) else "")
         return encoder(self.registry), content_type
 
     # ---- the observer (session/observer.py)
@@ -110,25 +142,26 @@ class Metrics:
     def model_loaded(self, contract: Contract) -> None:
         """Begin every counter at 0, so that the first increase of a rate is seen."""
         for event in contract.declarations.events:
-            self._events[event]
+            self._events.setdefault(event, _Event())
         for track in contract.tracks:
             if track.direction == "in":
                 self._past.inputs[track.name]
                 continue
             self._past.frames[track.name]
             for histograms in (self._encode, self._send, self._display):
-                histograms[track.name]
+                histograms.setdefault(track.name, Histogram())
 
     def session_started(self, session: Observed) -> None:
         self._live.add(session)
 
     def session_ended(self, session: Observed, reason: str) -> None:
         self._live.discard(session)
-        self._endings[reason] += 1
+        known = reason in self._endings or len(self._endings) < MAX_REASONS
+        self._endings[reason if known else OTHER_REASON] += 1
         self._past.add(session.statistics().counts)
 
     def handled(self, event: str, outcome: Handled, waited: float, seconds: float) -> None:
-        numbers = self._events[event]
+        numbers = self._events.get(event, self._unknown)
         if outcome != "ok":
             numbers.others[outcome] += 1
         # `Histogram.observe`, twice, without the calls: this is on the way of every command.
@@ -141,21 +174,21 @@ class Metrics:
 
     def not_handled(self, event: str, outcome: NotHandled) -> None:
         if outcome == "unknown":
-            self._unknown += 1
+            self._unknown_names += 1
         else:
-            self._events[event].others[outcome] += 1
+            self._events.get(event, self._unknown).others[outcome] += 1
 
     def first_frame(self, seconds: float) -> None:
         self._first_frame.observe(seconds)
 
     def encoded(self, track: str, seconds: float) -> None:
-        self._encode[track].observe(seconds)
+        _observe(self._encode, track, seconds)
 
     def written(self, track: str, seconds: float) -> None:
-        self._send[track].observe(seconds)
+        _observe(self._send, track, seconds)
 
     def displayed(self, track: str, seconds: float) -> None:
-        self._display[track].observe(seconds)
+        _observe(self._display, track, seconds)
 
     def pictured(self, seconds: float) -> None:
         self._picture.observe(seconds)
@@ -245,7 +278,9 @@ class Metrics:
         for event, numbers in self._events.items():
             for outcome, count in numbers.outcomes.items():
                 family.add_metric((event, outcome), count)
-        family.add_metric((UNKNOWN, "unknown"), self._unknown)
+        for outcome in get_args(NotHandled):
+            count = self._unknown_names if outcome == "unknown" else self._unknown.others[outcome]
+            family.add_metric((UNKNOWN, outcome), count)
         return family
 
 
@@ -269,6 +304,12 @@ def _frame_counters(counts: Counts) -> Iterator[Metric]:
         yield _counter(name, text, "track", {track: getattr(each, field) for track, each in outputs})
     for name, (text, field) in _INPUTS.items():
         yield _counter(name, text, "track", {track: getattr(each, field) for track, each in inputs})
+
+
+def _observe(histograms: Mapping[str, Histogram], track: str, seconds: float) -> None:
+    histogram = histograms.get(track)
+    if histogram is not None:
+        histogram.observe(seconds)
 
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -22,6 +22,7 @@ from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.protocol.text import decode_client_text
 from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
+from reactor_trio.session.observer import UNKNOWN
 from reactor_trio.session.rates import Rates
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
@@ -177,7 +178,8 @@ class Intake:
             self._counts.bad_messages += 1
         elif error.event is not None:
             outcome = _OUTCOMES.get(error.code, "invalid")
-            self._observer.not_handled(error.event, outcome)
+            # Also of a name that is no event a command may be too many, or a message to the runtime wrong.
+            self._observer.not_handled(self._known(error.event) or UNKNOWN, outcome)
 
     def _answer(self, text: str) -> None:
         self._answers.append(text)

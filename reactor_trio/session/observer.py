@@ -20,6 +20,8 @@ Handled = Literal["ok", "refused", "failed"]
 NotHandled = Literal["invalid", "superseded", "overloaded", "unknown"]
 """Why a command got no handler: its payload or upload, a later command, too many, no such event."""
 SessionState = Literal["starting", "connected", "ending"]
+UNKNOWN = "(unknown)"
+"""What is said in place of a name that the model does not have: no event can be called so."""
 
 
 @attrs.define(eq=False)
@@ -129,7 +131,7 @@ class Observer(Protocol):
         """A handler has ended, `seconds` after it began; the command had `waited` since it arrived."""
 
     def not_handled(self, event: str, outcome: NotHandled) -> None:
-        """A command got no handler. `event` is the client's word if the outcome is `unknown`."""
+        """A command got no handler. `event` is one of the model's, or `UNKNOWN`, never a client's word."""
 
     def first_frame(self, seconds: float) -> None:
         """The first frame after a handler was emitted, so long after the handler ended."""
