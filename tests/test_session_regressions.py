@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from reactor_trio import Output, ReactorModel, UploadedFile, Video, event, file_uploaded
+from reactor_trio import ModelMessage, Output, ReactorModel, UploadedFile, Video, event, file_uploaded
 from reactor_trio.compute.executor import ENCODE, FILES
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
@@ -248,3 +250,48 @@ async def test_a_file_that_is_handed_over_makes_no_room_for_a_command() -> None:
         transport.hang_up()
     refused = [json.loads(text) for _, text in transport.read if "overloaded" in str(text)]
     assert [message["reply_to"] for message in refused] == [2]
+
+
+class Who(ModelMessage):
+    who: str
+
+
+who: ContextVar[str] = ContextVar("who", default="nobody")
+
+
+class Remembers(ReactorModel):
+    @event
+    def login(self, name: str) -> None:
+        who.set(name)
+
+    @event
+    async def login_later(self, name: str) -> None:
+        await trio.sleep(1)
+        who.set(name)
+
+    @event
+    def ask(self) -> Who:
+        return Who(who=who.get())
+
+    @event(in_thread=True)
+    def ask_in_thread(self) -> Who:
+        return Who(who=who.get())
+
+    @event
+    async def ask_later(self) -> Who:
+        await trio.sleep(1)
+        return Who(who=who.get())
+
+
+@pytest.mark.parametrize("login", ["login", "login_later"])
+@virtually
+async def test_all_handlers_of_a_session_share_their_context_variables(login: str) -> None:
+    """A plain handler is run by the task that receives it, if nothing is ahead of it: one cannot tell."""
+    async with open_session(Remembers) as client, open_session(Remembers) as stranger:
+        await client.call(login, name="ann")
+        seen = [(await client.call(ask)).data["who"] for ask in ("ask", "ask_later", "ask_in_thread")]
+        await client.send("ask_later")
+        seen.append((await client.call("ask")).data["who"])
+        assert seen == ["ann"] * 4
+        assert (await stranger.call("ask")).data["who"] == "nobody"
+    assert who.get() == "nobody"

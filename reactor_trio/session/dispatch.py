@@ -19,6 +19,7 @@ from reactor_trio.session.failures import contained, is_client_gone, split
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
@@ -77,6 +78,8 @@ class Dispatcher:
         """Of a `ReactorPipeline`: handlers run between the steps of its generator."""
         # Half the price of `trio.current_time`, and asked twice for each command.
         self._now = trio.lowlevel.current_clock().current_time
+        # That of `run`'s task: all handlers of a session share their context variables.
+        self._context: contextvars.Context | None = None
         self.entered = False
         """Whether `@connected` was entered, so that `@disconnected` is due."""
 
@@ -85,6 +88,7 @@ class Dispatcher:
         with self._inbox:
             await trio.lowlevel.checkpoint_if_cancelled()  # `run` may have failed in its first step
             self._latency.handlers_run_here()
+            self._context = trio.lowlevel.current_task().context
             with contained(self._connect_failed):
                 self._model._reactor_begin()
                 self.entered = True
@@ -154,12 +158,17 @@ class Dispatcher:
         except trio.WouldBlock:
             await self._outbox.put(text)
 
-    def run_now(self, command: Command, began: float) -> str | Begun | None:
+    def run_for_receive(self, command: Command, began: float) -> str | Begun | None:
         """Run a plain `def` handler at once, in the task that received the command; returns the answer.
 
-        Only when this task waits for the inbox, so that order and meaning are as if it had run it. If the
-        handler returns an awaitable, that comes back and must be queued. `began` is the time now.
+        Only when this task waits for the inbox, so that order and meaning are as if it had run it; what the
+        handler finds in context variables, and sets there, is this task's too. If the handler returns an
+        awaitable, that comes back and must be queued. `began` is the time now.
         """
+        assert self._context is not None, "the dispatcher waits for the inbox, so it runs"
+        return self._context.run(self._run_now, command, began)
+
+    def _run_now(self, command: Command, began: float) -> str | Begun | None:
         try:
             result = command.spec.call(self._model, command.payload, self._client)
             if result is not None and inspect.isawaitable(result):
@@ -173,7 +182,7 @@ class Dispatcher:
         spec = command.spec
         began = self._now()
         if not spec.in_thread and not spec.is_async:
-            begun = self.run_now(command, began)
+            begun = self._run_now(command, began)
             if isinstance(begun, Begun):
                 return await self._rest(begun.command, begun.result, begun.began)
             return begun

@@ -261,7 +261,7 @@ class Intake:
         return idle and (self._turns is None or not self._turns.stepping)
 
     def _run_now(self, command: Command, now: float) -> None:
-        answer = self._dispatcher.run_now(command, now)
+        answer = self._dispatcher.run_for_receive(command, now)
         if self._turns is not None:
             self._turns.handled()
         if isinstance(answer, Begun):
