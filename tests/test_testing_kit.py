@@ -14,7 +14,18 @@ import trio
 from trio._core import _run as trio_run
 
 from reactor_trio import ReactorModel, event
-from reactor_trio.testing import TranscriptEntry, deterministic_scheduling, open_session, run
+from reactor_trio.session.limits import Limits
+from reactor_trio.session.media_settings import MediaSettings
+from reactor_trio.testing import (
+    InlineExecutor,
+    TranscriptEntry,
+    deterministic_scheduling,
+    load_host,
+    open_session,
+    open_sessions,
+    run,
+)
+from virtual import virtually
 
 VIRTUAL_MINUTE = 60.0
 REAL_SECOND = 1.0
@@ -121,3 +132,22 @@ def test_an_error_of_the_test_leaves_as_it_is() -> None:
 
     with pytest.raises(LookupError, match="the test's own"):
         run(main)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"limits": Limits()}, "limits"),
+        ({"executor": InlineExecutor(), "config": {}}, "config, executor"),
+        ({"media": MediaSettings()}, "media"),
+    ],
+)
+@virtually
+async def test_what_a_host_would_ignore_is_a_mistake(given: dict[str, Any], named: str) -> None:
+    host = await load_host(ReactorModel)
+    with pytest.raises(TypeError, match=f"^{named}: the host has its own"):
+        async with open_session(host, **given):
+            raise AssertionError("it was opened")
+    with pytest.raises(TypeError, match=f"^{named}: the host has its own"):
+        async with open_sessions(host, 2, **given):
+            raise AssertionError("they were opened")

@@ -107,10 +107,10 @@ async def open_session(
     pytest-trio's `autojump_clock` set it up, a minute takes no time. Blocking work runs inline and at once
     unless an `executor` is given, such as `DeviceCost(0.080)`. `network` is what lies between client and
     server; without one everything arrives at once. `media` says how video is sent. `model` may be a
-    `ModelHost` (see `load_host`), so that several sessions share it; `limits`, `executor` and `media` are
-    then the host's.
+    `ModelHost` (see `load_host`), so that several sessions share it.
 
-    Leaving closes the client and waits for the session's `@disconnected`. Raises what `load` raises.
+    Leaving closes the client and waits for the session's `@disconnected`. Raises what `load` raises, and
+    `TypeError` for a `config`, `limits`, `executor` or `media` beside a host, which has its own.
     """
     host = await _host(model, config, limits, executor, media)
     number = next(_connections.setdefault(host, itertools.count(1)))
@@ -177,6 +177,10 @@ async def _host(
     media: MediaSettings | None,
 ) -> ModelHost:
     if isinstance(model, ModelHost):
+        given = {"config": config, "limits": limits, "executor": executor, "media": media}
+        ignored = [name for name, value in given.items() if value is not None]
+        if ignored:
+            raise TypeError(f"{', '.join(ignored)}: the host has its own; give it to load_host")
         return model
     return await load_host(model, config, limits=limits, executor=executor, media=media)
 
