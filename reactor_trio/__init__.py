@@ -15,6 +15,8 @@ How the house is laid out; imports point downwards:
 
 from __future__ import annotations
 
+import importlib.metadata
+
 from reactor_trio.authoring.client_info import ClientInfo
 from reactor_trio.authoring.decorators import connected, disconnected, event, file_uploaded
 from reactor_trio.authoring.fields import InputField, MessageField
@@ -27,6 +29,7 @@ from reactor_trio.authoring.state import Idle, InputState
 from reactor_trio.authoring.tracks import Audio, Input, Output, Video
 from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.errors import BufferClosed, CommandError, ReactorError
+from reactor_trio.session.limits import Limits
 
 __all__ = [
     "Audio",
@@ -40,6 +43,7 @@ __all__ = [
     "InputField",
     "InputFrame",
     "InputState",
+    "Limits",
     "MessageField",
     "ModelMessage",
     "Output",
@@ -49,8 +53,14 @@ __all__ = [
     "ReadMode",
     "UploadedFile",
     "Video",
+    "__version__",
     "connected",
     "disconnected",
     "event",
     "file_uploaded",
 ]
+
+try:
+    __version__ = importlib.metadata.version("reactor-trio")
+except importlib.metadata.PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0"
