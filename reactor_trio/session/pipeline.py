@@ -104,6 +104,7 @@ class Pipeline:
     async def _round(self, steps: _Steps) -> bool:
         """From the start of a generator to its end; returns whether it has shown anything."""
         shown, self._spent = False, None
+        passed_on: trio.Cancelled | None = None
         # Around the generator, which may open scopes of its own: none of them may be closed in a younger one.
         with trio.CancelScope() as scope:
             try:
@@ -118,7 +119,14 @@ class Pipeline:
                 scope.shield = True
                 scope.deadline = trio.current_time() + self._hook_timeout
                 with contained(self._close_failed):
-                    await self._close(steps)  # noqa: ASYNC102  shielded by `scope`
+                    try:
+                        await self._close(steps)  # noqa: ASYNC102  shielded by `scope`
+                    except trio.Cancelled as cancelled:
+                        # Of a scope inside the generator, or around all of this: no failure, though under
+                        # the shield it looks like one.
+                        passed_on = cancelled
+            if passed_on is not None:
+                raise passed_on
         if scope.cancelled_caught:
             self._log.error("closing inference() took too long", after_seconds=self._hook_timeout)
         return shown
