@@ -87,6 +87,23 @@ def tests(session: nox.Session) -> None:
     session.run(python, "-m", "pytest", *others, *session.posargs)
 
 
+SLOW = (
+    *("audio", "auth", "cli", "demo", "demo_network", "docs", "end_to_end", "endings_sweep", "examples"),
+    *("fuzz_session", "guide", "h264", "hostile_http", "plugin", "testing_kit", "tls"),
+)
+"""Tests, by file, that start processes, sweep, or sweat."""
+
+
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Ruff, and the tests in virtual time: under a minute, for between two edits."""
+    python = install(session)
+    session.run(python, "-m", "ruff", "check", *CODE)
+    others = [f"--ignore=tests/test_{name}.py" for name in SLOW]
+    others += ["--ignore=tests/browser", "--ignore=tests/real"]
+    session.run(python, "-m", "pytest", "-q", *others, *session.posargs)
+
+
 @nox.session
 def examples(session: nox.Session) -> None:
     """Each example, served by `python -m reactor_trio serve` and used by a client."""
