@@ -17,7 +17,7 @@ Mistakes in the declaration of a model are plain `TypeError`s, raised when the c
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -107,19 +107,34 @@ class ProtocolError(ReactorError):
         return f"{self.code}: {self.message}"
 
 
-class InvalidPayload(ProtocolError):
-    """A payload that does not fit: every fault is listed in `errors`, each at its own path.
+MAX_FIELD_ERRORS: Final = 100
+"""More faults than this are not listed in one answer."""
 
-    The message is the first of them, and how many more there are.
+
+class InvalidPayload(ProtocolError):
+    """A payload that does not fit: the first 100 faults are listed in `errors`, each at its own path.
+
+    The message is the first of them, and how many more there are: `more` of those that are known are not
+    listed. If `is_partial`, not all of the payload was looked at.
 
     `code` is `invalid_payload`, unless all that is wrong concerns an upload (`unresolved_upload`,
     `upload_type`, `upload_too_large`).
     """
 
-    def __init__(self, errors: Sequence[FieldError], *, code: str = "invalid_payload", **where: Any) -> None:
-        self.errors = tuple(errors)
-        more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
-        super().__init__(code, "".join(map(str, self.errors[:1])) + more, **where)
+    def __init__(
+        self,
+        errors: Sequence[FieldError],
+        *,
+        code: str = "invalid_payload",
+        more: int = 0,
+        is_partial: bool = False,
+        **where: Any,
+    ) -> None:
+        self.errors = tuple(errors[:MAX_FIELD_ERRORS])
+        others = len(errors) - 1 + more
+        at_least = "at least " if is_partial else ""
+        rest = f" (and {at_least}{others} more)" if others > 0 else ""
+        super().__init__(code, "".join(map(str, self.errors[:1])) + rest, **where)
 
 
 class TransportClosed(ReactorError):

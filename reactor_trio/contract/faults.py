@@ -6,20 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from cattrs.errors import (
-    AttributeValidationNote,
-    BaseValidationError,
-    ForbiddenExtraKeysError,
-    IterableValidationNote,
-)
 
-from reactor_trio.contract.types import record_fields
+from reactor_trio.errors import MAX_FIELD_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_FAULTS: Final = 100
-"""More than this are not listed: a megabyte of nulls would be answered with many."""
+MAX_FAULTS: Final = MAX_FIELD_ERRORS
+"""More than this are not looked for: a megabyte of nulls would be answered with many."""
 
 INVALID_PAYLOAD: Final = "invalid_payload"
 UNRESOLVED_UPLOAD: Final = "unresolved_upload"
@@ -56,18 +50,61 @@ class Fault:
     pending: str | None = None
 
 
-def walk(error: BaseException, payload_class: type, path: str = "") -> Iterator[Fault]:
-    """The leaves of an error that the detailed converter raised, each with its path."""
-    if isinstance(error, BaseValidationError):
-        for part in error.exceptions:
-            note = _note(part)
-            where = path if note is None else child(path, _key(note))
-            if isinstance(part, KeyError) and isinstance(note, AttributeValidationNote):
-                yield Fault(where, "is required")  # cattrs looked the field up in the payload.
+class Faults(Exception):
+    """What is wrong inside an object or a list, part by part, in order.
+
+    `more` is the number of faults beside these that are known, `is_partial` whether there may be others, for
+    nobody looked at the rest.
+    """
+
+    def __init__(self, parts: list[tuple[str | int, Exception]], *, more: int, is_partial: bool) -> None:
+        super().__init__()
+        self.parts = parts
+        self.more = more
+        self.is_partial = is_partial
+        self.count = more
+        """All that are known."""
+        self.only_pending = not more and all(only_pending(error) for _, error in parts)
+        for _, error in parts:
+            if isinstance(error, Faults):
+                self.count += error.count
+                self.is_partial = self.is_partial or error.is_partial
             else:
-                yield from walk(part, payload_class, where)
-    elif isinstance(error, ForbiddenExtraKeysError):
-        yield from _unknown_fields(error, payload_class, path)
+                self.count += 1
+
+
+class Findings:
+    """Collects the faults of one object or list; `is_enough` says that no more are looked for."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[str | int, Exception]] = []
+        self._count = 0
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the answer is full."""
+        return self._count >= MAX_FAULTS
+
+    def add(self, key: str | int, error: Exception) -> None:
+        """Note what is wrong with one part."""
+        # Its traceback would hold the frames that hold this.
+        self._parts.append((key, error.with_traceback(None)))
+        self._count += error.count if isinstance(error, Faults) else 1
+
+    def by_key(self) -> dict[str | int, Exception]:
+        """What is wrong with each part."""
+        return dict(self._parts)
+
+    def error(self, *, more: int = 0, is_partial: bool = False) -> Faults:
+        """All of it; the caller raises it."""
+        return Faults(self._parts, more=more, is_partial=is_partial)
+
+
+def walk(error: Exception, path: str = "") -> Iterator[Fault]:
+    """The leaves of an error that a hook raised, each with its path."""
+    if isinstance(error, Faults):
+        for key, part in error.parts:
+            yield from walk(part, child(path, key))
     elif isinstance(error, StillArriving):
         yield Fault(path, "is still arriving", UNRESOLVED_UPLOAD, pending=error.upload_id)
     elif isinstance(error, Misfit):
@@ -76,13 +113,19 @@ def walk(error: BaseException, payload_class: type, path: str = "") -> Iterator[
         yield Fault(path, of_authors_code(error))
 
 
+def only_pending(error: Exception) -> bool:
+    """Whether uploads that are still arriving are all that is wrong."""
+    return error.only_pending if isinstance(error, Faults) else isinstance(error, StillArriving)
+
+
 def child(path: str, key: str | int) -> str:
     """The path of what an object or a list holds: `boxes[2].width`, `palette["sky blue"]`."""
     if isinstance(key, int):
         return f"{path}[{key}]"
     if key.isidentifier() and len(key) <= _LONGEST_VALUE:
         return f"{path}.{key}" if path else key
-    return f"{path}[{json.dumps(shorten(key), ensure_ascii=False)}]"
+    name = shorten(key)
+    return f"{path}[{json.dumps(name, ensure_ascii=not name.isprintable())}]"
 
 
 def shown(value: Any) -> str:
@@ -117,25 +160,6 @@ def listed(words: list[str]) -> str:
     """The words between commas, a long list cut off."""
     head = ", ".join(words[:20])
     return head if len(words) <= 20 else f"{head}, … ({len(words)} in all)"
-
-
-def _note(error: BaseException) -> AttributeValidationNote | IterableValidationNote | None:
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote | IterableValidationNote):
-            return note
-    return None
-
-
-def _key(note: AttributeValidationNote | IterableValidationNote) -> str | int:
-    return note.name if isinstance(note, AttributeValidationNote) else note.index
-
-
-def _unknown_fields(error: ForbiddenExtraKeysError, payload_class: type, path: str) -> Iterator[Fault]:
-    names = [field.name for field in record_fields(error.cl)]
-    owner = "this event" if error.cl is payload_class else error.cl.__name__
-    known = f"it has: {listed(names)}" if names else "it has none"
-    for key in sorted(error.extra_fields)[:MAX_FAULTS]:
-        yield Fault(child(path, key), f"is not a field of {owner}; {known}")
 
 
 def of_authors_code(error: BaseException) -> str:

@@ -1,18 +1,21 @@
-"""Hooks: each takes a JSON value and gives what a handler gets, or raises `Misfit`. None converts.
+"""Hooks: each takes a JSON value and gives what a handler gets, or raises what is wrong. None converts.
 
-They are called as cattrs calls its hooks, with a type behind the value that none looks at.
+One walk does both: a hook that finds a fault looks on for others, and none looks at a value twice. A fault is
+a `Misfit`, a `StillArriving`, or whatever an author's class raised; those inside an object or a list come in
+`Faults`. A hook is given the value and the `Context` of its payload.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import typing
-from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from cattrs.errors import BaseValidationError
+import attrs
 
-from reactor_trio.contract.faults import Misfit, StillArriving, listed, plainly, shown
+from reactor_trio.contract.faults import MAX_FAULTS, Faults, Findings, Misfit, listed, plainly, shown
 from reactor_trio.contract.types import (
     MAX_SAFE_INTEGER,
     NoneType,
@@ -29,22 +32,24 @@ from reactor_trio.contract.types import (
 )
 
 if TYPE_CHECKING:
-    from reactor_trio.contract.constraints import Check
+    from collections.abc import Callable, Iterable, Mapping
 
-Hook: TypeAlias = Callable[[Any, Any], Any]
-Collect: TypeAlias = Callable[[Iterable[tuple[str | int, Any, Hook]]], list[Any]]
-"""Calls hooks on the items of a collection, given as key, value, hook."""
+    from reactor_trio.contract.constraints import Check
+    from reactor_trio.contract.uploads import Context
+
+Hook: TypeAlias = "Callable[[Any, Context], Any]"
 
 ALL_JSON: Final[frozenset[type]] = frozenset((str, int, float, bool, NoneType, list, dict))
 _NUMBERS: Final[frozenset[type]] = frozenset((int, float))
 
 
 def checked(hook: Hook, checks: tuple[Check, ...]) -> Hook:
+    """The hook with an `InputField`'s rules behind it."""
     if not checks:
         return hook
 
-    def structure(value: Any, _: Any) -> Any:
-        fitting = hook(value, None)
+    def structure(value: Any, context: Context) -> Any:
+        fitting = hook(value, context)
         if fitting is not None:
             for check in checks:
                 check(fitting)
@@ -53,75 +58,163 @@ def checked(hook: Hook, checks: tuple[Check, ...]) -> Hook:
     return structure
 
 
-def collect_fast(pairs: Iterable[tuple[str | int, Any, Hook]]) -> list[Any]:
-    return [hook(value, None) for _, value, hook in pairs]
+def list_hook(item: Hook) -> Hook:
+    """The hook of a list, from that of its items."""
+    is_plain = _PLAIN.get(item)
 
-
-def list_hook(item: Hook, collect: Collect) -> Hook:
-    def structure(value: Any, _: Any) -> list[Any]:
+    def structure(value: Any, context: Context) -> list[Any]:
         if value.__class__ is not list:
             raise Misfit(f"must be a list, not {shown(value)}")
-        return collect((index, each, item) for index, each in enumerate(value))
+        if is_plain is not None and is_plain(value):
+            return list(value)
+        return _items(value, repeat(item), context)
 
     return structure
 
 
-def tuple_hook(items: list[Hook], collect: Collect) -> Hook:
+def tuple_hook(items: list[Hook]) -> Hook:
+    """The hook of a tuple of fixed length, from those of its items."""
     wanted = f"a list of {len(items)} item{'' if len(items) == 1 else 's'}"
 
-    def structure(value: Any, _: Any) -> tuple[Any, ...]:
+    def structure(value: Any, context: Context) -> tuple[Any, ...]:
         if value.__class__ is not list:
             raise Misfit(f"must be {wanted}, not {shown(value)}")
         if len(value) != len(items):
             raise Misfit(f"must be {wanted}, not of {len(value)}")
-        return tuple(collect(zip(range(len(items)), value, items, strict=True)))
+        return tuple(_items(value, items, context))
 
     return structure
 
 
-def dict_hook(item: Hook, collect: Collect) -> Hook:
-    def structure(value: Any, _: Any) -> dict[str, Any]:
+def _items(values: list[Any], hooks: Iterable[Hook], context: Context) -> list[Any]:
+    fitting: list[Any] = []
+    found: Findings | None = None
+    for each, hook in zip(values, hooks, strict=False):  # one hook for all repeats for ever
+        try:
+            fitting.append(hook(each, context))
+        except RecursionError:
+            raise
+        except Exception as error:
+            found = found or Findings()
+            found.add(len(fitting), error)
+            fitting.append(None)
+            if found.is_enough:
+                break
+    if found is None:
+        return fitting
+    raise found.error(is_partial=len(fitting) < len(values))
+
+
+def dict_hook(item: Hook) -> Hook:
+    """The hook of a dict, from that of its values."""
+
+    def structure(value: Any, context: Context) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise Misfit(f"must be an object, not {shown(value)}")
-        return dict(zip(value, collect((key, each, item) for key, each in value.items()), strict=True))
-
-    return structure
-
-
-def union_hook(hooks: dict[type, list[Hook]], described: str) -> Hook:
-    def structure(value: Any, _: Any) -> Any:
-        candidates = hooks.get(value.__class__, ())
-        if len(candidates) == 1:
-            return candidates[0](value, None)
-        pending = None
-        for candidate in candidates:
+        fitting: dict[str, Any] = {}
+        found: Findings | None = None
+        for key, each in value.items():
             try:
-                return candidate(value, None)
-            except Exception as exc:
-                if pending is None and only_pending(exc):
-                    pending = exc
-        if pending is not None:
-            raise pending
-        raise Misfit(f"must be {described}, not {shown(value)}")
+                fitting[key] = item(each, context)
+            except RecursionError:
+                raise
+            except Exception as error:
+                found = found or Findings()
+                found.add(key, error)
+                if found.is_enough:
+                    break
+        if found is None:
+            return fitting
+        raise found.error(is_partial=key != next(reversed(value)))
 
     return structure
+
+
+@attrs.frozen
+class Record:
+    """How a class is made of an object."""
+
+    cls: type
+    owner: str
+    """What its fields belong to, in an error's text."""
+    fields: Mapping[str, tuple[str, Hook]]
+    """By field: the argument of the constructor, and the hook."""
+    required: frozenset[str]
+    presets: Mapping[str, Any]
+    """By argument: the defaults that the class itself does not have."""
+
+
+def record_hook(record: Record) -> Hook:
+    """The hook of an attrs class or a dataclass."""
+    # What is asked for each object is at hand.
+    cls, field_of, required, presets = record.cls, record.fields.get, record.required, dict(record.presets)
+
+    def structure(value: Any, context: Context) -> Any:
+        if not isinstance(value, dict):
+            raise Misfit(f"must be an object, not {shown(value)}")
+        arguments = presets.copy()
+        found: Findings | None = None
+        unknown = 0
+        for name, each in value.items():
+            field = field_of(name)
+            if field is None:
+                unknown += 1
+                continue
+            try:
+                arguments[field[0]] = field[1](each, context)
+            except RecursionError:
+                raise
+            except Exception as error:
+                found = found or Findings()
+                found.add(name, error)
+                if found.is_enough:
+                    break
+        if found is None and not unknown and required <= value.keys():
+            return cls(**arguments)
+        is_partial = found is not None and found.is_enough and name != next(reversed(value))
+        raise _refusal(record, value, found or Findings(), unknown, is_partial)
+
+    return structure
+
+
+def _refusal(
+    record: Record, value: dict[str, Any], found: Findings, unknown: int, is_partial: bool
+) -> Faults:
+    """All that is wrong with an object: its fields in their own order, then what is no field."""
+    wrong = found.by_key()
+    ordered = Findings()
+    for name in record.fields:
+        if name in wrong:
+            ordered.add(name, wrong[name])
+        elif name in record.required and name not in value:
+            ordered.add(name, Misfit("is required"))
+    if unknown:
+        names = list(record.fields)
+        known = f"it has: {listed(names)}" if names else "it has none"
+        others = (name for name in value if name not in record.fields)
+        for name in itertools.islice(others, MAX_FAULTS):
+            ordered.add(name, Misfit(f"is not a field of {record.owner}; {known}"))
+    return ordered.error(more=max(0, unknown - MAX_FAULTS), is_partial=is_partial)
 
 
 def values_hook(tp: Any) -> Hook:
-    values = {json_key(wire_value(value)): value for value in literal_values(tp)}
+    values: dict[tuple[str, Any] | None, Any] = {
+        json_key(wire_value(value)): value for value in literal_values(tp)
+    }
     words = [plainly(wire_value(value)) for value in literal_values(tp)]
     wanted = f"one of {listed(words)}" if len(words) > 1 else words[0]
 
-    def structure(value: Any, _: Any) -> Any:
-        try:
-            return values[json_key(value)]
-        except (KeyError, TypeError):  # A list has no hash.
-            raise Misfit(f"must be {wanted}, not {shown(value)}") from None
+    def structure(value: Any, _: Context) -> Any:
+        # A list has no hash.
+        key = None if value.__class__ in (list, dict) else json_key(value)
+        if key not in values:
+            raise Misfit(f"must be {wanted}, not {shown(value)}")
+        return values[key]
 
     return structure
 
 
-def _structure_int(value: Any, _: Any) -> int:
+def _structure_int(value: Any, _: Context) -> int:
     if value.__class__ is float:
         if not value.is_integer():
             raise Misfit(f"must be an integer, not {_shown_float(value)}")
@@ -133,7 +226,7 @@ def _structure_int(value: Any, _: Any) -> int:
     return int(value)
 
 
-def _structure_float(value: Any, _: Any) -> float:
+def _structure_float(value: Any, _: Context) -> float:
     if value.__class__ is int:
         if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
             raise Misfit("must not be an integer beyond ±2^53")
@@ -145,41 +238,52 @@ def _structure_float(value: Any, _: Any) -> float:
     return value
 
 
-def _structure_str(value: Any, _: Any) -> str:
+def _structure_str(value: Any, _: Context) -> str:
     if value.__class__ is not str:
         raise Misfit(f"must be a string, not {shown(value)}")
     return value
 
 
-def _structure_bool(value: Any, _: Any) -> bool:
+def _structure_bool(value: Any, _: Context) -> bool:
     if value.__class__ is not bool:
         raise Misfit(f"must be true or false, not {shown(value)}")
     return value
 
 
-def _structure_none(value: Any, _: Any) -> None:
+def _structure_none(value: Any, _: Context) -> None:
     if value is not None:
         raise Misfit(f"must be null, not {shown(value)}")
 
 
-def _structure_any(value: Any, _: Any) -> Any:
-    # Without recursion: JSON may be nested deeper than Python's stack.
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if each.__class__ is dict:
-            waiting.extend(each.values())
-        elif each.__class__ is list:
-            waiting.extend(each)
-        elif each.__class__ is float:
-            if not math.isfinite(each):
-                raise Misfit(f"must hold finite numbers, not {_shown_float(each)}")
-        elif each.__class__ is int:
-            if not -MAX_SAFE_INTEGER <= each <= MAX_SAFE_INTEGER:
-                raise Misfit("must hold no integer beyond ±2^53")
-        elif each.__class__ not in ALL_JSON:
-            raise Misfit(f"must be JSON, not {shown(each)}")
+def _structure_any(value: Any, _: Context) -> Any:
+    # Level by level and not by recursion, and by the kinds of a level rather than value by value: a megabyte
+    # of JSON may hold 350,000 lists.
+    level = [value]
+    while level:
+        kinds = set(map(type, level))
+        if not kinds <= ALL_JSON:
+            odd = next(each for each in level if type(each) not in ALL_JSON)
+            raise Misfit(f"must be JSON, not {shown(odd)}")
+        if float in kinds:
+            _check_finite([each for each in level if type(each) is float])
+        if int in kinds:
+            _check_safe([each for each in level if type(each) is int])
+        inner: list[Iterable[Any]] = [each for each in level if type(each) is list] if list in kinds else []
+        if dict in kinds:
+            inner += [each.values() for each in level if type(each) is dict]
+        level = list(itertools.chain.from_iterable(inner))
     return value
+
+
+def _check_finite(numbers: list[float]) -> None:
+    if not all(map(math.isfinite, numbers)):
+        odd = next(each for each in numbers if not math.isfinite(each))
+        raise Misfit(f"must hold finite numbers, not {_shown_float(odd)}")
+
+
+def _check_safe(numbers: list[int]) -> None:
+    if not -MAX_SAFE_INTEGER <= min(numbers) <= max(numbers) <= MAX_SAFE_INTEGER:
+        raise Misfit("must hold no integer beyond ±2^53")
 
 
 SIMPLE: Final[dict[Any, Hook]] = {
@@ -187,9 +291,38 @@ SIMPLE: Final[dict[Any, Hook]] = {
     float: _structure_float,
     str: _structure_str,
     bool: _structure_bool,
+    None: _structure_none,
     NoneType: _structure_none,
     Any: _structure_any,
 }
+
+
+def _only(kind: type) -> Callable[[list[Any]], bool]:
+    def only(values: list[Any]) -> bool:
+        return set(map(type, values)) <= {kind}
+
+    return only
+
+
+def _safe_integers(values: list[Any]) -> bool:
+    if not _ONLY_INTEGERS(values):
+        return False
+    return not values or -MAX_SAFE_INTEGER <= min(values) <= max(values) <= MAX_SAFE_INTEGER
+
+
+def _finite_numbers(values: list[Any]) -> bool:
+    return _ONLY_NUMBERS(values) and all(map(math.isfinite, values))
+
+
+_ONLY_INTEGERS: Final = _only(int)
+_ONLY_NUMBERS: Final = _only(float)
+_PLAIN: Final[dict[Hook, Callable[[list[Any]], bool]]] = {
+    _structure_int: _safe_integers,
+    _structure_float: _finite_numbers,
+    _structure_str: _only(str),
+    _structure_bool: _only(bool),
+}
+"""By hook: whether the items of a list are all what they are to be, asked of all at once."""
 
 
 def _shown_float(value: float) -> str:
@@ -197,12 +330,6 @@ def _shown_float(value: float) -> str:
 
 
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-
-def only_pending(error: BaseException) -> bool:
-    if isinstance(error, BaseValidationError):
-        return all(map(only_pending, error.exceptions))
-    return isinstance(error, StillArriving)
 
 
 def exact_first(hooks: list[tuple[Any, Hook]], kind: type) -> list[tuple[Any, Hook]]:

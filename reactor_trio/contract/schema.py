@@ -45,6 +45,7 @@ _SIMPLE: Final[dict[Any, Schema]] = {
     float: {"type": "number"},
     str: {"type": "string"},
     bool: {"type": "boolean"},
+    None: {"type": "null"},
     NoneType: {"type": "null"},
     Any: {},
     datetime.datetime: {"type": "string", "format": "date-time"},

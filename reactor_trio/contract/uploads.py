@@ -39,15 +39,21 @@ Files: TypeAlias = "Mapping[str, UploadedFile | PendingUpload]"
 
 
 class Context:
-    """What hooks need to know of the payload at hand; they are given nothing but its values."""
+    """What hooks need to know of the payload at hand beside its values. One for each payload."""
 
-    def __init__(self) -> None:
-        self.files: Files = {}
-        self.faults = 0
+    __slots__ = ("files", "tried")
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.tried: dict[tuple[int, int], tuple[bool, Any]] = {}
+        """What came of a value that was tried as a member of a union: (value, hook) -> (whether it fits, the
+        result or the error)."""
 
 
-def upload_hook(rule: UploadRule, context: Context) -> Hook:
-    def structure(value: Any, _: Any) -> UploadedFile:
+def upload_hook(rule: UploadRule) -> Hook:
+    """The hook of an `UploadedFile`."""
+
+    def structure(value: Any, context: Context) -> UploadedFile:
         upload_id = value.get("upload_id") if isinstance(value, dict) and len(value) == 1 else None
         if not isinstance(upload_id, str):
             raise Misfit('must be an upload, as in {"upload_id": "..."}' + _instead(value))
