@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "web", "tests", "examples", "browser"]
+nox.options.sessions = ["lint", "types", "web", "docs", "tests", "examples", "browser"]
 
 TYPESCRIPT = "typescript@5.9.3"
 
@@ -77,6 +77,14 @@ def web(session: nox.Session) -> None:
     # There is no package.json that would say that the files are modules; Node.js sees it, and warns.
     quiet = "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON"
     session.run(*node, quiet, "--test", *found, *session.posargs, env={"TYPESCRIPT": str(typescript)})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in `build/site`; a broken link fails; `-- serve` shows it."""
+    python = install(session)
+    command = session.posargs or ["build", "--quiet"]
+    session.run(python, "-m", "mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

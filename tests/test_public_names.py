@@ -42,6 +42,13 @@ def test_what_is_listed_is_there_and_what_is_there_is_listed(package: str) -> No
     assert {name for name in own if not name.startswith("_")} - {"annotations"} <= set(names)
 
 
+@pytest.mark.parametrize("package", PUBLIC)
+def test_the_reference_has_every_public_name(package: str) -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    listed = [name for name in importlib.import_module(package).__all__ if not name.startswith("_")]
+    assert re.findall(rf"^::: {package}\.(?!errors$)(\w+)$", text, re.MULTILINE) == listed
+
+
 def test_every_name_for_authors_is_documented() -> None:
     text = "\n".join(document.read_text() for document in DOCUMENTS)
     listed = [name for name in reactor_trio.__all__ if not name.startswith("_")]
