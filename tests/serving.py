@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,15 @@ DOCUMENTED_URL = "ws://127.0.0.1:8080"
 """Where a model is served in docstrings and documents."""
 
 _READY = re.compile(r" is served at http://(?P<authority>\S+)/ ")
+
+
+def default_signals() -> None:
+    """What signals do in a child that begins with this: not what they do where the tests were started.
+
+    A shell without job control has what runs in the background ignore SIGINT, and `nohup` SIGHUP.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from reactor_trio.cli import call as call_module
 from reactor_trio.cli.values import File, Word, WordError, nest, parse, read_words
+from serving import default_signals
 from tiny_server import TOKEN, TinyServer, server_in_a_thread
 
 if TYPE_CHECKING:
@@ -249,6 +250,7 @@ def test_an_interrupt_ends_it(server: TinyServer):
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent.parent,
+        preexec_fn=default_signals,
     )
     try:
         assert server.hanging.wait(DEADLINE)

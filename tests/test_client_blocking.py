@@ -15,6 +15,7 @@ import pytest
 
 from reactor_trio.client import HandshakeFailed, connect
 from reactor_trio.errors import CommandError, TransportClosed
+from serving import default_signals
 from tiny_server import TinyServer, server_in_a_thread
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def test_an_interrupt_ends_a_call_that_waits_and_closes(server: TinyServer):
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent.parent,
+        preexec_fn=default_signals,
     )
     try:
         assert child.stdout is not None
