@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-__all__ = ["cli", "main"]
+__all__ = ["EndsProcess", "cli", "main"]
 
 _COMMANDS = {
     "call": "Send one command to a served model and print what it answers.",
@@ -33,6 +33,10 @@ class _LazyGroup(click.Group):
             formatter.write_dl(sorted(_COMMANDS.items()))
 
 
+class EndsProcess:
+    """The object of click's context where the command is the last that the process does, and may say so."""
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="reactor-trio")
 def cli() -> None:
@@ -41,4 +45,4 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the process; ends it."""
-    cli(prog_name="reactor-trio")
+    cli(prog_name="reactor-trio", obj=EndsProcess())

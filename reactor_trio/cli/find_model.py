@@ -175,7 +175,9 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # annotations are resolved there
     try:
         spec.loader.exec_module(module)
-    except Exception as exc:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:  # a library that is no Python may panic
         raise ModelImportError(str(path)) from exc
     return module
 
@@ -192,7 +194,9 @@ def _import_module(name: str) -> ModuleType:
         if not name or name.startswith("."):  # what import_module says of a name that cannot be one
             raise ModelNotFound(f"{name!r} is no name of a module") from None
         raise ModelImportError(name) from exc
-    except Exception as exc:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
         raise ModelImportError(name) from exc
 
 

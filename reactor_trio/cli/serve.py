@@ -19,6 +19,7 @@ import click
 import outcome
 import trio
 
+from reactor_trio.cli import EndsProcess
 from reactor_trio.cli.auth import jwt_options, take_authenticate
 from reactor_trio.cli.find_model import (
     DEMO,
@@ -33,7 +34,7 @@ from reactor_trio.compute.executor import FILES, ThreadExecutor
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.errors import BadModelSetting, ModelNotFound
-from reactor_trio.server.drain import serve_process
+from reactor_trio.server.drain import INTERRUPTED, serve_process, shutting_down
 from reactor_trio.server.listeners import ListenError
 from reactor_trio.server.logs import LEVELS, LogFormat, configure_logging
 from reactor_trio.server.metrics import Metrics
@@ -250,6 +251,8 @@ def serve(
     except ModelImportError as exc:
         _print_traceback(exc.__cause__ or exc)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:  # importing the model's file takes a while
+        raise SystemExit(INTERRUPTED) from None
     try:
         read_contract(model_class)
     except TypeError as exc:  # two classes that do not go together: there is no line to show
@@ -333,16 +336,23 @@ def _run(
         server = Server(settings, name=name, metrics=metrics, executor=executor)
         with watching(Watchdog(metrics.stalled)) if has_watchdog else nullcontext():
             await serve_process(
-                server, partial(load, executor, metrics), executor=executor, announce=_announce
+                server, partial(load, executor, metrics), shutdown=shutdown, announce=_announce
             )
 
-    try:
-        trio.run(main)
-    except (ListenError, BadModelSetting) as exc:
-        raise Failure(str(exc)) from None
-    except Exception as exc:
-        _print_traceback(exc)
-        raise SystemExit(1) from None
+    ends_process = click.get_current_context().find_object(EndsProcess) is not None
+    with shutting_down(executor, ends_process=ends_process) as shutdown:
+        try:
+            trio.run(main)
+        except (ListenError, BadModelSetting) as exc:
+            raise Failure(str(exc)) from None
+        except SystemExit:  # of `load`: its status, or what it says on standard error
+            raise
+        except BaseException as exc:
+            if shutdown.status is None:
+                _print_traceback(exc)
+                raise SystemExit(1) from None
+        if shutdown.status is not None:
+            raise SystemExit(shutdown.status)
 
 
 def _announce(server: Server) -> None:

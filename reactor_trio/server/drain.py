@@ -1,55 +1,280 @@
-"""The process around the server: what signals do, and when waiting for threads is given up."""
+"""The process around the server: what signals do, and when waiting is given up.
+
+A thread decides, for the loop may be what does not end: a line of the model may block it. And after the loop
+there may be threads that Python waits for at the end of a process.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import structlog
 import trio
 
+from reactor_trio.server.signals import SignalSocket
+from reactor_trio.server.unfinished import (
+    blocked_loop,
+    calls_in_threads,
+    listed,
+    tasks_of_authors,
+    threads_and_children,
+)
+from reactor_trio.session.failures import contained, interrupts_are_raised, split
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from reactor_trio.compute.executor import Executor
     from reactor_trio.server.serve import ServedHost, Server
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 THREAD_SECONDS = 5.0
-"""How long threads may go on after everything was cancelled."""
+"""How long threads may go on after everything was cancelled, or after the server has ended."""
+LOAD_SECONDS = 1.0
+"""How long `load` may go on after it was cancelled: no client is there yet."""
+LEAVE_SECONDS = 0.5
+"""How long the end of the process may take after one more signal."""
+HOOK_SECONDS = 1.0
+"""How long a hook may go on after its time was up."""
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit status of a program that Ctrl-C has ended before it did what it was started for."""
+HOOK_POLL = 0.25
+"""Seconds between two looks whether hooks within their own time are all that is left."""
 
 log = structlog.get_logger(__name__)
+
+
+class Signals(Protocol):
+    """What `Shutdown` needs of `SignalSocket`."""
+
+    def wait(self, seconds: float | None) -> signal.Signals | None:
+        """The next signal; None if none has come in so many seconds, or after `tell`."""
+
+    def tell(self) -> None:
+        """Have `wait` return."""
+
+    def wired(self) -> AbstractContextManager[None]:
+        """In this block signals are heard whatever the main thread does."""
+        ...
+
+
+class Shutdown:
+    """Ends a server when the process is told to, and the process if it does not end by itself.
+
+    `follow` is what its thread does; `clock` and `exit_now` are there for tests.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        signals: Signals,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        exit_now: Callable[[int], NoReturn] = os._exit,
+    ) -> None:
+        self._executor = executor
+        self._signals = signals
+        self._clock = clock
+        self._exit_now = exit_now
+        # Set by `runs`, and belong to the loop.
+        self._server: Server | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._root: trio.lowlevel.Task | None = None
+        self._now: Callable[[], float] = clock
+        self._loop_thread = threading.get_ident()
+        # Written by the main thread, which then tells the other one.
+        self._is_over = False
+        self._is_leaving = False
+        self._is_stopped = False
+        self.status: int | None = None
+        """The exit status, if the process was told to end before the model was loaded."""
+
+    # ---- in the main thread
+
+    @contextmanager
+    def runs(self, server: Server) -> Iterator[None]:
+        """The server runs in this block of the loop; at its end it has ended."""
+        self._server = server
+        self._root = trio.lowlevel.current_root_task()
+        self._now = trio.lowlevel.current_clock().current_time
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            with self._signals.wired():
+                yield
+        finally:
+            self._is_over = True
+            self._signals.tell()
+
+    def leave(self) -> None:
+        """The process is about to end: it must, within `THREAD_SECONDS`."""
+        self._is_leaving = True
+        self._signals.tell()
+
+    def stop(self) -> None:
+        """Let the thread end: the process goes on."""
+        self._is_stopped = self._is_over = True
+        self._signals.tell()
+
+    # ---- in the thread
+
+    def follow(self) -> None:
+        """Wait for the first signal, and see to it that the server ends; then that the process does."""
+        signum = self._heard(None)
+        server = self._server
+        if signum is not None:
+            if server is None or not server.ready.is_set():
+                self._stop_loading(signum)
+            else:
+                self._drain(server)
+        self._see_it_leave()
+
+    def _stop_loading(self, signum: signal.Signals) -> None:
+        log.info("stopped while the model was loading", signal=signum.name)
+        status = 128 + signum
+        if status == INTERRUPTED:
+            self.status = status
+        if self._server is not None:
+            self._on_loop(self._server.cancel)
+        self._heard(LOAD_SECONDS)
+        if not self._is_over:
+            self._end(status, "the model, which was loading")
+
+    def _drain(self, server: Server) -> None:
+        seconds = server.settings.drain_timeout
+        log.info("draining", sessions=server.sessions, seconds=seconds)
+        self._on_loop(server.drain)
+        self._heard(seconds)
+        if self._is_over:
+            return
+        log.warning("cancelling what is left", sessions=server.sessions)
+        self._on_loop(server.cancel)
+        began = self._clock()
+        again = self._heard(THREAD_SECONDS)
+        # A hook has its own time, and is cut off by itself.
+        while again is None and self._only_hooks_are_left(server, self._clock() - began):
+            again = self._heard(HOOK_POLL)
+        if not self._is_over:
+            self._end(1, self._what_is_left())
+
+    def _only_hooks_are_left(self, server: Server, seconds: float) -> bool:
+        if self._is_over or self._executor.running() or seconds > server.hook_timeout + HOOK_SECONDS:
+            return False
+        return server.only_hooks_are_left
+
+    def _see_it_leave(self) -> None:
+        while not (self._is_leaving or self._is_stopped):
+            self._signals.wait(None)
+        if self._is_stopped:
+            return
+        deadline = self._clock() + THREAD_SECONDS
+        while (left := deadline - self._clock()) > 0:
+            if self._signals.wait(left) is not None:
+                deadline = min(deadline, self._clock() + LEAVE_SECONDS)
+        self._end(self.status or 1, listed(threads_and_children(), "what runs at the end of a process"))
+
+    def _heard(self, seconds: float | None) -> signal.Signals | None:
+        """The next signal; None if none has come in so many seconds, or the server has ended."""
+        deadline = None if seconds is None else self._clock() + seconds
+        while not self._is_over:
+            left = None if deadline is None else deadline - self._clock()
+            if left is not None and left <= 0:
+                break
+            if (signum := self._signals.wait(left)) is not None:
+                return signum
+        return None
+
+    def _on_loop(self, function: Callable[[], object]) -> None:
+        def call() -> None:
+            # What is raised here would end the loop with all that it has.
+            with contained(lambda failure: log.error("shutting down failed", exc_info=failure)):
+                function()
+
+        assert self._token is not None
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(call)
+
+    def _what_is_left(self) -> str:
+        answered = threading.Event()
+        self._on_loop(answered.set)
+        blocked = [] if answered.wait(LEAVE_SECONDS) else [blocked_loop(self._loop_thread)]
+        assert self._root is not None
+        calls = calls_in_threads(self._executor, self._now())
+        return listed(
+            [*blocked, *calls, *tasks_of_authors(self._root)], "a task that does not end when it is cancelled"
+        )
+
+    def _end(self, status: int, what: str) -> NoReturn:
+        text = f"Stopped without waiting for: {what}"
+        # In a thread, since whoever should read it may be what hangs.
+        said = threading.Thread(target=_say, args=(text,), daemon=True)
+        said.start()
+        said.join(LEAVE_SECONDS)
+        self._exit_now(status)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        sys.stdout.flush()
+
+
+@contextmanager
+def shutting_down(executor: Executor, *, ends_process: bool = False) -> Iterator[Shutdown]:
+    """Take SIGINT, SIGTERM and SIGHUP in this block. Only in the main thread.
+
+    With `ends_process` the block is the last that the process does. If the process is still there 5 s after
+    it, since the author has left a thread that is no daemon, it is ended with status 1.
+    """
+    signals = SignalSocket()
+    shutdown = Shutdown(executor, signals)
+    thread = threading.Thread(target=shutdown.follow, name="reactor-trio shutdown", daemon=True)
+    signals.take()
+    thread.start()
+    try:
+        yield shutdown
+    finally:
+        if ends_process:
+            signals.wire()
+            shutdown.leave()
+        else:
+            shutdown.stop()
+            thread.join()
+            signals.give_back()
 
 
 async def serve_process(
     server: Server,
     load: Callable[[], Awaitable[ServedHost]],
     *,
-    executor: Executor,
+    shutdown: Shutdown,
     announce: Callable[[Server], None],
 ) -> None:
-    """Run the server until SIGINT or SIGTERM (DESIGN, section 4.5). Only from the main thread.
+    """Run the server until it is told to end (DESIGN, section 4.5). Only from the main thread.
 
     `announce` is called once the server is ready. Raises what `Server.run` raises. Ends the process with
-    status 1, without cleaning up, if a thread does not end. The signals stay ignored afterwards, as the
-    process is about to end.
+    status 1, without cleaning up, if a thread, a task or the loop does not end.
     """
-    for signum in SIGNALS:
-        # What the receiver restores when it closes: a signal that comes later than that has been obeyed.
-        signal.signal(signum, signal.SIG_IGN)
-    failure: Exception | None = None
-    with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with trio.open_nursery() as nursery:
-            # The consumer outlives the drain, as signals that nobody took are raised again.
-            nursery.start_soon(_obey, signals, server, executor, name="server/signals")
-            nursery.start_soon(_announce, server, announce, name="server/announce")
-            try:
-                await server.run(load)
-            except Exception as exc:
-                failure = exc
-            nursery.cancel_scope.cancel(reason="the server has ended")
+    failure: BaseException | None = None
+    token = interrupts_are_raised.set(False)
+    try:
+        with shutdown.runs(server):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_announce, server, announce, name="server/announce")
+                try:
+                    await server.run(load)
+                except BaseException as raised:
+                    failure, rest = split(raised)
+                    if rest is not None:
+                        raise rest from None
+                nursery.cancel_scope.cancel(reason="the server has ended")
+    finally:
+        interrupts_are_raised.reset(token)
     if failure is not None:
         raise failure
 
@@ -57,31 +282,3 @@ async def serve_process(
 async def _announce(server: Server, announce: Callable[[Server], None]) -> None:
     await server.ready.wait()
     announce(server)
-
-
-async def _obey(signals: AsyncIterator[int], server: Server, executor: Executor) -> None:
-    await anext(signals)
-    log.info("draining", sessions=server.state.sessions, seconds=server.settings.drain_timeout)
-    server.drain()
-    with trio.move_on_after(server.settings.drain_timeout):
-        await anext(signals)
-    log.warning("cancelling what is left", sessions=server.state.sessions)
-    server.cancel()
-    with trio.move_on_after(THREAD_SECONDS):
-        await anext(signals)
-        _give_up(executor)
-    # Without a thread, what still runs is a hook within its own time.
-    while not executor.running():
-        with trio.move_on_after(1):
-            await anext(signals)
-            break
-    _give_up(executor)
-
-
-def _give_up(executor: Executor) -> NoReturn:
-    now = trio.current_time()
-    calls = [f"{call.name} in lane {call.lane}, for {now - call.asked:.0f} s" for call in executor.running()]
-    message = "; ".join(calls) or "a task that does not end when it is cancelled"
-    print(f"Stopped without waiting for: {message}", file=sys.stderr, flush=True)  # noqa: T201
-    sys.stdout.flush()
-    os._exit(1)

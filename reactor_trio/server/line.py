@@ -82,6 +82,11 @@ class Waiting:
         self._log.info("client waits no more", outcome=(self._outcome or Outcome.LEFT).value)
         return self._outcome is Outcome.LET_IN
 
+    @property
+    def is_in_its_last_hook(self) -> bool:
+        """No: it has no hooks."""
+        return False
+
     def drain(self) -> None:
         """Tell the client that the server shuts down, and close."""
         self._end(Outcome.SHUTTING_DOWN)

@@ -37,6 +37,7 @@ from reactor_trio.server.streams import PatientStream
 from reactor_trio.server.tls import TLSStream
 from reactor_trio.server.web import web_files
 from reactor_trio.server.websocket import accept_websocket
+from reactor_trio.session.failures import contained, split
 from reactor_trio.session.limits import Limits
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class Drainable(Protocol):
 
     def drain(self) -> None:
         """Ask it to say goodbye and end."""
+
+    @property
+    def is_in_its_last_hook(self) -> bool:
+        """Whether nothing is left of it but a hook that is cut off when its time is up."""
+        ...
 
 
 class ServedSession(Drainable, Protocol):
@@ -158,6 +164,22 @@ class Server:
             metrics=metrics,
         )
 
+    @property
+    def sessions(self) -> int:
+        """Connections that were let in and have not ended."""
+        return self._admission.sessions
+
+    @property
+    def hook_timeout(self) -> float:
+        """Seconds that a session's last hook may take."""
+        return 0.0 if self._host is None else self._host.limits.hook_timeout
+
+    @property
+    def only_hooks_are_left(self) -> bool:
+        """Whether each session is in its last hook, if there is one. From any thread."""
+        left = tuple(self._drainable)
+        return bool(left) and all(each.is_in_its_last_hook for each in left)
+
     def _status_now(self) -> Status:
         timeout, executor = self.settings.stuck_timeout, self._executor
         if self._status == "ready" and timeout and executor is not None and is_stuck(executor, timeout):
@@ -178,7 +200,7 @@ class Server:
         """
         bound = await open_listeners(self.settings) if listeners is None else list(listeners)
         self.addresses = tuple(listener.socket.getsockname()[:2] for listener in bound)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         # Connections outlive the listeners, and `failure` leaves both nurseries without a group around it.
         with self._scope:
             async with trio.open_nursery() as connections:
@@ -191,8 +213,10 @@ class Server:
                         self._show(await load())
                         task_status.started(self)
                         await self._drained.wait()
-                    except Exception as exc:
-                        failure = exc
+                    except BaseException as raised:
+                        failure, rest = split(raised)
+                        if rest is not None:
+                            raise rest from None
                     listening.cancel_scope.cancel(reason="the server stops")
                 connections.cancel_scope.cancel(reason="the server stops")
         if failure is not None:
@@ -228,13 +252,11 @@ class Server:
     async def _handle(self, stream: trio.SocketStream) -> None:
         """One connection. Nothing but cancellation leaves it: the other connections share its nursery."""
         try:
-            await self._converse(stream)
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, TransportClosed):
-            log.debug("client went away")
-        except* Exception:
-            log.exception("connection failed")
+            with contained(_connection_failed):
+                await self._converse(stream)
         finally:
-            await trio.aclose_forcefully(stream)
+            with contained(_connection_failed):
+                await trio.aclose_forcefully(stream)  # noqa: ASYNC102  no checkpoint that matters
 
     async def _converse(self, socket: trio.SocketStream) -> None:
         address = peer_of(socket)
@@ -341,6 +363,19 @@ class Server:
     def _patient(self, stream: trio.abc.Stream, prefix: bytes = b"") -> PatientStream:
         limits = self._host.limits if self._host is not None else Limits()
         return PatientStream(stream, send_timeout=limits.send_timeout, prefix=prefix)
+
+
+def _connection_failed(failure: BaseException) -> None:
+    if _is_loss(failure):
+        log.debug("client went away")
+    else:
+        log.error("connection failed", exc_info=failure)
+
+
+def _is_loss(failure: BaseException) -> bool:
+    if isinstance(failure, BaseExceptionGroup):
+        return all(map(_is_loss, failure.exceptions))
+    return isinstance(failure, (trio.BrokenResourceError, trio.ClosedResourceError, TransportClosed))
 
 
 def _version() -> str:

@@ -131,6 +131,7 @@ class Session:
         # Cancelled by `_end`: the model's work is over.
         self._work_scope = trio.CancelScope()
         self._closing = False
+        self._is_in_its_last_hook = False
         # Cancelled when the transport is lost or the client is slow: there is no one left to say goodbye to.
         self._farewell_scope = trio.CancelScope()
         # Cancelled by `drain`: the client sees no more of the frames that wait.
@@ -192,6 +193,11 @@ class Session:
         """Ask the session to say goodbye and end, because the server shuts down."""
         self._playing_scope.cancel(reason="shutting down")
         self._end(endings.SHUTTING_DOWN)
+
+    @property
+    def is_in_its_last_hook(self) -> bool:
+        """Whether nothing is left of it but `@disconnected`, which is cut off when its time is up."""
+        return self._is_in_its_last_hook
 
     def _end(self, ending: Ending) -> None:
         """Every way out comes through here; the first one counts."""
@@ -331,6 +337,7 @@ class Session:
         hook = self.model.__declarations__.disconnected
         if hook is None or not self._dispatcher.entered:
             return
+        self._is_in_its_last_hook = True
         with trio.move_on_after(self._limits.hook_timeout, shield=True) as scope:
             with contained(lambda failure: self._log.error("@disconnected failed", exc_info=failure)):
                 await self._dispatcher.hook(hook)
