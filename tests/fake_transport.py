@@ -53,6 +53,8 @@ class FakeTransport:
         self.aborted = False
         self.pings = 0
         self.pongs = True
+        # Seconds for which `ping` goes on after the ping has been answered.
+        self.ping_returns_after = 0.0
         # While it is not set, nothing that the client writes is accepted.
         self.accepting = trio.Event()
         self.accepting.set()
@@ -134,6 +136,8 @@ class FakeTransport:
         self.pings += 1
         if self.pongs:
             self._last_received = trio.current_time()
+        if self.ping_returns_after:
+            await trio.sleep(self.ping_returns_after)
 
     async def aclose(self, code: int, reason: str) -> None:
         await trio.lowlevel.checkpoint()

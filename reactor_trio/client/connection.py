@@ -1,10 +1,9 @@
-"""The three tasks that keep a client's connection; the same nursery as a session has, from the other side.
+"""The two tasks that keep a client's connection; the same nursery as a session has, from the other side.
 
     | task  | waits for                                       | owns                         |
     |-------|-------------------------------------------------|------------------------------|
     | read  | the transport, always; never for a reader of it | the answers and both inboxes |
-    | write | the outbox                                      | the transport's writing side |
-    | watch | silence of the server                           | -                            |
+    | write | the outbox; pings a server that is silent       | the transport's writing side |
 
 Callers only put into the outbox and take from the inboxes, so a caller that is cancelled never cuts a
 message in half.
@@ -18,9 +17,10 @@ import trio
 
 from reactor_trio.client.outbox import Outbox
 from reactor_trio.errors import TransportClosed, TransportStalled
+from reactor_trio.session.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from reactor_trio.session.transport import Transport
 
@@ -55,12 +55,11 @@ class Connection:
         self._write_ended = trio.Event()
 
     async def run(self) -> None:
-        """The three tasks, until the connection has ended or `cancel` was called."""
+        """The two tasks, until the connection has ended or `cancel` was called."""
         with self._service:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, name="client/read")
                 nursery.start_soon(self._write, name="client/write")
-                nursery.start_soon(self._watch, name="client/watch")
 
     def cancel(self) -> None:
         """End the tasks; after `aclose`."""
@@ -93,12 +92,11 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while (batch := await self.outbox.take()) is not None:
-                if batch.messages:
-                    await self._transport.send(batch.messages)
-                if batch.ping:
-                    await self._transport.ping()
-            await self._transport.aclose(*self._last_words)
+            if await self._write_until_closed():
+                await self._transport.aclose(*self._last_words)
+            else:
+                self._cause = TransportClosed(1006, f"not a byte from the server for {2 * HEARTBEAT:g} s")
+                await self._transport.abort()
         except TransportClosed as closed:
             # What the peer said before it left is still to be read, so the end is left to the read task.
             self._cause = closed if isinstance(closed, TransportStalled) else None
@@ -106,15 +104,18 @@ class Connection:
         finally:
             self._write_ended.set()
 
-    async def _watch(self) -> None:
-        while not self._read_ended.is_set():
-            heard = self._transport.last_received
-            await trio.sleep_until(heard + HEARTBEAT)
-            if self._transport.last_received > heard:
-                continue
-            self.outbox.ask_ping()
-            await trio.sleep(HEARTBEAT)
-            if self._transport.last_received == heard:
-                self._cause = TransportClosed(1006, f"not a byte from the server for {2 * HEARTBEAT:g} s")
-                await self._transport.abort()
-                return
+    async def _write_until_closed(self) -> bool:
+        """Write what is put into the outbox, until it is closed and empty; False if the server is lost."""
+        heartbeat = Heartbeat(HEARTBEAT, only_silent=True)
+        while True:
+            if trio.current_time() >= heartbeat.next_at and not await heartbeat.beat(self._transport):
+                return False
+            messages: Sequence[str | bytes] | None = None
+            with trio.move_on_at(heartbeat.next_at) as silence:
+                messages = await self.outbox.take()
+            if messages is not None:
+                began = trio.current_time()
+                await self._transport.send(messages)
+                heartbeat.wrote(began)
+            elif not silence.cancelled_caught:
+                return True

@@ -24,14 +24,6 @@ MAX_TEXTS = 64
 """Commands that may wait to be written; then `put` waits. As many as a server queues by default."""
 
 
-@attrs.frozen
-class Batch:
-    """What is to be written next, in order; `ping` after the messages."""
-
-    messages: Sequence[str | bytes]
-    ping: bool
-
-
 @attrs.define(eq=False)
 class _Chunk:
     data: bytes
@@ -47,7 +39,6 @@ class Outbox:
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
         self._chunks: deque[_Chunk] = deque()
-        self._ping = False
         # Set to the reason as soon as nothing more may be put in.
         self._closed: TransportClosed | None = None
         # Set by whoever puts or closes, made anew by the send task before it waits.
@@ -96,17 +87,12 @@ class Outbox:
         """Whether nothing more may be put in."""
         return self._closed is not None
 
-    def ask_ping(self) -> None:
-        """Have the send task write a ping, unless the outbox is closed."""
-        self._ping = self._closed is None
-        self._wake.set()
-
-    async def take(self) -> Batch | None:
+    async def take(self) -> Sequence[str | bytes] | None:
         """All waiting texts and one chunk; None once the outbox is closed and empty.
 
         If cancelled, nothing is lost. It may return without a checkpoint.
         """
-        while not (self._texts or self._chunks or self._ping):
+        while not (self._texts or self._chunks):
             if self._closed is not None:
                 return None
             self._wake = trio.Event()
@@ -119,8 +105,7 @@ class Outbox:
             chunk.taken = True
             chunk.gone.set()
             messages.append(chunk.data)
-        ping, self._ping = self._ping, False
-        return Batch(messages, ping)
+        return messages
 
     def close(self, reason: TransportClosed) -> None:
         """Take no more; the texts that wait are still written, uploads fail."""
@@ -131,7 +116,6 @@ class Outbox:
         """The connection has ended: whatever waits is dropped."""
         self._closed = reason
         self._texts.clear()
-        self._ping = False
         self._drop_chunks()
 
     def _drop_chunks(self) -> None:

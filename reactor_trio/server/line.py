@@ -21,6 +21,7 @@ import trio
 from reactor_trio.errors import ProtocolError, TransportClosed
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.session.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -112,9 +113,8 @@ class Waiting:
 
     async def _tell(self) -> None:
         """Tell the client of its place until it has none; ping it meanwhile."""
-        heartbeat, told = self._limits.heartbeat, None
+        heartbeat, told = Heartbeat(self._limits.heartbeat), None
         gives_up = trio.current_time() + self._max_wait
-        next_ping, pinged = trio.current_time() + heartbeat, None
         while self._outcome is None:
             self._news = trio.Event()
             batch: list[str | bytes] = [*self._answers]
@@ -123,19 +123,18 @@ class Waiting:
                 batch.append(control.queued(position))
                 told = position
             if batch:
+                began = trio.current_time()
                 await self._transport.send(batch)
+                heartbeat.wrote(began)
             elif not position:
                 self._end(Outcome.LET_IN)
             elif trio.current_time() >= gives_up:
                 self._end(Outcome.TIMED_OUT)
-            elif trio.current_time() >= next_ping:
-                if pinged is not None and self._transport.last_received < pinged:
+            elif trio.current_time() >= heartbeat.next_at:
+                if not await heartbeat.beat(self._transport):
                     self._gone()
-                await self._transport.ping()
-                pinged = trio.current_time()
-                next_ping = pinged + heartbeat
             else:
-                with trio.move_on_at(min(next_ping, gives_up)):
+                with trio.move_on_at(min(heartbeat.next_at, gives_up)):
                     await self._news.wait()
 
     async def _farewell(self) -> None:

@@ -31,6 +31,7 @@ from reactor_trio.session import endings
 from reactor_trio.session.coalescing import open_coalescing_channel
 from reactor_trio.session.dispatch import Dispatcher, encode_message
 from reactor_trio.session.failures import contained, is_client_gone
+from reactor_trio.session.heartbeat import Heartbeat
 from reactor_trio.session.inputs import SessionInputs
 from reactor_trio.session.intake import Intake
 from reactor_trio.session.latency import LatencyTracker
@@ -265,22 +266,19 @@ class Session:
         self._end(endings.RUN_FAILED)
 
     async def _send(self) -> None:
-        heartbeat = self._limits.heartbeat
-        next_ping, pinged = trio.current_time() + heartbeat, None
+        heartbeat = Heartbeat(self._limits.heartbeat)
         try:
             while True:
                 batch: list[Outgoing] | None = None
-                with trio.move_on_at(next_ping):
+                with trio.move_on_at(heartbeat.next_at):
                     batch = await self._outbox.take()
                 if batch is not None:
+                    began = trio.current_time()
                     await self._transport.send(batch)
-                    continue
-                if pinged is not None and self._transport.last_received < pinged:
+                    heartbeat.wrote(began)
+                elif not await heartbeat.beat(self._transport):
                     self._end(endings.HEARTBEAT_LOST)
                     break
-                await self._transport.ping()
-                pinged = trio.current_time()
-                next_ping = pinged + heartbeat
         except TransportClosed as closed:
             self._lost(closed)
         finally:

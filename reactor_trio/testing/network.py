@@ -36,6 +36,11 @@ class Link:
     """Bytes a second; None: as many as come."""
     buffer_bytes: int = attrs.field(default=BUFFER_BYTES, validator=[instance_of(int), ge(1)])
     """Bytes that were written and not yet read; then `send` waits, and after `send_timeout` gives up."""
+    returns_after: float = attrs.field(default=0.0, validator=ge(0))
+    """Seconds for which `send` and `ping` go on after their last byte has left.
+
+    On a machine with other work the answer to a ping may be read before the task that wrote it goes on.
+    """
     cut_at: int | None = attrs.field(default=None, validator=optional([instance_of(int), ge(0)]))
     """The connection breaks, both ways, when this many bytes have arrived since it was made.
 
@@ -58,6 +63,7 @@ class Network:
     jitter: float = 0.0
     bandwidth: float | None = None
     buffer_bytes: int = BUFFER_BYTES
+    returns_after: float = 0.0
     seed: int = 0
     up: Link | None = None
     down: Link | None = None
@@ -76,6 +82,7 @@ class Network:
                 jitter=network.jitter,
                 bandwidth=network.bandwidth,
                 buffer_bytes=network.buffer_bytes,
+                returns_after=network.returns_after,
             ),
             takes_self=True,
         ),

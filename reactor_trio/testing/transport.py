@@ -167,14 +167,16 @@ class MemoryTransport:
                 self._check_open()
                 before, written = written, self._out.accept(item, size, written)
                 if written == size:
-                    return
+                    break
                 if written > before:
                     gives_up = trio.current_time() + self._send_timeout
                 elif trio.current_time() >= gives_up:
                     self._give_up()
                 await _change(self._out, min(gives_up, self._out.refuses_at))
+            if self._out.link.returns_after:
+                await trio.sleep(self._out.link.returns_after)
         except trio.Cancelled:
-            self._torn = written > 0
+            self._torn = 0 < written < size
             raise
 
     def _give_up(self) -> None:

@@ -1,0 +1,204 @@
+"""Who is pinged when, and who is lost, in virtual time: with a ping that takes time, as on a busy machine."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from fake_transport import FakeTransport
+from reactor_trio import ReactorModel, event
+from reactor_trio.client.client import Client
+from reactor_trio.client.connection import HEARTBEAT
+from reactor_trio.errors import TransportClosed
+from reactor_trio.server.admission import Admission
+from reactor_trio.server.line import Waiting
+from reactor_trio.session.heartbeat import WAITED, Heartbeat
+from reactor_trio.session.limits import Limits
+from reactor_trio.testing import Link, Network, memory_transport_pair, open_session, open_sessions
+from virtual import virtually
+
+INTERVAL = 7.0
+"""Seconds; not the 20 of the Python client, whose own pings would speak for it."""
+LATE = 0.004
+"""Seconds after which the task that wrote a ping goes on: its answer was read long before."""
+
+
+class Idle(ReactorModel):
+    @event
+    def nothing(self) -> None:
+        pass
+
+
+class Peer:
+    """What `Heartbeat` needs of a transport; the test decides when something arrives."""
+
+    def __init__(self) -> None:
+        self.last_received = trio.current_time()
+        self.pings: list[float] = []
+        self.ping_takes = 0.0
+        self.answers = True
+
+    def talk(self) -> None:
+        self.last_received = trio.current_time()
+
+    async def ping(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.pings.append(trio.current_time())
+        if self.answers:
+            self.talk()
+        await trio.sleep(self.ping_takes)
+
+
+async def beat(heartbeat: Heartbeat, peer: Peer) -> bool:
+    await trio.sleep_until(heartbeat.next_at)
+    return await heartbeat.beat(peer)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ping_takes", [0.0, LATE, 3 * INTERVAL])
+@virtually
+async def test_a_peer_that_answers_within_the_ping_is_kept(ping_takes: float) -> None:
+    heartbeat, peer = Heartbeat(INTERVAL), Peer()
+    peer.ping_takes = ping_takes
+    for _ in range(10):
+        assert await beat(heartbeat, peer)
+    assert len(peer.pings) == 10
+
+
+@virtually
+async def test_a_peer_that_is_silent_is_lost_one_interval_after_the_ping() -> None:
+    heartbeat, peer = Heartbeat(INTERVAL), Peer()
+    peer.answers = False
+    assert await beat(heartbeat, peer)
+    assert not await beat(heartbeat, peer)
+    assert peer.pings == [INTERVAL]
+    assert trio.current_time() == 2 * INTERVAL
+
+
+@virtually
+async def test_a_peer_that_talks_and_answers_no_ping_is_kept() -> None:
+    heartbeat, peer = Heartbeat(INTERVAL), Peer()
+    peer.answers = False
+    for _ in range(10):
+        assert await beat(heartbeat, peer)
+        await trio.sleep(1)
+        peer.talk()
+    assert await beat(heartbeat, peer)
+    assert not await beat(heartbeat, peer), "and is lost once it is silent"
+
+
+@virtually
+async def test_a_ping_that_waited_leaves_the_peer_all_of_its_time_to_answer() -> None:
+    heartbeat, peer = Heartbeat(INTERVAL), Peer()
+    peer.answers, peer.ping_takes = False, INTERVAL - 1
+    assert await beat(heartbeat, peer)
+    went_out = trio.current_time()
+    assert heartbeat.next_at == went_out + INTERVAL
+    await trio.sleep(INTERVAL - 1)
+    peer.talk()
+    assert await beat(heartbeat, peer)
+
+
+@virtually
+async def test_a_write_that_waited_was_waiting_for_a_living_peer() -> None:
+    heartbeat, peer = Heartbeat(INTERVAL), Peer()
+    peer.answers = False
+    assert await beat(heartbeat, peer)
+    began = trio.current_time()
+    heartbeat.wrote(began)
+    assert heartbeat.next_at == began + INTERVAL, "one that did not wait says nothing of the peer"
+    await trio.sleep(2 * WAITED)
+    heartbeat.wrote(began)
+    assert heartbeat.next_at == began + 2 * WAITED + INTERVAL
+
+
+@virtually
+async def test_only_a_silent_peer_is_asked() -> None:
+    heartbeat, peer = Heartbeat(INTERVAL, only_silent=True), Peer()
+    for _ in range(5):
+        await trio.sleep(INTERVAL - 1)
+        peer.talk()
+        if trio.current_time() >= heartbeat.next_at:
+            assert await heartbeat.beat(peer)  # type: ignore[arg-type]
+    assert peer.pings == []
+    heard, peer.answers = peer.last_received, False
+    while await beat(heartbeat, peer):
+        pass
+    assert peer.pings == [heard + INTERVAL]
+    assert trio.current_time() == heard + 2 * INTERVAL
+
+
+# ---- the three that use it
+
+
+@pytest.mark.parametrize("returns_after", [0.0, LATE, 1.5 * INTERVAL])
+@virtually
+async def test_idle_clients_that_answer_at_once_keep_their_sessions(returns_after: float) -> None:
+    network = Network(down=Link(returns_after=returns_after))
+    async with open_sessions(Idle, 3, network=network, limits=Limits(heartbeat=INTERVAL)) as clients:
+        await trio.sleep(20 * INTERVAL)
+        for client in clients:
+            assert client.session.ending is None
+            await client.call("nothing")
+
+
+@virtually
+async def test_a_client_that_stops_answering_is_lost_however_long_a_ping_takes() -> None:
+    network = Network(down=Link(returns_after=LATE))
+    async with open_session(Idle, network=network, limits=Limits(heartbeat=INTERVAL)) as client:
+        await trio.sleep(3.5 * INTERVAL)
+        client.network.freeze()
+        assert (await client.ended()).reason == "heartbeat_lost"
+        assert trio.current_time() < 6 * INTERVAL
+
+
+@pytest.mark.parametrize("returns_after", [0.0, LATE])
+@virtually
+async def test_idle_clients_that_answer_at_once_keep_their_place_in_line(returns_after: float) -> None:
+    admission = Admission(max_sessions=1, max_waiting=1)
+    admission.enter()
+    network = Network(down=Link(returns_after=returns_after))
+    client, server = memory_transport_pair(network=network)
+    waiting = Waiting(
+        server, admission.enter(), Limits(heartbeat=INTERVAL), max_wait=10 * INTERVAL, address="test"
+    )
+    codes: list[int] = []
+
+    async def read() -> None:
+        try:
+            while True:
+                await client.receive()
+        except TransportClosed as closed:
+            codes.append(closed.code)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        assert not await waiting.run()
+    assert codes == [1013], "it was there until its time in line was over"
+    assert trio.current_time() >= 10 * INTERVAL
+
+
+@virtually
+async def test_the_python_client_keeps_a_server_that_answers_within_the_ping() -> None:
+    server = FakeTransport()
+    server.ping_returns_after = LATE
+    async with Client.over(server) as client:
+        await trio.sleep(10.5 * HEARTBEAT)
+        assert client.closed is None
+        assert server.pings == 10
+
+
+@virtually
+async def test_the_python_clients_ping_may_wait_behind_a_slow_upload() -> None:
+    server = FakeTransport()
+    async with Client.over(server) as client:
+        server.accepting = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, "reset")
+            await trio.sleep(3 * HEARTBEAT)  # the writing side is busy: a slow link
+            server.accepting.set()
+        assert client.closed is None
+        await trio.sleep(3 * HEARTBEAT)
+        assert client.closed is None
+        server.pongs = False
+        with pytest.raises(TransportClosed, match="not a byte"):
+            await client.receive()
