@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 import trio
 import trio.testing
@@ -277,3 +280,57 @@ async def test_reading_a_socket_tells_end_closing_and_reset() -> None:
         kept.close()
         right.close()
         await stream.aclose()
+
+
+async def test_a_stream_that_is_closed_as_it_is_woken_reads_no_byte_of_the_descriptors_next_owner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left, right = trio.socket.socketpair()
+    theirs, secret = socket.socketpair()
+    stream = PatientStream(trio.SocketStream(left), send_timeout=SEND_TIMEOUT)
+    wait_readable, number = trio.lowlevel.wait_readable, left.fileno()
+
+    async def wait_and_lose(fd: int) -> None:
+        await wait_readable(fd)
+        # In the same pass of the loop, before the reader goes on.
+        left.close()
+        os.dup2(theirs.fileno(), fd)
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_and_lose)
+    with right, theirs, secret, trio.fail_after(TEST_TIMEOUT):
+        secret.sendall(b"the secret of another client")
+        await right.send(b"bytes of its own")
+        try:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+            assert not stream.send_nowait([b"nor is anything written to it"])
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(b"nor this")
+            assert theirs.recv(100) == b"the secret of another client"
+            secret.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                secret.recv(100)
+        finally:
+            os.close(number)
+
+
+async def test_a_write_that_waits_ends_when_the_stream_is_closed_and_its_number_is_given_away() -> None:
+    left, right = trio.socket.socketpair()
+    theirs, secret = socket.socketpair()
+    stream = PatientStream(trio.SocketStream(left), send_timeout=SEND_TIMEOUT)
+    number = left.fileno()
+    with right, theirs, secret, trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await stream.send_all(bytes(16 * 1024 * 1024))
+
+            nursery.start_soon(write)
+            await trio.testing.wait_all_tasks_blocked()
+            left.close()
+            os.dup2(theirs.fileno(), number)
+        secret.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            secret.recv(100)
+        os.close(number)

@@ -196,16 +196,23 @@ class PatientStream(trio.abc.HalfCloseableStream):
     async def _read_fd(self, fd: int, max_bytes: int) -> bytes:
         # Trio reads first and waits if that fails, which it does nearly always on a connection of small
         # messages: an exception and a system call, half of what a command costs with 100 clients.
+        self._check_open()
         while True:
-            if not self._is_open:
-                raise trio.ClosedResourceError("this stream was closed")
             await trio.lowlevel.wait_readable(fd)
+            # Before this task goes on, another that was woken in the same pass of the loop may close this
+            # stream, and a third be given the number for a new client: its bytes are not ours to read. So
+            # nothing may be awaited between this look and the read.
+            self._check_open()
             try:
                 return os.read(fd, max_bytes)
             except BlockingIOError:
                 continue
             except OSError as exc:
                 raise trio.BrokenResourceError(f"the connection broke: {exc.strerror}") from exc
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise trio.ClosedResourceError("this stream was closed")
 
     @property
     def _is_open(self) -> bool:
