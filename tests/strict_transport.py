@@ -120,7 +120,7 @@ class StrictTransport:
 
     @property
     def last_received(self) -> float:
-        return self._last_received
+        return self._last_received if "receive" in self._busy else trio.current_time()
 
     @property
     def has_unsent(self) -> bool:

@@ -112,6 +112,43 @@ async def test_a_write_that_waited_was_waiting_for_a_living_peer() -> None:
 
 
 @virtually
+async def test_an_answer_that_lies_unread_as_the_beat_comes_is_read_first() -> None:
+    heartbeat, peer = Heartbeat(INTERVAL), Peer()
+    peer.answers = False
+    assert await beat(heartbeat, peer)
+
+    async def read() -> None:
+        await trio.sleep_until(heartbeat.next_at)  # woken in the very pass in which `beat` is
+        await trio.lowlevel.checkpoint()
+        peer.talk()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        assert await beat(heartbeat, peer)
+
+
+@virtually
+async def test_a_silence_in_which_this_side_was_suspended_does_not_count() -> None:
+    heartbeat, peer = Heartbeat(INTERVAL), Peer()
+    peer.answers = False
+    assert await beat(heartbeat, peer)
+    await trio.sleep(3 * INTERVAL)  # nobody listened
+    assert await heartbeat.beat(peer)  # type: ignore[arg-type]
+    assert len(peer.pings) == 2, "it is asked again"
+    assert not await beat(heartbeat, peer)
+
+
+@virtually
+async def test_a_client_that_nobody_listens_to_is_not_lost() -> None:
+    limits = Limits(max_message_bytes=2048, upload_chunk_bytes=1024, max_bytes_per_second=2048, heartbeat=0.2)
+    async with open_session(Idle, limits=limits) as client:
+        # The receive task pays for bytes, and does not read meanwhile.
+        await client.upload(bytes(20_000), name="slow.bin")
+        assert client.session.ending is None
+        assert trio.current_time() > 5
+
+
+@virtually
 async def test_only_a_silent_peer_is_asked() -> None:
     heartbeat, peer = Heartbeat(INTERVAL, only_silent=True), Peer()
     for _ in range(5):

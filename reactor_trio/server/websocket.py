@@ -275,7 +275,7 @@ class WebSocketTransport:
     @property
     def last_received(self) -> float:
         """See `Transport`."""
-        return self._stream.last_received
+        return self._stream.last_received if self._is_receiving else trio.current_time()
 
     async def receive(self) -> Sequence[str | bytes]:
         """See `Transport`. After `aclose` it waits for the connection's end, as `aclose` does."""

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 
 WAITED = 0.05
 """Seconds from which on a write has waited for the peer: what needs no waiting takes some microseconds."""
+LOOKS = 3
+"""Passes of the loop that the reading task gets before a peer is lost: one to learn that there are bytes, one
+to read them, and one for TLS."""
 
 
 class Heartbeat:
     """Pings a peer every `interval` seconds, and finds it lost if no byte has come since the last ping.
 
-    Any byte counts, not only a pong: a client that sends commands, or the rest of a large frame, is there.
+    Any byte counts, not only a pong: a client that sends commands, or the rest of a large frame, is there. A
+    silence counts only while this side listened: not while its loop was blocked, or its process suspended.
     With `only_silent`, a peer that was heard within the interval is not asked. The writing task owns it: it
     sleeps until `next_at` and then calls `beat`. Times are in seconds of Trio's clock.
     """
@@ -34,8 +38,14 @@ class Heartbeat:
 
         Always a checkpoint if it pings. Raises, and may be cancelled, as `Transport.ping`.
         """
-        if self._pinged is not None and transport.last_received < self._pinged:
-            return False
+        if self._is_silent(transport):
+            # Late, because the loop was blocked or the process suspended: nobody could be heard meanwhile.
+            is_late = trio.current_time() - self.next_at >= self._interval / 2
+            # The answer may be there, unread: the task that reads was woken together with this one.
+            for _ in range(LOOKS):
+                await trio.lowlevel.checkpoint()
+            if self._is_silent(transport) and not is_late:
+                return False
         if self._only_silent and transport.last_received + self._interval > trio.current_time():
             self.next_at = transport.last_received + self._interval
             return True
@@ -47,6 +57,9 @@ class Heartbeat:
         # After the ping, which may have waited behind a large write: the peer has all of its time to answer.
         self._expect_next()
         return True
+
+    def _is_silent(self, transport: Transport) -> bool:
+        return self._pinged is not None and transport.last_received < self._pinged
 
     def wrote(self, began: float) -> None:
         """A write that began then has ended. One that waited was waiting for the peer, which so is there.

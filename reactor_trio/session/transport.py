@@ -26,7 +26,11 @@ class Transport(Protocol):
 
     @property
     def last_received(self) -> float:
-        """When the last byte arrived, in seconds of Trio's clock."""
+        """When the last byte arrived, in seconds of Trio's clock.
+
+        While nobody waits in `receive` it is now: what arrives then is not seen, and a silence of this side's
+        own making must not look like the peer's.
+        """
         ...
 
     async def receive(self) -> Sequence[str | bytes]:

@@ -61,11 +61,9 @@ class MemoryTransport:
 
     @property
     def last_received(self) -> float:
-        """When the peer last sent something that was read here, in seconds of Trio's clock.
-
-        While this end is stalled, now: a silence of its own making must not look like the peer's.
-        """
-        return trio.current_time() if self._stalled else self._last_received
+        """See `Transport.last_received`; a stalled end does not listen either."""
+        is_deaf = self._stalled or not self._is_receiving
+        return trio.current_time() if is_deaf else self._last_received
 
     @property
     def closed(self) -> TransportClosed | None:
@@ -244,7 +242,8 @@ class MemoryTransport:
 
     def resume(self) -> None:
         """Read and write again."""
-        self._last_received = self.last_received
+        if self._stalled:
+            self._last_received = trio.current_time()
         self._stalled = self._frozen = False
         self._thawed.set()
         self._in.notify()

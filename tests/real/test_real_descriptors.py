@@ -16,12 +16,10 @@ OWN, SECRET = b"of its own", b"the request head of another client"
 
 
 async def test_a_reader_never_gets_the_bytes_of_the_next_client() -> None:
-    read: list[bytes | type[Exception]] = []
     with trio.fail_after(DEADLINE):
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener:
-            for _ in range(ATTEMPTS):
-                read.append(await attempt(listener))
+            read = [await attempt(listener) for _ in range(ATTEMPTS)]
     assert set(read) == {OWN, trio.ClosedResourceError}
 
 
