@@ -6,6 +6,7 @@ PyTorch is installed once and not four times; `nox --force-venv-backend venv` gi
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -110,6 +111,35 @@ def quick(session: nox.Session) -> None:
     others = [f"--ignore=tests/test_{name}.py" for name in SLOW]
     others += ["--ignore=tests/browser", "--ignore=tests/real"]
     session.run(python, "-m", "pytest", "-q", *others, *session.posargs)
+
+
+OF_TORCH = ("demo", "demo_network", "examples", "frames")
+"""Tests, by file, of what is PyTorch throughout; in other files they are marked `torch`."""
+TEST_TOOLS = ("pytest", "pytest-trio", "hypothesis", "trustme")
+
+
+def without_torch(session: nox.Session) -> None:
+    """All tests that need neither PyTorch nor a browser, in the session's own environment."""
+    others = [f"--ignore=tests/test_{name}.py" for name in OF_TORCH]
+    session.run(
+        "python", "-m", "pytest", "-q", "-m", "not torch", *others, "--ignore=tests/browser", *session.posargs
+    )
+
+
+@nox.session(default=False, venv_backend="venv", python=["3.12", "3.13"])
+def versions(session: nox.Session) -> None:
+    """The tests on newer Pythons, without PyTorch, whose build for them has gigabytes."""
+    session.install("--constraint", "constraints.txt", "--editable", ".[auth,video]", *TEST_TOOLS)
+    without_torch(session)
+
+
+@nox.session(default=False, venv_backend="venv")
+def lowest(session: nox.Session) -> None:
+    """The tests with the lowest versions that `pyproject.toml` admits."""
+    declared = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    lowest = [re.split(r"[,;]", each.replace(">=", "=="))[0] for each in declared]
+    session.install("--editable", ".[auth,video]", *lowest, *TEST_TOOLS)
+    without_torch(session)
 
 
 @nox.session

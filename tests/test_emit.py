@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-import torch
 import trio
 import trio.testing
 
@@ -319,8 +318,11 @@ async def test_what_cannot_be_shown_names_track_shape_and_dtype() -> None:
     assert "(10, 2) and dtype int16, which looks like (samples, channels)" in errors[3]
 
 
+@pytest.mark.torch
 @virtually
 async def test_torch_tensors_of_every_layout() -> None:
+    import torch
+
     async def script(model: Emitter) -> None:
         picture = torch.full((3, 8, 16), 0.5)
         await model.emit(Picture(screen=picture))

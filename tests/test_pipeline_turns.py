@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 import pytest
 import structlog
-import torch
 import trio
 import trio.testing
 
@@ -459,9 +458,13 @@ class InThread(ReactorPipeline):
     def note(self) -> None:
         self.seen.threads.append(threading.get_ident())
         self.seen.contexts.append(VARIABLE.get())
+        import torch
+
         self.seen.modes.append(torch.is_inference_mode_enabled())
 
     def inference(self) -> Iterator[Any]:
+        import torch
+
         VARIABLE.set(self.state.prompt)
         self.output.fps = 500
         with torch.inference_mode():
@@ -475,7 +478,10 @@ class InThread(ReactorPipeline):
                 self.seen.closed.set()
 
 
+@pytest.mark.torch
 async def test_all_of_a_plain_generator_happens_in_one_thread_of_its_own() -> None:
+    import torch
+
     with trio.fail_after(30):
         host = await load_host(InThread, executor=ThreadExecutor())
         async with open_sessions(host, 3) as clients:
