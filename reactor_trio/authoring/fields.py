@@ -69,9 +69,10 @@ def InputField(  # noqa: N802  (it reads as a type beside a default, as in pydan
     """Bounds, choices and a description for one parameter of an `@event` method.
 
     `ge`, `gt`, `le` and `lt` bound a number; `min_length` and `max_length` count the characters of a
-    string or the items of a list, a `tuple[T, ...]` or a dict; `pattern` is searched for in a string
-    (`re.search`); `choices` lists the values allowed. For an `UploadedFile`, `max_size` is in bytes
-    and `mime_types` are patterns such as `image/*`. `null`, where the type allows it, skips them all.
+    string or the items of a list, a `tuple[T, ...]` or a dict; `pattern` is searched for in a string, by
+    RE2, so it has no back-references and no look-around, and its classes are ASCII's; `choices` lists the
+    values allowed. For an `UploadedFile`, `max_size` is in bytes and `mime_types` are patterns such as
+    `image/*`. `null`, where the type allows it, skips them all.
 
     A default that breaks the rules beside it, or a rule that does not apply to the type, is a
     `TypeError` when the class is made.

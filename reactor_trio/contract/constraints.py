@@ -10,7 +10,16 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from reactor_trio.authoring.uploads import UploadedFile
-from reactor_trio.contract.faults import UPLOAD_TOO_LARGE, UPLOAD_TYPE, Misfit, listed, plainly, shown
+from reactor_trio.contract.faults import (
+    UPLOAD_TOO_LARGE,
+    UPLOAD_TYPE,
+    Misfit,
+    listed,
+    plainly,
+    shorten,
+    shown,
+)
+from reactor_trio.contract.patterns import BadPattern, compile_pattern
 from reactor_trio.contract.types import (
     RecordField,
     UploadRule,
@@ -294,14 +303,16 @@ def _length(least: int | None, most: int | None) -> Check:
 
 
 def _pattern(pattern: str) -> Check:
+    if not isinstance(pattern, str):
+        raise BadRule(f"pattern is a string, not {pattern!r}")
     try:
-        search = re.compile(pattern).search
-    except (re.error, TypeError, RecursionError) as exc:
-        raise BadRule(f"the pattern {pattern!r} is no regular expression: {exc}") from exc
+        is_found = compile_pattern(pattern)
+    except BadPattern as exc:
+        raise BadRule(f"the pattern {pattern!r} {exc}") from exc
 
     def check(value: Any) -> None:
-        if isinstance(value, str) and search(value) is None:
-            raise Misfit(f"must match the pattern {pattern}, not be {shown(value)}")
+        if isinstance(value, str) and not is_found(value):
+            raise Misfit(f"must match the pattern {shorten(pattern, 200)}, not be {shown(value)}")
 
     return check
 
