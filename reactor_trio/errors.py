@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 
 _CODE = re.compile(r"[a-z][a-z0-9_]*")
 
+MAX_FIELD_ERRORS: Final = 100
+"""More faults than this are not listed in one answer."""
+LONGEST_NAME: Final = 200
+"""Characters of a path or a name in an error: it may be one that a client made up."""
+LONGEST_MESSAGE: Final = 1000
+"""Characters of an error's text."""
+
+
+def shorten(text: str, longest: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
 
 class ReactorError(Exception):
     """The root of all errors that the runtime raises."""
@@ -77,12 +89,19 @@ class FieldError:
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
+    def shortened(self) -> FieldError:
+        """The same, with a path and a text that are not long."""
+        if len(self.path) <= LONGEST_NAME and len(self.message) <= LONGEST_MESSAGE:
+            return self
+        return FieldError(shorten(self.path, LONGEST_NAME), shorten(self.message, LONGEST_MESSAGE))
+
 
 class ProtocolError(ReactorError):
     """The client's message is answered with `reactor.error` (DESIGN, section 3.3).
 
     `code` is the wire code; `reply_to` the message's own `id` where one could be read; `data` holds
-    the further fields of the answer (`event`, `upload_id`, `retry_after` in seconds).
+    the further fields of the answer (`event`, `upload_id`, `retry_after` in seconds). Texts and names are
+    cut off where they are long: a client may have made them up.
     """
 
     def __init__(
@@ -95,20 +114,17 @@ class ProtocolError(ReactorError):
         upload_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
+        message = shorten(message, LONGEST_MESSAGE)
         super().__init__(code, message)
         self.code = code
         self.message = message
         self.reply_to = reply_to
-        self.event = event
-        self.upload_id = upload_id
+        self.event = event and shorten(event, LONGEST_NAME)
+        self.upload_id = upload_id and shorten(upload_id, LONGEST_NAME)
         self.retry_after = retry_after
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
-
-
-MAX_FIELD_ERRORS: Final = 100
-"""More faults than this are not listed in one answer."""
 
 
 class InvalidPayload(ProtocolError):
@@ -130,7 +146,7 @@ class InvalidPayload(ProtocolError):
         is_partial: bool = False,
         **where: Any,
     ) -> None:
-        self.errors = tuple(errors[:MAX_FIELD_ERRORS])
+        self.errors = tuple([error.shortened() for error in errors[:MAX_FIELD_ERRORS]])
         others = len(errors) - 1 + more
         at_least = "at least " if is_partial else ""
         rest = f" (and {at_least}{others} more)" if others > 0 else ""

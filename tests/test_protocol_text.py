@@ -131,7 +131,7 @@ def test_unknown_keys_beside_the_known_are_ignored() -> None:
         ('{"type":"a","data":{"x":1e999}}', "not JSON"),
         ('{"type":"\\ud800"}', "not JSON"),
         ('{"type":"\ud800"}', "not JSON"),
-        ("[" * 100_000, "not JSON: depth"),
+        ("[" * 100_000, "nested more than 100 levels deep"),
         ("null", "must be a JSON object, not null"),
         ("[]", "must be a JSON object, not an array"),
         ('"a"', "must be a JSON object, not a string"),
@@ -181,6 +181,50 @@ def test_a_bad_message_is_answered_under_its_id_where_that_could_be_read(text: s
 )
 def test_a_key_that_stands_twice_is_refused(text: str) -> None:
     assert "twice" in fault_of(text).message
+
+
+def nested(levels: int, opening: str, closing: str) -> str:
+    """A message of so many levels, itself and its data among them."""
+    inner = opening * (levels - 2) + "1" + closing * (levels - 2)
+    return f'{{"id":7,"type":"a","data":{{"x":{inner}}}}}'
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"k":', "}"), ('[{"k":', "}]")])
+def test_a_message_is_nested_100_levels_deep_at_most(opening: str, closing: str) -> None:
+    both = len(closing)
+    assert decode_client_text(nested(98 // both + 2, opening, closing)).id == 7
+    for levels in (98 // both + 3, 1000 // both):
+        error = fault_of(nested(levels, opening, closing))
+        assert (error.message, error.reply_to) == ("nested more than 100 levels deep", 7)
+    # Here not even an id can be read.
+    for text in (nested(10_000, opening, closing), opening * 350_000, nested(200_000, opening, closing)):
+        assert fault_of(text).message == "nested more than 100 levels deep"
+
+
+def test_a_message_that_is_wide_is_not_deep() -> None:
+    rows = ",".join(["[[],[{}]]"] * 1000)
+    assert len(decode_client_text(f'{{"type":"a","data":{{"x":[{rows}]}}}}').data["x"]) == 1000
+
+
+@pytest.mark.parametrize("type_", ["reactor.ping", "reactor.upload_start", "reactor.configure_track"])
+def test_an_answer_to_the_wildest_message_is_short(type_: str) -> None:
+    data = {f"f{number}": 1 for number in range(60_000)} | {"k" * 1_000_000: 1}
+    with pytest.raises(InvalidPayload) as caught:
+        parse_control(ClientText(type_, data, 1))
+    assert len(caught.value.errors) == 100
+    assert "more)" in caught.value.message
+    assert len(control.error_of(caught.value)) < 10_000
+
+
+def test_a_type_of_a_megabyte_is_cut_off_in_the_answer() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse_control(ClientText("reactor." + "x" * 1_000_000, {}, 1))
+    assert len(control.error_of(caught.value)) < 1000
+    long = ProtocolError("unknown_event", "m" * 100_000, event="e" * 100_000, upload_id="u" * 100_000)
+    assert len(control.error_of(long)) < 2000
+    wide = InvalidPayload([FieldError("p" * 100_000, "m" * 100_000)] * 1000)
+    assert len(wide.errors) == 100
+    assert len(control.error_of(wide)) < 200_000
 
 
 # Few keys, so that they meet; strings full of what could mislead a count of keys.

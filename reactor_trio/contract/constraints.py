@@ -16,7 +16,6 @@ from reactor_trio.contract.faults import (
     Misfit,
     listed,
     plainly,
-    shorten,
     shown,
 )
 from reactor_trio.contract.patterns import BadPattern, compile_pattern
@@ -40,6 +39,7 @@ from reactor_trio.contract.types import (
     value_of,
     wire_value,
 )
+from reactor_trio.errors import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from reactor_trio.errors import MAX_FIELD_ERRORS
+from reactor_trio.errors import MAX_FIELD_ERRORS, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,14 +124,14 @@ def child(path: str, key: str | int) -> str:
         return f"{path}[{key}]"
     if key.isidentifier() and len(key) <= _LONGEST_VALUE:
         return f"{path}.{key}" if path else key
-    name = shorten(key)
+    name = shorten(key, _LONGEST_VALUE)
     return f"{path}[{json.dumps(name, ensure_ascii=not name.isprintable())}]"
 
 
 def shown(value: Any) -> str:
     """A JSON value in an error's text: `the string '5'`, `5`, `true`, `a list`."""
     if isinstance(value, str):
-        return f"the string {shorten(value)!r}"
+        return f"the string {shorten(value, _LONGEST_VALUE)!r}"
     if isinstance(value, list | tuple):
         return "a list"
     if isinstance(value, dict):
@@ -144,16 +144,11 @@ def plainly(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return repr(shorten(value))
+        return repr(shorten(value, _LONGEST_VALUE))
     if isinstance(value, int | float):
         # Python refuses to write integers of more than 4300 digits.
         return "a huge integer" if isinstance(value, int) and value.bit_length() > 128 else repr(value)
     return f"a {type(value).__name__}"
-
-
-def shorten(text: str, longest: int = _LONGEST_VALUE) -> str:
-    """The text, or its beginning and an ellipsis."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def listed(words: list[str]) -> str:

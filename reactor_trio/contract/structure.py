@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import typing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from reactor_trio.contract.constraints import compile_checks, conform, ruled_type
-from reactor_trio.contract.faults import INVALID_PAYLOAD, MAX_FAULTS, Faults, Misfit, shorten, walk
+from reactor_trio.contract.faults import INVALID_PAYLOAD, MAX_FAULTS, Faults, Misfit, walk
 from reactor_trio.contract.hooks import (
     SIMPLE,
     Record,
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from reactor_trio.contract.hooks import Hook
     from reactor_trio.contract.uploads import Files
 
-_LONGEST_PATH: Final = 200
-
 
 class Structurer:
     """Makes instances of one payload class."""
@@ -81,7 +79,7 @@ class Structurer:
         known, is_partial = (error.count, error.is_partial) if isinstance(error, Faults) else (1, False)
         codes = {fault.code for fault in wrong}
         return InvalidPayload(
-            [FieldError(shorten(fault.path, _LONGEST_PATH), fault.message) for fault in wrong],
+            [FieldError(fault.path, fault.message) for fault in wrong],
             code=codes.pop() if len(codes) == 1 else INVALID_PAYLOAD,
             more=known - len(faults),
             is_partial=is_partial,

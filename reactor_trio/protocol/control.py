@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
+from reactor_trio.errors import (
+    LONGEST_NAME,
+    MAX_FIELD_ERRORS,
+    FieldError,
+    InvalidPayload,
+    ProtocolError,
+    shorten,
+)
 from reactor_trio.protocol import names
 from reactor_trio.protocol.text import MAX_SAFE_INTEGER, encode_server_text
 
@@ -190,7 +197,7 @@ def parse_control(message: ClientText) -> ClientControl:
         return FrameShown(**_checked(message, _FRAME_SHOWN))
     raise ProtocolError(
         names.UNKNOWN_EVENT,
-        f"the runtime takes no message of type {message.type!r}",
+        f"the runtime takes no message of type {shorten(message.type, LONGEST_NAME)!r}",
         event=message.type,
         reply_to=message.id,
     )
@@ -277,12 +284,19 @@ def _checked(message: ClientText, rules: Rules, *, optional: Rules | None = None
     given = {name: rule for name, rule in (optional or {}).items() if name in data}
     rules = {**rules, **given}
     faults = [FieldError(name, fault) for name, rule in rules.items() if (fault := _fault(data, name, rule))]
-    faults += [FieldError(name, "unknown field") for name in data if name not in rules]
+    unknown = [name for name in data if name not in rules]
+    # The first of them: what is counted need not be spelled out.
+    faults += [FieldError(name, "unknown field") for name in unknown[:MAX_FIELD_ERRORS]]
+    more = max(0, len(unknown) - MAX_FIELD_ERRORS)
     if faults:
         upload_id = data.get("upload_id")
         readable = "upload_id" in rules and upload_id_fault(upload_id) is None
         raise InvalidPayload(
-            faults, event=message.type, upload_id=upload_id if readable else None, reply_to=message.id
+            faults,
+            more=more,
+            event=message.type,
+            upload_id=upload_id if readable else None,
+            reply_to=message.id,
         )
     return data
 

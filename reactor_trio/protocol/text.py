@@ -14,13 +14,17 @@ from reactor_trio.errors import ProtocolError
 from reactor_trio.protocol.names import BAD_MESSAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
 Id = str | int
 
 MAX_SAFE_INTEGER = 2**53
 """An integer `id` lies within plus and minus this: what JavaScript can tell apart."""
 
+MAX_DEPTH = 100
+"""Arrays and objects of a client's message that may stand in one another, the message itself among them."""
+
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _ID_RULE = "`id` must be a string or an integer within ±2^53"
 _REPLY_RULE = "`reply_to` must be a string or an integer within ±2^53"
 _JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
@@ -47,9 +51,12 @@ class ServerText:
 def decode_client_text(text: str) -> ClientText:
     """Read a client's message. Unknown keys beside `type`, `data` and `id` are ignored.
 
+    It is nested `MAX_DEPTH` levels deep at most, so that who looks at its values by recursion, here and in an
+    author's code, has a stack for it, and who writes them back.
+
     Raises `ProtocolError` (`bad_message`), with `reply_to` wherever a valid `id` could be read.
     """
-    return ClientText(*_decode(text, "id", _ID_RULE))
+    return ClientText(*_decode(text, "id", _ID_RULE, MAX_DEPTH))
 
 
 def decode_server_text(text: str) -> ServerText:
@@ -80,12 +87,16 @@ def encode_server_text(type: str, data: Mapping[str, Any] | bytes, reply_to: Id 
     return orjson.dumps(message).decode()
 
 
-def _decode(text: str, id_key: str, id_rule: str) -> tuple[str, dict[str, Any], Id | None]:
+def _decode(
+    text: str, id_key: str, id_rule: str, max_depth: int | None = None
+) -> tuple[str, dict[str, Any], Id | None]:
     # The hot path of every command: one parse, four type checks, one count of a character.
     try:
         message = orjson.loads(text)
     except ValueError as error:
-        raise ProtocolError(BAD_MESSAGE, f"not JSON: {error}") from None
+        # Of 1024 levels that is, which is more than anyone's limit.
+        fault = _TOO_DEEP if "depth limit" in str(error) else f"not JSON: {error}"
+        raise ProtocolError(BAD_MESSAGE, fault) from None
     if type(message) is not dict:
         raise ProtocolError(BAD_MESSAGE, f"a message must be a JSON object, not {_json_name(message)}")
     id_ = message.get(id_key)
@@ -103,6 +114,9 @@ def _decode(text: str, id_key: str, id_rule: str) -> tuple[str, dict[str, Any], 
         data = {}
     elif type(data) is not dict:
         raise ProtocolError(BAD_MESSAGE, f"`data` must be an object, not {_json_name(data)}", reply_to=id_)
+    # No bracket is shorter than a character, and each has its partner.
+    if max_depth is not None and len(text) > 2 * max_depth and _is_deeper(message, max_depth):
+        raise ProtocolError(BAD_MESSAGE, _TOO_DEEP, reply_to=id_)
     # Every key has its colon, so when there are no more colons than keys, no key was given twice.
     if text.count(":") != len(message) + len(data) and _has_duplicate_keys(text, message):
         raise ProtocolError(BAD_MESSAGE, "a key stands twice in one object", reply_to=id_)
@@ -124,20 +138,32 @@ def _has_duplicate_keys(text: str, message: dict[str, Any]) -> bool:
     return text.count(":") != keys and _count_colons_outside_strings(text) != keys
 
 
-def _count_keys(value: object) -> int:
-    # Not recursive: orjson lets 1024 levels through, more than the interpreter's stack may have left.
+def _is_deeper(message: dict[str, Any], depth: int) -> bool:
+    level: Sequence[object] = (message,)
+    for _ in range(depth):
+        level = _inner(level)
+        if not level:
+            return False
+    return True
+
+
+def _count_keys(message: dict[str, Any]) -> int:
     keys = 0
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        values: Iterable[object] = ()
-        if type(item) is dict:
-            keys += len(item)
-            values = item.values()
-        elif type(item) is list:
-            values = item
-        waiting.extend([inner for inner in values if type(inner) is dict or type(inner) is list])
+    level: Sequence[object] = (message,)
+    while level:
+        keys += sum([len(each) for each in level if type(each) is dict])
+        level = _inner(level)
     return keys
+
+
+def _inner(level: Sequence[Any]) -> list[object]:
+    """The arrays and objects right inside of these. By level, not by recursion: 1024 of them may come."""
+    return [
+        inner
+        for each in level
+        for inner in (each.values() if type(each) is dict else each)
+        if type(inner) is dict or type(inner) is list
+    ]
 
 
 def _count_colons_outside_strings(text: str) -> int:

@@ -16,7 +16,7 @@ import trio
 
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.contract.faults import listed
-from reactor_trio.errors import InvalidPayload, ProtocolError
+from reactor_trio.errors import LONGEST_NAME, InvalidPayload, ProtocolError, shorten
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.protocol.text import decode_client_text
@@ -219,7 +219,7 @@ class Intake:
         if spec is None:
             raise ProtocolError(
                 names.UNKNOWN_EVENT,
-                f"this model has no event {message.type!r}; {self._known_events()}",
+                f"this model has no event {shorten(message.type, LONGEST_NAME)!r}; {self._known_events()}",
                 event=message.type,
                 reply_to=message.id,
             )
