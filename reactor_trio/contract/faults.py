@@ -6,7 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
 
+from reactor_trio.contract.types import record_fields
 from reactor_trio.errors import MAX_FIELD_ERRORS, shorten
 
 if TYPE_CHECKING:
@@ -50,34 +58,17 @@ class Fault:
     pending: str | None = None
 
 
-class Faults(Exception):
-    """What is wrong inside an object or a list, part by part, in order.
+class ItemsDoNotFit(IterableValidationError):
+    """What is wrong inside a list or a dict; `is_partial` if nobody looked at the rest of it."""
 
-    `more` is the number of faults beside these that are known, `is_partial` whether there may be others, for
-    nobody looked at the rest.
-    """
-
-    def __init__(self, parts: list[tuple[str | int, Exception]], *, more: int, is_partial: bool) -> None:
-        super().__init__()
-        self.parts = parts
-        self.more = more
-        self.is_partial = is_partial
-        self.count = more
-        """All that are known."""
-        self.only_pending = not more and all(only_pending(error) for _, error in parts)
-        for _, error in parts:
-            if isinstance(error, Faults):
-                self.count += error.count
-                self.is_partial = self.is_partial or error.is_partial
-            else:
-                self.count += 1
+    is_partial = False
 
 
 class Findings:
-    """Collects the faults of one object or list; `is_enough` says that no more are looked for."""
+    """Collects the faults of one list or dict; `is_enough` says that no more are looked for."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[str | int, Exception]] = []
+        self._errors: list[Exception] = []
         self._count = 0
 
     @property
@@ -86,36 +77,78 @@ class Findings:
         return self._count >= MAX_FAULTS
 
     def add(self, key: str | int, error: Exception) -> None:
-        """Note what is wrong with one part."""
-        # Its traceback would hold the frames that hold this.
-        self._parts.append((key, error.with_traceback(None)))
-        self._count += error.count if isinstance(error, Faults) else 1
+        """Note what is wrong with one item."""
+        self._count += summary(error).count
+        # One that comes from a union may have been noted before, under the same key.
+        error.__notes__ = [IterableValidationNote("", key, Any)]
+        self._errors.append(error.with_traceback(None))
 
-    def by_key(self) -> dict[str | int, Exception]:
-        """What is wrong with each part."""
-        return dict(self._parts)
-
-    def error(self, *, more: int = 0, is_partial: bool = False) -> Faults:
+    def error(self, *, is_partial: bool) -> ItemsDoNotFit:
         """All of it; the caller raises it."""
-        return Faults(self._parts, more=more, is_partial=is_partial)
+        # pyright takes the arguments of ExceptionGroup for those of its subclass.
+        error = ItemsDoNotFit("items do not fit", self._errors, list)  # pyright: ignore[reportCallIssue]
+        error.is_partial = is_partial
+        return error
 
 
-def walk(error: Exception, path: str = "") -> Iterator[Fault]:
-    """The leaves of an error that a hook raised, each with its path."""
-    if isinstance(error, Faults):
-        for key, part in error.parts:
-            yield from walk(part, child(path, key))
+@attrs.frozen
+class Summary:
+    """What an error amounts to."""
+
+    count: int
+    """Faults, of those that were looked for."""
+    is_partial: bool = False
+    only_pending: bool = False
+    """Whether uploads that are still arriving are all that is wrong."""
+
+
+_ONE: Final = Summary(1)
+_PENDING: Final = Summary(1, only_pending=True)
+
+
+def summary(error: Exception) -> Summary:
+    """What an error of the hooks amounts to. It is remembered: asked at each level, it is counted once.
+
+    The tracebacks inside go, which refer to what refers to them.
+    """
+    if isinstance(error, ForbiddenExtraKeysError):
+        return Summary(len(error.extra_fields))
+    if not isinstance(error, BaseValidationError):
+        return _PENDING if isinstance(error, StillArriving) else _ONE
+    known: Summary | None = vars(error).get("summary")
+    if known is None:
+        parts = [summary(part.with_traceback(None)) for part in error.exceptions]
+        known = Summary(
+            sum(part.count for part in parts),
+            any(part.is_partial for part in parts) or getattr(error, "is_partial", False),
+            all(part.only_pending for part in parts),
+        )
+        vars(error)["summary"] = known
+    return known
+
+
+def walk(error: Exception, value: Any, payload_class: type, path: str = "") -> Iterator[Fault]:
+    """The leaves of an error that the hooks raised for a value, each with its path."""
+    if isinstance(error, BaseValidationError):
+        for part in error.exceptions:
+            note = _note(part)
+            if note is None:
+                yield from walk(part, value, payload_class, path)
+                continue
+            key = _key(note)
+            where = child(path, key)
+            if isinstance(part, KeyError) and isinstance(note, AttributeValidationNote):
+                yield Fault(where, "is required")  # cattrs looked the field up in the payload.
+            else:
+                yield from walk(part, value[key], payload_class, where)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        yield from _unknown_fields(error, value, payload_class, path)
     elif isinstance(error, StillArriving):
         yield Fault(path, "is still arriving", UNRESOLVED_UPLOAD, pending=error.upload_id)
     elif isinstance(error, Misfit):
         yield Fault(path, str(error), error.code)
     else:
         yield Fault(path, of_authors_code(error))
-
-
-def only_pending(error: Exception) -> bool:
-    """Whether uploads that are still arriving are all that is wrong."""
-    return error.only_pending if isinstance(error, Faults) else isinstance(error, StillArriving)
 
 
 def child(path: str, key: str | int) -> str:
@@ -155,6 +188,28 @@ def listed(words: list[str]) -> str:
     """The words between commas, a long list cut off."""
     head = ", ".join(words[:20])
     return head if len(words) <= 20 else f"{head}, … ({len(words)} in all)"
+
+
+def _note(error: BaseException) -> AttributeValidationNote | IterableValidationNote | None:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote | IterableValidationNote):
+            return note
+    return None
+
+
+def _key(note: AttributeValidationNote | IterableValidationNote) -> str | int:
+    return note.name if isinstance(note, AttributeValidationNote) else note.index
+
+
+def _unknown_fields(
+    error: ForbiddenExtraKeysError, value: dict[str, Any], payload_class: type, path: str
+) -> Iterator[Fault]:
+    names = [field.name for field in record_fields(error.cl)]
+    owner = "this event" if error.cl is payload_class else error.cl.__name__
+    known = f"it has: {listed(names)}" if names else "it has none"
+    for key in value:  # in the order of the payload; it is walked over only as far as it is listed
+        if key in error.extra_fields:
+            yield Fault(child(path, key), f"is not a field of {owner}; {known}")
 
 
 def of_authors_code(error: BaseException) -> str:

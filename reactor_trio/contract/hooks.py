@@ -1,21 +1,19 @@
 """Hooks: each takes a JSON value and gives what a handler gets, or raises what is wrong. None converts.
 
-One walk does both: a hook that finds a fault looks on for others, and none looks at a value twice. A fault is
+They are called as cattrs calls its hooks, with a type behind the value that none looks at. One walk makes the
+values and collects the faults: who finds one looks on for others, and none looks at a value twice. A fault is
 a `Misfit`, a `StillArriving`, or whatever an author's class raised; those inside an object or a list come in
-`Faults`. A hook is given the value and the `Context` of its payload.
+cattrs' groups.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import typing
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import attrs
-
-from reactor_trio.contract.faults import MAX_FAULTS, Faults, Findings, Misfit, listed, plainly, shown
+from reactor_trio.contract.faults import Findings, Misfit, listed, plainly, shown
 from reactor_trio.contract.types import (
     MAX_SAFE_INTEGER,
     NoneType,
@@ -32,12 +30,11 @@ from reactor_trio.contract.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from reactor_trio.contract.constraints import Check
-    from reactor_trio.contract.uploads import Context
 
-Hook: TypeAlias = "Callable[[Any, Context], Any]"
+Hook: TypeAlias = "Callable[[Any, Any], Any]"
 
 ALL_JSON: Final[frozenset[type]] = frozenset((str, int, float, bool, NoneType, list, dict))
 _NUMBERS: Final[frozenset[type]] = frozenset((int, float))
@@ -48,8 +45,8 @@ def checked(hook: Hook, checks: tuple[Check, ...]) -> Hook:
     if not checks:
         return hook
 
-    def structure(value: Any, context: Context) -> Any:
-        fitting = hook(value, context)
+    def structure(value: Any, _: Any) -> Any:
+        fitting = hook(value, None)
         if fitting is not None:
             for check in checks:
                 check(fitting)
@@ -62,12 +59,12 @@ def list_hook(item: Hook) -> Hook:
     """The hook of a list, from that of its items."""
     is_plain = _PLAIN.get(item)
 
-    def structure(value: Any, context: Context) -> list[Any]:
+    def structure(value: Any, _: Any) -> list[Any]:
         if value.__class__ is not list:
             raise Misfit(f"must be a list, not {shown(value)}")
         if is_plain is not None and is_plain(value):
             return list(value)
-        return _items(value, repeat(item), context)
+        return _items(value, repeat(item))
 
     return structure
 
@@ -76,24 +73,22 @@ def tuple_hook(items: list[Hook]) -> Hook:
     """The hook of a tuple of fixed length, from those of its items."""
     wanted = f"a list of {len(items)} item{'' if len(items) == 1 else 's'}"
 
-    def structure(value: Any, context: Context) -> tuple[Any, ...]:
+    def structure(value: Any, _: Any) -> tuple[Any, ...]:
         if value.__class__ is not list:
             raise Misfit(f"must be {wanted}, not {shown(value)}")
         if len(value) != len(items):
             raise Misfit(f"must be {wanted}, not of {len(value)}")
-        return tuple(_items(value, items, context))
+        return tuple(_items(value, items))
 
     return structure
 
 
-def _items(values: list[Any], hooks: Iterable[Hook], context: Context) -> list[Any]:
+def _items(values: list[Any], hooks: Iterable[Hook]) -> list[Any]:
     fitting: list[Any] = []
     found: Findings | None = None
     for each, hook in zip(values, hooks, strict=False):  # one hook for all repeats for ever
         try:
-            fitting.append(hook(each, context))
-        except RecursionError:
-            raise
+            fitting.append(hook(each, None))
         except Exception as error:
             found = found or Findings()
             found.add(len(fitting), error)
@@ -108,16 +103,14 @@ def _items(values: list[Any], hooks: Iterable[Hook], context: Context) -> list[A
 def dict_hook(item: Hook) -> Hook:
     """The hook of a dict, from that of its values."""
 
-    def structure(value: Any, context: Context) -> dict[str, Any]:
+    def structure(value: Any, _: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise Misfit(f"must be an object, not {shown(value)}")
         fitting: dict[str, Any] = {}
         found: Findings | None = None
         for key, each in value.items():
             try:
-                fitting[key] = item(each, context)
-            except RecursionError:
-                raise
+                fitting[key] = item(each, None)
             except Exception as error:
                 found = found or Findings()
                 found.add(key, error)
@@ -130,73 +123,6 @@ def dict_hook(item: Hook) -> Hook:
     return structure
 
 
-@attrs.frozen
-class Record:
-    """How a class is made of an object."""
-
-    cls: type
-    owner: str
-    """What its fields belong to, in an error's text."""
-    fields: Mapping[str, tuple[str, Hook]]
-    """By field: the argument of the constructor, and the hook."""
-    required: frozenset[str]
-    presets: Mapping[str, Any]
-    """By argument: the defaults that the class itself does not have."""
-
-
-def record_hook(record: Record) -> Hook:
-    """The hook of an attrs class or a dataclass."""
-    # What is asked for each object is at hand.
-    cls, field_of, required, presets = record.cls, record.fields.get, record.required, dict(record.presets)
-
-    def structure(value: Any, context: Context) -> Any:
-        if not isinstance(value, dict):
-            raise Misfit(f"must be an object, not {shown(value)}")
-        arguments = presets.copy()
-        found: Findings | None = None
-        unknown = 0
-        for name, each in value.items():
-            field = field_of(name)
-            if field is None:
-                unknown += 1
-                continue
-            try:
-                arguments[field[0]] = field[1](each, context)
-            except RecursionError:
-                raise
-            except Exception as error:
-                found = found or Findings()
-                found.add(name, error)
-                if found.is_enough:
-                    break
-        if found is None and not unknown and required <= value.keys():
-            return cls(**arguments)
-        is_partial = found is not None and found.is_enough and name != next(reversed(value))
-        raise _refusal(record, value, found or Findings(), unknown, is_partial)
-
-    return structure
-
-
-def _refusal(
-    record: Record, value: dict[str, Any], found: Findings, unknown: int, is_partial: bool
-) -> Faults:
-    """All that is wrong with an object: its fields in their own order, then what is no field."""
-    wrong = found.by_key()
-    ordered = Findings()
-    for name in record.fields:
-        if name in wrong:
-            ordered.add(name, wrong[name])
-        elif name in record.required and name not in value:
-            ordered.add(name, Misfit("is required"))
-    if unknown:
-        names = list(record.fields)
-        known = f"it has: {listed(names)}" if names else "it has none"
-        others = (name for name in value if name not in record.fields)
-        for name in itertools.islice(others, MAX_FAULTS):
-            ordered.add(name, Misfit(f"is not a field of {record.owner}; {known}"))
-    return ordered.error(more=max(0, unknown - MAX_FAULTS), is_partial=is_partial)
-
-
 def values_hook(tp: Any) -> Hook:
     values: dict[tuple[str, Any] | None, Any] = {
         json_key(wire_value(value)): value for value in literal_values(tp)
@@ -204,7 +130,7 @@ def values_hook(tp: Any) -> Hook:
     words = [plainly(wire_value(value)) for value in literal_values(tp)]
     wanted = f"one of {listed(words)}" if len(words) > 1 else words[0]
 
-    def structure(value: Any, _: Context) -> Any:
+    def structure(value: Any, _: Any) -> Any:
         # A list has no hash.
         key = None if value.__class__ in (list, dict) else json_key(value)
         if key not in values:
@@ -214,7 +140,7 @@ def values_hook(tp: Any) -> Hook:
     return structure
 
 
-def _structure_int(value: Any, _: Context) -> int:
+def _structure_int(value: Any, _: Any) -> int:
     if value.__class__ is float:
         if not value.is_integer():
             raise Misfit(f"must be an integer, not {_shown_float(value)}")
@@ -226,7 +152,7 @@ def _structure_int(value: Any, _: Context) -> int:
     return int(value)
 
 
-def _structure_float(value: Any, _: Context) -> float:
+def _structure_float(value: Any, _: Any) -> float:
     if value.__class__ is int:
         if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
             raise Misfit("must not be an integer beyond ±2^53")
@@ -238,24 +164,24 @@ def _structure_float(value: Any, _: Context) -> float:
     return value
 
 
-def _structure_str(value: Any, _: Context) -> str:
+def _structure_str(value: Any, _: Any) -> str:
     if value.__class__ is not str:
         raise Misfit(f"must be a string, not {shown(value)}")
     return value
 
 
-def _structure_bool(value: Any, _: Context) -> bool:
+def _structure_bool(value: Any, _: Any) -> bool:
     if value.__class__ is not bool:
         raise Misfit(f"must be true or false, not {shown(value)}")
     return value
 
 
-def _structure_none(value: Any, _: Context) -> None:
+def _structure_none(value: Any, _: Any) -> None:
     if value is not None:
         raise Misfit(f"must be null, not {shown(value)}")
 
 
-def _structure_any(value: Any, _: Context) -> Any:
+def _structure_any(value: Any, _: Any) -> Any:
     # Level by level and not by recursion, and by the kinds of a level rather than value by value: a megabyte
     # of JSON may hold 350,000 lists.
     level = [value]
@@ -268,10 +194,10 @@ def _structure_any(value: Any, _: Context) -> Any:
             _check_finite([each for each in level if type(each) is float])
         if int in kinds:
             _check_safe([each for each in level if type(each) is int])
-        inner: list[Iterable[Any]] = [each for each in level if type(each) is list] if list in kinds else []
+        inner = [item for each in level if type(each) is list for item in each] if list in kinds else []
         if dict in kinds:
-            inner += [each.values() for each in level if type(each) is dict]
-        level = list(itertools.chain.from_iterable(inner))
+            inner += [item for each in level if type(each) is dict for item in each.values()]
+        level = inner
     return value
 
 

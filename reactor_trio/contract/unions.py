@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from reactor_trio.contract.faults import Faults, Findings, Misfit, listed, only_pending, plainly, shown
+from reactor_trio.contract.faults import Findings, Misfit, listed, plainly, shown, summary
 from reactor_trio.contract.hooks import ALL_JSON, describe, exact_first, json_types
 from reactor_trio.contract.types import (
     NoneType,
@@ -28,12 +28,12 @@ from reactor_trio.contract.types import (
     upload_rule,
     wire_value,
 )
+from reactor_trio.contract.uploads import CONTEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactor_trio.contract.hooks import Hook
-    from reactor_trio.contract.uploads import Context
 
 
 @attrs.frozen
@@ -79,13 +79,18 @@ def union_hook(hooks: Sequence[tuple[Any, Hook]]) -> Hook:
     described = f"{', '.join(firsts)} or {last}"
     by_kind = {kind: _kind_hook(kind, hooks, described) for kind in ALL_JSON}
 
-    def structure(value: Any, context: Context) -> Any:
+    def structure(value: Any, _: Any) -> Any:
         hook = by_kind.get(value.__class__)
         if hook is None:
             raise Misfit(f"must be {described}, not {shown(value)}")
-        return hook(value, context)
+        return hook(value, None)
 
     return structure
+
+
+def needs_trying(members: Sequence[Any]) -> bool:
+    """Whether it may take a try to find out which member of a union an object or a list is."""
+    return any(sum(kind in json_types(tp) for tp in members) > 1 for kind in (dict, list))
 
 
 def _kind_hook(kind: type, hooks: Sequence[tuple[Any, Hook]], described: str) -> Hook | None:
@@ -138,10 +143,10 @@ def _is_among(value: Any, allowed: tuple[Any, ...]) -> bool:
 
 
 def _scalar_hook(hooks: Sequence[Hook], described: str) -> Hook:
-    def structure(value: Any, context: Context) -> Any:
+    def structure(value: Any, _: Any) -> Any:
         for hook in hooks:
             try:
-                return hook(value, context)
+                return hook(value, None)
             except Misfit:
                 continue
         raise Misfit(f"must be {described}, not {shown(value)}")
@@ -150,12 +155,14 @@ def _scalar_hook(hooks: Sequence[Hook], described: str) -> Hook:
 
 
 def _array_hook(members: Sequence[Member]) -> Hook:
-    def structure(value: Any, context: Context) -> Any:
-        fits, result = _try_each(value, members, context)
+    def structure(value: Any, _: Any) -> Any:
+        fits, result = _try_each(value, members)
         if fits:
             return result
         # The first one among those in which the least is wrong; a wrong length is wrong of all items.
-        raise min(result, key=lambda error: error.count if isinstance(error, Faults) else len(value) + 1)
+        raise min(
+            result, key=lambda error: len(value) + 1 if isinstance(error, Misfit) else summary(error).count
+        )
 
     return structure
 
@@ -172,7 +179,7 @@ class Tag:
     """All values, for an error's text."""
 
     def members(self, value: dict[str, Any], members: Sequence[Member]) -> Sequence[Member]:
-        """Those of the members that an object may be. Raises `Faults` if its tag is not one of theirs."""
+        """Those of the members that an object may be. Raises what says so if its tag is not one of theirs."""
         if self.name not in value:
             return members
         given = value[self.name]
@@ -183,20 +190,20 @@ class Tag:
             return chosen
         found = Findings()
         found.add(self.name, Misfit(f"must be one of {listed(list(self.words))}, not {shown(given)}"))
-        raise found.error()
+        raise found.error(is_partial=False)
 
 
 def _object_hook(members: Sequence[Member], described: str) -> Hook:
     tag = _common_tag(members)
 
-    def structure(value: Any, context: Context) -> Any:
+    def structure(value: Any, _: Any) -> Any:
         candidates = members if tag is None else tag.members(value, members)
         if len(candidates) > 1:
             likely = [member for member in candidates if member.may_be(value)]
             candidates = likely or [_closest(value, candidates, described)]
         if len(candidates) == 1:
-            return candidates[0].hook(value, context)
-        fits, result = _try_each(value, candidates, context)
+            return candidates[0].hook(value, None)
+        fits, result = _try_each(value, candidates)
         if fits:
             return result
         # The first one of those that are most alike; for all of them the keys are right.
@@ -237,20 +244,18 @@ def _likeness(member: Member, value: dict[str, Any]) -> tuple[int, int, int]:
     return (0, 0, 0) if member.outline is None else member.outline.likeness(value)
 
 
-def _try_each(value: Any, members: Sequence[Member], context: Context) -> tuple[bool, Any]:
+def _try_each(value: Any, members: Sequence[Member]) -> tuple[bool, Any]:
     """Whether a member fits, and what the first one that does makes of it; else all errors.
 
     Raises what says that only uploads are missing, if that is so for one and no other fits.
     """
-    tried, errors = context.tried, []
+    tried, errors = CONTEXT.get().tried, []
     for member in members:
         key = id(value), member.key
         known = tried.get(key)
         if known is None:
             try:
-                known = True, member.hook(value, context)
-            except RecursionError:
-                raise
+                known = True, member.hook(value, None)
             except Exception as error:
                 known = False, error.with_traceback(None)
             tried[key] = known
@@ -258,6 +263,6 @@ def _try_each(value: Any, members: Sequence[Member], context: Context) -> tuple[
             return known
         errors.append(known[1])
     for each in errors:
-        if only_pending(each):
+        if summary(each).only_pending:
             raise each
     return False, errors

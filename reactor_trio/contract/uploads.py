@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
@@ -50,14 +51,18 @@ class Context:
         result or the error)."""
 
 
+CONTEXT: Final[ContextVar[Context]] = ContextVar("CONTEXT")
+"""Set while a payload is structured that has uploads, or unions whose members may have to be tried."""
+
+
 def upload_hook(rule: UploadRule) -> Hook:
     """The hook of an `UploadedFile`."""
 
-    def structure(value: Any, context: Context) -> UploadedFile:
+    def structure(value: Any, _: Any) -> UploadedFile:
         upload_id = value.get("upload_id") if isinstance(value, dict) and len(value) == 1 else None
         if not isinstance(upload_id, str):
             raise Misfit('must be an upload, as in {"upload_id": "..."}' + _instead(value))
-        file = context.files.get(upload_id)
+        file = CONTEXT.get().files.get(upload_id)
         if file is None:
             raise Misfit(f"names no upload of this session: {plainly(upload_id)}", UNRESOLVED_UPLOAD)
         check_upload(rule, file.size, file.mime_type)
