@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,16 @@ from reactor_trio import (
     disconnected,
     event,
 )
+from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.errors import TransportClosed
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol.binary import MediaFrame, encode_media
+from reactor_trio.session import inputs
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import DeviceCost, Link, Network, SessionClient, open_session, open_sessions
 from virtual import virtually
+
+TEST_TIMEOUT = 20.0
 
 
 class Camera(Input):
@@ -406,3 +411,25 @@ async def test_publish_ends_with_the_connection() -> None:
         await client.aclose()
         with pytest.raises(TransportClosed):
             await client.publish("webcam", shade(0))
+
+
+async def test_a_session_that_leaves_does_not_wait_for_a_frame_that_is_being_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In real time, since a thread is at it: until the test lets it go."""
+    token, began, go_on = trio.lowlevel.current_trio_token(), trio.Event(), threading.Event()
+
+    def decode(frame: MediaFrame, max_bytes: int) -> None:
+        token.run_sync_soon(began.set)
+        assert go_on.wait(TEST_TIMEOUT)
+
+    monkeypatch.setattr(inputs, "decode_frame", decode)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with open_session(Watcher, executor=ThreadExecutor()) as client:
+            for seq in range(3):
+                await client.publish("webcam", shade(seq))
+            await began.wait()
+            await client.aclose()
+            assert (await client.ended()).reason == "client_closed"
+            assert not go_on.is_set()
+    go_on.set()

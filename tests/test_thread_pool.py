@@ -147,6 +147,45 @@ async def test_a_call_that_is_cancelled_later_is_waited_for_and_gives_its_result
     assert scope.cancelled_caught
 
 
+async def test_a_call_that_is_abandoned_keeps_its_thread_alone() -> None:
+    pool = ThreadPool(1, "of the pool")
+    with trio.fail_after(TEST_TIMEOUT):
+        gate, results = Gate(), list[str]()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(pool.run, gate, abandon_on_cancel=True))
+            await gate.began.wait()
+            nursery.cancel_scope.cancel(reason="the test")
+        assert not gate.go_on.is_set(), "nobody has waited for it"
+
+        async def wait_behind() -> None:
+            results.append(await pool.run(lambda: "the next", abandon_on_cancel=True))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_behind)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert results == [], "there is one thread, and it is busy"
+            gate.go_on.set()
+    assert results == ["the next"]
+
+
+async def test_a_call_that_is_abandoned_before_it_began_is_never_made() -> None:
+    pool = ThreadPool(1, "of the pool")
+    made: list[str] = []
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            gate = Gate()
+            nursery.start_soon(pool.run, gate)
+            await gate.began.wait()
+            async with trio.open_nursery() as others:
+                for _ in range(100):
+                    others.start_soon(partial(pool.run, partial(made.append, "made"), abandon_on_cancel=True))
+                await trio.testing.wait_all_tasks_blocked()
+                others.cancel_scope.cancel(reason="the test")
+            gate.go_on.set()
+        assert await pool.run(lambda: "the next") == "the next"
+    assert made == []
+
+
 async def test_threads_end_when_there_is_nothing_to_do_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.01)
     pool = ThreadPool(2, "one that ends")

@@ -28,7 +28,9 @@ T = TypeVar("T")
 HANDLERS = "handlers"
 """Lane of `@event(in_thread=True)` handlers."""
 ENCODE = "encode"
-"""Lane of media encoding and decoding."""
+"""Lane of media encoding."""
+DECODE = "decode"
+"""Lane of decoding what clients sent. A call that was cancelled is abandoned: nobody waits for its end."""
 FILES = "files"
 """Lane of temporary files and of `load`."""
 
@@ -56,7 +58,8 @@ class Executor(Protocol):
         """Run `fn(*args, **kwargs)` under the lane's limiter and return its result.
 
         If cancelled while waiting for the lane, `fn` is not called. If cancelled later, the call waits
-        for `fn` to end, since a thread cannot be stopped, and `Cancelled` comes at the next checkpoint.
+        for `fn` to end, since a thread cannot be stopped, and `Cancelled` comes at the next checkpoint. In
+        the lane `DECODE` it does not wait, and what `fn` returns or raises is thrown away.
         """
         ...
 
@@ -148,6 +151,9 @@ class ThreadExecutor:
         }
         # A call a frame and session: the others are few, or long, or want `trio.from_thread`.
         self._encoders = ThreadPool(self._cores, "reactor-trio encoder")
+        # Of their own: what one client sends may take a decoder as long as 100 pictures of the others take an
+        # encoder. And with a core to spare, so that the loop gets on.
+        self._decoders = ThreadPool(max(1, self._cores - 1), "reactor-trio decoder")
         # What runs now: its lane, itself or its name, when it was asked for, when its thread began with it.
         self._calls: dict[int, tuple[str, str | Callable[..., object], float, float]] = {}
         self._keys: Iterator[int] = itertools.count()
@@ -157,6 +163,8 @@ class ThreadExecutor:
         call = self._noted(lane, partial(fn, *args, **kwargs))
         if lane == ENCODE:
             return await self._encoders.run(call)
+        if lane == DECODE:
+            return await self._decoders.run(call, abandon_on_cancel=True)
         limiter = self._limiter(lane)
         try:
             return await trio.to_thread.run_sync(call, limiter=limiter)
@@ -220,7 +228,7 @@ class ThreadExecutor:
 
     def lanes(self) -> tuple[str, ...]:
         """The lanes that there are: the fixed ones, those of devices, and of streams that are in use."""
-        return (ENCODE, *self._limiters)
+        return (ENCODE, DECODE, *self._limiters)
 
     def _noted(self, lane: str, fn: Callable[[], T]) -> Callable[[], T]:
         now = trio.lowlevel.current_clock().current_time

@@ -44,6 +44,11 @@ class PendingCall:
         self._run.calls -= 1
         return True
 
+    def abandon(self) -> None:
+        """Have it not made, or what comes of it thrown away. Its thread stays busy until it ends."""
+        if not self.give_up():
+            self._done = _ignore
+
     def _taken(self) -> Callable[[], Any] | None:
         """The call, for the first one who asks. From any thread."""
         try:
@@ -77,11 +82,12 @@ class ThreadPool:
         run.begin(pending)
         return pending
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
         """Make the call in a thread, in the caller's context, and return its result.
 
         If cancelled before it began, it is not made. If cancelled later, this waits for its end, and
-        `Cancelled` comes at the next checkpoint.
+        `Cancelled` comes at the next checkpoint. With `abandon_on_cancel` it does not wait, and what comes of
+        the call is thrown away; its thread takes the next call when it has ended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         task = trio.lowlevel.current_task()
@@ -89,6 +95,9 @@ class ThreadPool:
         pending = self.begin(call, partial(trio.lowlevel.reschedule, task))
 
         def abort(_: object) -> trio.lowlevel.Abort:
+            if abandon_on_cancel:
+                pending.abandon()
+                return trio.lowlevel.Abort.SUCCEEDED
             return trio.lowlevel.Abort.SUCCEEDED if pending.give_up() else trio.lowlevel.Abort.FAILED
 
         result: T = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -159,6 +168,10 @@ class _Run:
         if self.calls < self._threads:  # else there is something to do again
             self._threads -= 1
             self._jobs.put(None)
+
+
+def _ignore(result: outcome.Outcome[Any]) -> None:
+    pass
 
 
 def _ended(result: outcome.Outcome[None]) -> None:

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from reactor_trio.authoring.inputs import InputFrame, ReadMode
-from reactor_trio.compute.executor import ENCODE, Executor
+from reactor_trio.compute.executor import DECODE, Executor
 from reactor_trio.contract.faults import listed
 from reactor_trio.errors import BufferClosed, ProtocolError
 from reactor_trio.media.decoding import check_frame, decode_frame
@@ -241,7 +241,7 @@ class _Decoder:
     async def run(
         self, accepted: Callable[[], object], refuse: Callable[[ProtocolError], Awaitable[object]]
     ) -> None:
-        """The decoder task. Runs until it is cancelled; then it waits for the thread that is at it."""
+        """The decoder task. Runs until it is cancelled; a thread that is still at it is not waited for."""
         while True:
             while not self._waiting:
                 self._wake = trio.Event()
@@ -249,7 +249,7 @@ class _Decoder:
             frame = self._waiting.popleft()
             self._busy = True
             try:
-                values = await self._executor.run(ENCODE, decode_frame, frame, self._max_bytes)
+                values = await self._executor.run(DECODE, decode_frame, frame, self._max_bytes)
             except ValueError as error:
                 await refuse(_refusal(frame, error))
             else:
