@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
@@ -24,6 +24,7 @@ from reactor_trio.errors import CommandError, TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.protocol.text import decode_server_text, encode_client_text
+from reactor_trio.server import line
 from reactor_trio.server.admission import Admission, Place
 from reactor_trio.server.line import KEPT_BYTES, Waiting
 from reactor_trio.server.serve import Server
@@ -317,11 +318,51 @@ async def test_uploads_begin_after_the_welcome_and_pings_are_answered_at_once() 
 
 @virtually
 async def test_a_client_that_asks_and_does_not_read_is_cut_off() -> None:
-    async with in_line(max_queued_messages=10) as client:
+    async with in_line(max_queued_messages=10, max_messages_per_second=0) as client:
         ping = encode_client_text(names.PING, {"t": 1})
-        await client.say(*[ping] * 11)
+        with suppress(TransportClosed):
+            while not client.ended.is_set():
+                await client.say(*[ping] * 100)
+                await trio.sleep(0.001)
         await client.ended.wait()
         assert client.let_in is False
+        assert trio.current_time() < MAX_WAIT / 2
+
+
+@virtually
+async def test_a_client_that_asks_much_at_once_and_reads_is_answered() -> None:
+    async with in_line(max_queued_messages=10) as client:
+        await client.say(*[encode_client_text(names.PING, {"t": number}) for number in range(500)])
+        pongs = [data["t"] for type_, data in await client.heard() if type_ == names.PONG]
+        assert pongs == [*range(500)]
+
+
+@virtually
+async def test_a_client_that_floods_is_read_later_and_keeps_its_place() -> None:
+    async with in_line(max_messages_per_second=100) as client:
+        for _ in range(10):
+            await client.say(*["x"] * 300)
+        await client.say(encode_client_text(names.PING, {"t": 1}))
+        pongs = 0
+        with trio.fail_after(MAX_WAIT / 2):
+            while not pongs:
+                pongs = sum(type_ == names.PONG for type_, _ in await client.heard())
+        assert trio.current_time() >= 3000 / 100 - 2, "a second at once, and the last one is not paid for yet"
+        assert not client.ended.is_set()
+
+
+@virtually
+async def test_a_client_that_is_let_in_while_it_talks_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "STEP", -1.0)  # the loop is given back after each message
+    said = [command(number) for number in range(20)]
+    async with in_line() as client:
+        await client.transport.send(said)
+        for _ in range(12):
+            await trio.lowlevel.checkpoint()
+        client.ahead.leave()
+        await client.ended.wait()
+        assert client.let_in is True
+        assert client.waiting.early == said
 
 
 # ---- the client that waits

@@ -22,7 +22,6 @@ from reactor_trio.client.frames import Frame
 from reactor_trio.client.greeting import Greeting
 from reactor_trio.client.inbox import Inbox, Incoming
 from reactor_trio.client.messages import ServerMessage, UploadHandle, Welcome, read_answer
-from reactor_trio.client.nursery import open_plain_nursery
 from reactor_trio.client.payloads import payload
 from reactor_trio.client.publish import Publisher
 from reactor_trio.client.tracks import UNSET, OutputTracks, Unset, given
@@ -32,6 +31,7 @@ from reactor_trio.errors import CommandError, ProtocolError, TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, decode_binary, encode_upload_chunk
 from reactor_trio.protocol.text import ServerText, decode_server_text, encode_client_text
+from reactor_trio.session.nursery import open_plain_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping

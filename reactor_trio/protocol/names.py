@@ -66,7 +66,7 @@ class CloseCode(enum.IntEnum):
     INVALID_DATA = 1007
     """A text message was no UTF-8."""
     POLICY_VIOLATION = 1008
-    """Too many unreadable messages in a row."""
+    """Too many unreadable messages in a row, or too many pings, pongs or fragments."""
     MESSAGE_TOO_BIG = 1009
     """A message over `max_message_bytes`."""
     INTERNAL_ERROR = 1011

@@ -1,24 +1,39 @@
-"""The common case of WebSocket framing, without the engine: whole data frames (RFC 6455, section 5.2).
+"""WebSocket framing (RFC 6455, section 5.2): bytes to whole messages, and messages to bytes. Pure.
 
-Almost every frame is a whole text or binary message. wsproto takes 16 us to read a small one and masks
-in pure Python (PERFORMANCE: 0.3 to 0.6 GB/s). So such frames are read and written here, and everything else
-(control frames, fragments, whatever is wrong) goes to the engine, one whole frame at a time: it
-never holds a part of one, so the two never disagree about where a frame begins.
+wsproto takes 16 us to read a small frame and masks in pure Python (PERFORMANCE: 0.3 to 0.6 GB/s), so that a
+client of a few hundred KB/s of empty frames would keep it busy. Frames are read and written here; the engine
+is asked only for what ends a connection: a close frame.
+
+Everything is linear in the bytes that came, however they are cut, and refused as early as the header says
+that it must be: nothing of a frame that is too large is ever collected.
 """
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import numpy as np
 
+from reactor_trio.protocol.names import CloseCode
+
 if TYPE_CHECKING:
+    from codecs import IncrementalDecoder
+
     from reactor_trio.session.transport import Outgoing, Parts
 
-TEXT, BINARY = 0x81, 0x82  # FIN and the opcode, no extension bits
-_CONTINUATION, _FIN = 0x00, 0x80
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A  # FIN and the opcode, no extension bits
+_DATA: Final = frozenset((TEXT, BINARY))
+_FIN, _RESERVED, _CONTROL = 0x80, 0x70, 0x08
+_LAST_DATA, _LAST_CONTROL = 0x02, 0x0A
+MAX_CONTROL_BYTES = 125
 _SMALL: Final = 512
 """Bytes up to which a payload is unmasked as one integer; numpy is faster from there on."""
+FRAGMENT_BYTES = 16
+"""What the fragments of a message have on average, at the least: each costs as much as a small message."""
+MIN_FRAGMENTS = 1024
+"""What a message may always have: short ones may be cut into single bytes."""
 
 
 def encode_frame(message: Outgoing) -> Parts:
@@ -32,6 +47,11 @@ def encode_frame(message: Outgoing) -> Parts:
     if isinstance(message, tuple):
         return _header(BINARY, sum(map(len, message))), *message
     return _header(BINARY, len(message)), message
+
+
+def encode_pong(payload: bytes) -> bytes:
+    """An unmasked pong, as a server sends it; `payload` is the ping's."""
+    return bytes((PONG, len(payload))) + payload
 
 
 def _header(first: int, length: int) -> bytes:
@@ -55,84 +75,175 @@ def unmask(payload: bytes | bytearray | memoryview, mask: bytes | bytearray) -> 
     return words.tobytes() + bytes(a ^ b for a, b in zip(payload[whole:], mask, strict=False))
 
 
-class FrameReader:
-    """Takes bytes as they arrive; gives whole messages, and to the engine what is not one.
+@attrs.frozen
+class Fault:
+    """What is wrong with the bytes that came: the connection ends with this code."""
 
-    `masked` says whether the peer is a client. A frame that is larger than `max_message_bytes` is not
-    collected: from its header on everything goes to the engine, which refuses it.
+    code: CloseCode
+    reason: str
+
+
+class FrameReader:
+    """Takes bytes as they arrive; gives whole messages, and control frames as they came.
+
+    `masked` says whether the peer is a client. A message has at most `max_message_bytes`, and as many
+    fragments as `FRAGMENT_BYTES` allows.
     """
+
+    # What `next` looks at is never resized, only replaced: a view of it may be alive elsewhere (the
+    # watchdog looks at the local variables of a slow step), and a `bytearray` with a view refuses to be
+    # resized. What arrives of a frame that is not whole grows in another `bytearray`, of which no view is
+    # taken before it changes places.
 
     def __init__(self, *, masked: bool, max_message_bytes: int) -> None:
         self._mask_bit = 0x80 if masked else 0
         self._mask_bytes = 4 if masked else 0
         self._max_message_bytes = max_message_bytes
-        self._buffer = bytearray()
+        self._max_fragments = max(MIN_FRAGMENTS, max_message_bytes // FRAGMENT_BYTES)
+        self._buffer: bytes | bytearray = b""
+        self._at = 0
+        """Where the next frame begins in the buffer; what is before it was given out."""
+        self._partial = bytearray()
+        """What follows the buffer, which is empty then."""
         self._wanted = 2
-        """Bytes without which the frame at the front of the buffer is not whole: no use in looking again."""
-        self._is_fragmented = False
-        self._passes_on = False
+        """Bytes without which the next frame is not whole: no use in looking again."""
+        self._room = max_message_bytes
+        """Bytes that the message under way may still have."""
+        # The message in fragments that is under way: its opcode (0: there is none) and what came of it.
+        self._opcode = 0
+        self._message = bytearray()
+        self._fragments = 0
+        self._utf8: IncrementalDecoder | None = None
+        self.fault: Fault | None = None
+        """What was wrong, if anything; then nothing more is read."""
+        self.discards = False
+        """Whether data frames are no longer wanted: they are skipped, and cost next to nothing."""
 
     def feed(self, data: bytes | bytearray) -> None:
         """Bytes that arrived."""
-        self._buffer += data
+        if self.fault is not None:
+            return
+        if self._partial:
+            self._partial += data
+        elif self._at == len(self._buffer):
+            self._buffer, self._at = bytes(data), 0
+        else:
+            self._partial += self._buffer[self._at :]
+            self._partial += data
+            self._buffer, self._at = b"", 0
 
     def next(self) -> str | bytes | bytearray | None:
-        """The next whole message, or a `bytearray` for the engine; None until more bytes arrive."""
-        buffer = self._buffer
-        if len(buffer) < self._wanted or not buffer:
-            return None
-        if self._passes_on:
-            return self._take(len(buffer))
-        first, header, length = self._measure()
-        end = header + length
-        if length > self._max_message_bytes:
-            self._passes_on, self._wanted = True, 0
-            return self._take(len(buffer))
-        if len(buffer) < end:
-            self._wanted = end
-            return None
-        self._wanted = 2
-        is_plain = buffer[1] & 0x80 == self._mask_bit and not self._is_fragmented
-        if is_plain and first in (TEXT, BINARY):
-            return self._message(first, header, end)
-        self._follow_fragments(first)
-        return self._take(end)
+        """The next whole message; None until more bytes arrive, and for good once there is a `fault`.
 
-    def _measure(self) -> tuple[int, int, int]:
-        """First byte, header bytes, payload bytes; the payload is 0 while the header is not whole."""
-        buffer = self._buffer
-        length = buffer[1] & 0x7F
-        extra = 2 if length == 126 else 8 if length == 127 else 0
-        # By the frame's own mask bit: the engine, which refuses a wrong one, gets it whole.
-        header = 2 + extra + (4 if buffer[1] & 0x80 else 0)
-        if extra:
-            length = int.from_bytes(buffer[2 : 2 + extra], "big") if len(buffer) >= header else 0
-        return buffer[0], header, length
+        A `bytearray` is no message but a control frame as it came, or empty if a frame was taken that
+        completes nothing: ask again. So no call takes longer than one frame does.
+        """
+        buffer, at = self._buffer, self._at
+        have = len(buffer) - at
+        if have < self._wanted:
+            if len(self._partial) < self._wanted:
+                if not have:  # no need to keep what was given out
+                    self._buffer, self._at = b"", 0
+                return None
+            buffer = self._buffer = self._partial
+            self._partial = bytearray()
+            at = self._at = 0
+            have = len(buffer)
+        first, second = buffer[at], buffer[at + 1]
+        length = second & 0x7F
+        is_plain = first in _DATA and not self._opcode
+        if second & 0x80 != self._mask_bit or not is_plain:
+            problem = self._problem(first, second)
+            if problem:
+                self._refuse(CloseCode.PROTOCOL_ERROR, problem)
+                return None
+        start = at + 2 + self._mask_bytes
+        if length > MAX_CONTROL_BYTES:
+            extra = 2 if length == 126 else 8
+            if have < 2 + extra:
+                self._wanted = 2 + extra
+                return None
+            length = int.from_bytes(buffer[at + 2 : at + 2 + extra], "big")
+            if length < (126 if extra == 2 else 1 << 16) or length >> 63:
+                self._refuse(CloseCode.PROTOCOL_ERROR, "a length that is not written the shortest way")
+                return None
+            start += extra
+        if length > self._room and not first & _CONTROL:
+            reason = f"a message may have {self._max_message_bytes} bytes"
+            self._refuse(CloseCode.MESSAGE_TOO_BIG, reason)
+            return None
+        end = start + length
+        if have < end - at:
+            self._wanted = end - at
+            return None
+        self._at, self._wanted = end, 2
+        if first & _CONTROL:
+            return bytearray(buffer[at:end])
+        if self.discards:
+            return bytearray()
+        payload = self._payload(buffer, start, end)
+        if not is_plain:
+            return self._take_fragment(first, payload)
+        return self._decoded(payload) if first == TEXT else payload
 
-    def _message(self, first: int, header: int, end: int) -> str | bytes | bytearray:
-        buffer = self._buffer
-        with memoryview(buffer) as view:
-            if self._mask_bytes:
-                payload = unmask(view[header:end], buffer[header - 4 : header])
-            else:
-                payload = bytes(view[header:end])
-        if first == TEXT:
-            try:
-                message: str | bytes = payload.decode()
+    def _payload(self, buffer: bytes | bytearray, start: int, end: int) -> bytes:
+        payload = buffer[start:end] if end - start <= _SMALL else memoryview(buffer)[start:end]
+        return unmask(payload, buffer[start - 4 : start]) if self._mask_bytes else bytes(payload)
+
+    def payload_of(self, control: bytearray) -> bytes:
+        """The payload of a control frame that `next` gave."""
+        return self._payload(control, 2 + self._mask_bytes, len(control))
+
+    def _problem(self, first: int, second: int) -> str:
+        """What is wrong with the first two bytes of a frame, if anything (RFC 6455, sections 5.1 to 5.5)."""
+        opcode = first & 0x0F
+        if second & 0x80 != self._mask_bit:
+            return "a client masks its frames" if self._mask_bit else "a server does not mask its frames"
+        if first & _RESERVED:
+            return "reserved bits"
+        if opcode & _CONTROL:
+            if opcode > _LAST_CONTROL:
+                return "an unknown opcode"
+            if not first & _FIN:
+                return "a control frame in fragments"
+            return "a control frame of more than 125 bytes" if second & 0x7F > MAX_CONTROL_BYTES else ""
+        if opcode > _LAST_DATA:
+            return "an unknown opcode"
+        if opcode and self._opcode:
+            return "a message within another"
+        return "" if opcode or self._opcode else "nothing to continue"
+
+    def _take_fragment(self, first: int, payload: bytes) -> str | bytes | bytearray | None:
+        if first & 0x0F:
+            self._opcode = first & 0x0F
+            self._utf8 = getincrementaldecoder("utf-8")() if self._opcode == TEXT & 0x0F else None
+        self._fragments += 1
+        if self._fragments > self._max_fragments:
+            self._refuse(CloseCode.POLICY_VIOLATION, f"more than {self._max_fragments} fragments")
+            return None
+        is_last = bool(first & _FIN)
+        self._message += payload
+        self._room -= len(payload)
+        if self._utf8 is not None:
+            try:  # what is wrong is told at once, not when the message is whole
+                self._utf8.decode(payload, is_last)
             except UnicodeDecodeError:
-                return self._take(end)  # the engine says 1007
-        else:
-            message = payload
-        del buffer[:end]
-        return message
+                self._refuse(CloseCode.INVALID_DATA, "invalid UTF-8")
+                return None
+        if not is_last:
+            return bytearray()
+        message, is_text = bytes(self._message), self._utf8 is not None
+        self._message, self._room, self._fragments = bytearray(), self._max_message_bytes, 0
+        self._opcode, self._utf8 = 0, None
+        return self._decoded(message) if is_text else message
 
-    def _follow_fragments(self, first: int) -> None:
-        if first & 0x0F in (1, 2) and not first & _FIN:
-            self._is_fragmented = True
-        elif first & 0x0F == _CONTINUATION and first & _FIN:
-            self._is_fragmented = False
+    def _decoded(self, payload: bytes) -> str | None:
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            self._refuse(CloseCode.INVALID_DATA, "invalid UTF-8")
+            return None
 
-    def _take(self, count: int) -> bytearray:
-        taken = self._buffer[:count]
-        del self._buffer[:count]
-        return taken
+    def _refuse(self, code: CloseCode, reason: str) -> None:
+        self.fault = Fault(code, reason)
+        self._buffer, self._at, self._partial, self._message = b"", 0, bytearray(), bytearray()

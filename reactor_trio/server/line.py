@@ -7,6 +7,8 @@ that leaves is gone at once; the other writes. What the client sends meanwhile:
   what goes beyond is answered `overloaded`, and so is what belongs to an upload, since the limits that an
   upload must keep stand in the welcome;
 - `reactor.ping` is answered at once: a client that measures the connection, or keeps it alive, may go on.
+
+Messages of all kinds are paid for in time, as in a session: a client that sends too many is read later.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ import trio
 from reactor_trio.errors import ProtocolError, TransportClosed
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.heartbeat import Heartbeat
+from reactor_trio.session.rates import Rates
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -50,18 +54,22 @@ class Waiting:
     def __init__(
         self, transport: Transport, place: Place, limits: Limits, *, max_wait: float, address: str = ""
     ) -> None:
-        self.early: list[str] = []
-        """What the client has sent for its session, in order."""
+        self.early: list[str | bytes] = []
+        """What the client has sent for its session, in order; at the end that what was not looked at yet."""
         self._transport = transport
         self._place = place
         self._limits = limits
         self._max_wait = max_wait
         self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(address=address)
         self._early_bytes = 0
+        # What was read and not looked at yet: one batch.
+        self._unread: deque[str | bytes] = deque()
         self._answers: deque[str] = deque()
         self._outcome: Outcome | None = None
         # Set whenever there is something to write or the waiting is over; the writing task waits for it.
         self._news = trio.Event()
+        # Set when the writing task has taken the answers; the reading one waits for it if they are many.
+        self._room = trio.Event()
         # Cancelled when the client is gone: there is no one left to write to.
         self._scope = trio.CancelScope()
 
@@ -77,9 +85,9 @@ class Waiting:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, name="server/line: read")
                 await self._write()
-                # `receive` loses nothing when it is cancelled. Were it to cut a pong that this client does
-                # not take, the stream would know that it is torn, and the session end with its first write.
+                # `receive` loses nothing when it is cancelled, nor does what follows it.
                 nursery.cancel_scope.cancel(reason="the waiting is over")
+        self.early += self._unread
         self._log.info("client waits no more", outcome=(self._outcome or Outcome.LEFT).value)
         return self._outcome is Outcome.LET_IN
 
@@ -119,6 +127,7 @@ class Waiting:
             self._news = trio.Event()
             batch: list[str | bytes] = [*self._answers]
             self._answers.clear()
+            self._room.set()
             if (position := self._place.position) and position != told:
                 batch.append(control.queued(position))
                 told = position
@@ -155,15 +164,35 @@ class Waiting:
     # ---- reading
 
     async def _read(self) -> None:
+        rates = Rates(self._limits)
         try:
             while True:
-                for message in await self._transport.receive():
-                    self._take(message)
-                if len(self._answers) > self._limits.max_queued_messages:
-                    self._gone()  # it asks, and does not read
+                self._unread.extend(await self._transport.receive())
+                await self._take_all(rates)
+                await rates.pause()
         except TransportClosed:
             if self._outcome is None:
                 self._gone()
+
+    async def _take_all(self, rates: Rates) -> None:
+        """Take what was read, some milliseconds at a time. If cancelled, the rest stays where it is."""
+        step_ends = trio.current_time() + STEP
+        while self._unread:
+            self._take(self._unread.popleft())
+            rates.messages(1)
+            await rates.pause_if_deep()
+            if len(self._answers) >= self._limits.max_queued_messages:
+                await self._wait_for_room()
+            if trio.current_time() >= step_ends:
+                await trio.lowlevel.checkpoint()
+                step_ends = trio.current_time() + STEP
+
+    async def _wait_for_room(self) -> None:
+        with trio.move_on_after(self._limits.send_timeout) as scope:
+            self._room = trio.Event()
+            await self._room.wait()
+        if scope.cancelled_caught:
+            self._gone()  # it asks, and does not read
 
     def _take(self, message: str | bytes) -> None:
         if self._outcome not in (None, Outcome.LET_IN):

@@ -92,7 +92,7 @@ class ServedHost(Protocol):
         *,
         address: str = "",
         identity: Identity | None = None,
-        early: Sequence[str] = (),
+        early: Sequence[str | bytes] = (),
     ) -> ServedSession: ...
 
 
@@ -331,7 +331,7 @@ class Server:
                 subprotocol=upgrade.subprotocol,
                 max_message_bytes=host.limits.max_message_bytes,
             ) as transport:
-                early: Sequence[str] | None = ()
+                early: Sequence[str | bytes] | None = ()
                 if place.position:
                     early = await self._wait_in_line(transport, place, host.limits, address)
                 if early is not None:
@@ -344,7 +344,7 @@ class Server:
 
     async def _wait_in_line(
         self, transport: Transport, place: Place, limits: Limits, address: str
-    ) -> Sequence[str] | None:
+    ) -> Sequence[str | bytes] | None:
         """What the client sent while it waited, or None if it was not let in."""
         waiting = Waiting(transport, place, limits, max_wait=self.settings.max_wait, address=address)
         with self._drains(waiting):

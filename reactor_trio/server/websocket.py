@@ -4,7 +4,9 @@ What trio-websocket does not do, and a session needs, is done here:
 
 - everything that one read brought is handed over as one batch, and a batch is written in one go;
 - whoever waits in `receive` reads the stream itself: trio-websocket's reader task, and the channel from it,
-  would cost a task switch for each message (its handlers are used, its loop is not);
+  would cost a task switch for each message (its handlers of the handshake are used, its loop is not);
+- nothing that the peer asks for is written by the task that reads: a pong waits for no room, and whoever is
+  writing takes it along;
 - a ping that arrives while we close, or any other failure of reading, stays in here;
 - invalid UTF-8, bad framing and messages that are too big are told to the peer (1007, 1002, 1009) so that
   it gets to read it, instead of a reset;
@@ -12,11 +14,12 @@ What trio-websocket does not do, and a session needs, is done here:
 
 Its private names, all used in this module and guarded by `tests/test_websocket_transport.py`:
 `_wsproto`, `_stream_lock`, `_send`, `_accept`, `_initial_request`, `_open_handshake`, `_close_handshake`,
-`_message_size`, `_message_parts`, `_max_message_size`, and the handlers `_handle_*_event`.
+`_reader_running`, `_max_message_size`, and the handlers `_handle_*_event`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +43,9 @@ from wsproto.utilities import RemoteProtocolError
 
 from reactor_trio.errors import TransportClosed, TransportStalled
 from reactor_trio.protocol.names import CloseCode
-from reactor_trio.server.frames import FrameReader, encode_frame
+from reactor_trio.server.frames import CLOSE, PING, Fault, FrameReader, encode_frame, encode_pong
+from reactor_trio.session.nursery import open_plain_nursery
+from reactor_trio.session.rates import TokenBucket
 from reactor_trio.session.transport import whole
 
 if TYPE_CHECKING:
@@ -50,18 +55,19 @@ if TYPE_CHECKING:
     from reactor_trio.session.transport import Outgoing
 
 RECEIVE_BYTES = 128 * 1024
-"""How much one read may bring, and so how much is decoded before other tasks run."""
+"""How much one read may bring: some 20,000 frames."""
+FRAMING_SECONDS = 0.005
+"""How long frames are read before other tasks run."""
+FRAMES_BETWEEN_LOOKS = 32
+"""How many are read between two looks at the clock."""
+CONTROL_FRAMES_PER_SECOND = 1000
+"""Pings and pongs that a peer may send, as many at once; a peer that sends more is cut off (1008)."""
+MAX_PONGS = 16
+"""Answers that may wait to be written; the newest are kept (RFC 6455, section 5.5.3)."""
 MAX_HEAD_BYTES = 64 * 1024
 """How long the head of a server's answer may be."""
 LINGER_SECONDS = 1.0
 """How long a peer that broke the rules may take to read why it is cut off."""
-
-
-def _size(data: str | bytes | bytearray) -> int:
-    """Bytes on the wire; a decoded text of n characters may have come as 4n bytes."""
-    if isinstance(data, str) and not data.isascii():
-        return len(data.encode())
-    return len(data)
 
 
 @attrs.frozen
@@ -73,27 +79,34 @@ class Closed:
 
 
 class Connection(WebSocketConnection):
-    """trio-websocket's connection, with its gaps closed; see the module's docstring."""
+    """The reading side: trio-websocket's connection, with its gaps closed; see the module's docstring.
+
+    `pong` is called with each ping's payload, and must not wait.
+    """
 
     def __init__(self, stream: PatientStream, engine: WSConnection, **options: object) -> None:
         super().__init__(stream, engine, **options)  # type: ignore[arg-type]
         self.patient_stream = stream
         self.how: Closed | None = None
         self._frames = FrameReader(masked=not engine.client, max_message_bytes=self._max_message_size)
+        self._now = trio.lowlevel.current_clock().current_time
+        self._control_bucket = TokenBucket(CONTROL_FRAMES_PER_SECOND, CONTROL_FRAMES_PER_SECOND, self._now())
         self.received: list[str | bytes] = []
         """Whole messages that nobody has fetched yet."""
-        self._has_events = False
+        self.pings: deque[bytes] = deque(maxlen=MAX_PONGS)
+        """Payloads of the pings that are yet to be answered."""
+        self.is_listening = False
+        """Whether the peer could be heard: a task waits for its bytes."""
+        # There are frames left of what was read last, or something that ends the connection.
+        self._has_more = False
+        self._close_frame: bytearray | None = None
         # The answer to a client's handshake, until it is whole.
         self._head = bytearray()
         self._handlers: dict[type, Callable[[Any], Awaitable[None]]] = {
             AcceptConnection: self._handle_accept_connection_event,
-            BytesMessage: self._handle_message_event,
             CloseConnection: self._handle_close_connection_event,
-            Ping: self._handle_ping_event,
-            Pong: self._handle_pong_event,
             RejectConnection: self._handle_reject_connection_event,
             RejectData: self._handle_reject_data_event,
-            TextMessage: self._handle_message_event,
         }
 
     def record(self, code: int, reason: str | None = None) -> None:
@@ -109,11 +122,18 @@ class Connection(WebSocketConnection):
     async def read(self) -> bool:
         """Read once and handle what that brought; returns whether there may be more to read.
 
-        If cancelled, nothing is lost: what was not handled is handled next.
+        Always a checkpoint, and never longer than `FRAMING_SECONDS` without one. If cancelled, nothing is
+        lost: what was not handled is handled next.
         """
-        if not await self._take_frames():
-            return False
-        data = await self.patient_stream.receive_some(RECEIVE_BYTES)
+        if self._has_more:
+            # A peer that floods us while we wait for its close frame has only half of the time.
+            await trio.sleep(FRAMING_SECONDS if self._frames.discards else 0)
+            return await self._take_frames()
+        self.is_listening = True
+        try:
+            data = await self.patient_stream.receive_some(RECEIVE_BYTES)
+        finally:
+            self.is_listening = False
         if not data:  # which ends the body of a refusal that has no length
             refused = self._wsproto.state is ConnectionState.REJECTING
             return refused and await self._ask_engine(b"")
@@ -142,64 +162,88 @@ class Connection(WebSocketConnection):
         return await self._take_frames()
 
     async def _take_frames(self) -> bool:
-        if not await self._handle_events():
+        """Read the frames that are there, for some milliseconds; returns whether there may be more."""
+        used_up = self._read_frames()
+        fault = self._frames.fault or self._control_flood()
+        is_over = fault is not None or self._close_frame is not None
+        self._has_more = used_up or is_over
+        if self.received and is_over:
+            return True  # the session gets what came before first
+        if fault is not None:
+            await self._refuse(fault.code, fault.reason)
             return False
-        while (frame := self._frames.next()) is not None:
-            if isinstance(frame, bytearray):
-                if not await self._ask_engine(frame):
-                    return False
-            elif self._wsproto.state is ConnectionState.OPEN:  # RFC 6455, 1.4: nothing after our close frame
-                self.received.append(frame)
+        if self._close_frame is not None:
+            return await self._ask_engine(self._close_frame)
+        if used_up:
+            await trio.lowlevel.checkpoint()  # the session takes its own time for what it gets
         return True
 
-    async def _ask_engine(self, data: bytes | bytearray) -> bool:
-        self._has_events = True
-        self._wsproto.receive_data(bytes(data))
-        return await self._handle_events()
+    def _read_frames(self) -> bool:
+        """Returns whether the time was used up."""
+        frames, received = self._frames, self.received
+        frames.discards = self._wsproto.state is not ConnectionState.OPEN  # RFC 6455, section 1.4
+        ends, looks, controls = self._now() + FRAMING_SECONDS, FRAMES_BETWEEN_LOOKS, 0
+        is_late = False
+        while not is_late and self._close_frame is None and (frame := frames.next()) is not None:
+            if not isinstance(frame, bytearray):
+                received.append(frame)
+            elif frame:
+                controls += 1
+                self._take_control(frame)
+            looks -= 1
+            if not looks:
+                looks, is_late = FRAMES_BETWEEN_LOOKS, self._now() >= ends
+        if controls:
+            self._control_bucket.spend(self._now(), controls)
+        return is_late
 
-    async def _handle_events(self) -> bool:
-        if self._has_events:  # asking the engine costs more than reading a frame
-            for event in self._wsproto.events():
-                await self._handlers[type(event)](event)
-            self._has_events = False
+    def _take_control(self, frame: bytearray) -> None:
+        if frame[0] == PING:
+            self.pings.append(self._frames.payload_of(frame))
+        elif frame[0] == CLOSE:
+            self._close_frame = frame
+
+    def _control_flood(self) -> Fault | None:
+        if self._control_bucket.owes and self._control_bucket.debt(self._now()):
+            return Fault(CloseCode.POLICY_VIOLATION, "too many pings and pongs")
+        return None
+
+    async def _ask_engine(self, data: bytes | bytearray) -> bool:
+        self._wsproto.receive_data(bytes(data))
+        for event in self._wsproto.events():
+            await self._handlers[type(event)](event)
         return self._reader_running and self._wsproto.state is not ConnectionState.CLOSED
 
-    async def _handle_message_event(self, event: TextMessage | BytesMessage) -> None:
-        if self._wsproto.state is not ConnectionState.OPEN:
-            return  # RFC 6455, 1.4: what comes after our close frame may be discarded
-        self._message_size += _size(event.data)
-        if self._message_size > self._max_message_size:
-            self._message_parts = []
-            await self._refuse(
-                CloseCode.MESSAGE_TOO_BIG, f"a message may have {self._max_message_size} bytes"
-            )
-            return
-        if event.data or not self._message_parts:  # empty fragments may come without end
-            self._message_parts.append(event.data)  # type: ignore[arg-type]
-        if event.message_finished:
-            parts, self._message_parts, self._message_size = self._message_parts, [], 0
-            self.received.append(parts[0] if len(parts) == 1 else type(parts[0])().join(parts))  # type: ignore[arg-type]
-
-    async def _handle_ping_event(self, event: Ping) -> None:
-        # A pong after our close frame would be an error of ours, and end the reading.
-        if self._wsproto.state is ConnectionState.OPEN:
-            await super()._handle_ping_event(event)
-
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
-        if self._wsproto.state is ConnectionState.OPEN:
-            # Not a close frame: the engine could not read what came.
-            await self._refuse(event.code, event.reason)
-        else:
-            self.record(event.code, event.reason)
-            await super()._handle_close_connection_event(event)
+        match self._wsproto.state:
+            case ConnectionState.OPEN:  # no close frame: the engine could not read what came
+                await self._refuse(event.code, event.reason)
+            case ConnectionState.REMOTE_CLOSING:
+                self.record(event.code, event.reason)
+                await self._say_last(event.response())
+            case _:
+                self.record(event.code, event.reason)
+        self._close_handshake.set()
 
     async def _refuse(self, code: int, reason: str | None) -> None:
         """Say why the connection ends, and give the peer a moment to read it, then stop reading."""
         self.record(code, reason)
         self._reader_running = False
-        await self._send(CloseConnection(code=code, reason=reason))
-        with trio.move_on_after(LINGER_SECONDS):
-            await self.patient_stream.drain()
+        await self._say_last(CloseConnection(code=code, reason=reason), drains=True)
+
+    async def _say_last(self, event: CloseConnection, *, drains: bool = False) -> None:
+        """Write a close frame, if there is room for it soon: nothing is to be read any more.
+
+        A write that is under way goes first. The lock is kept, since nothing may follow (RFC 6455, 5.5.1).
+        """
+        if self._wsproto.state not in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
+            return
+        data = self._wsproto.send(event)
+        with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async with self._stream_lock:
+                await self.patient_stream.send_all(data)
+                if drains:
+                    await self.patient_stream.drain()
 
 
 class WebSocketTransport:
@@ -213,7 +257,11 @@ class WebSocketTransport:
         self._stream = connection.patient_stream
         # Set when nothing more is read; `aclose`, and a write that failed, wait for it.
         self._ended = trio.Event()
-        self._is_receiving = False
+        # `receive` and `aclose` both read, one at a time: the other one waits until a read has ended.
+        self._is_reading = False
+        self._readers = trio.lowlevel.ParkingLot()
+        # Where pongs are written that need waiting while nobody else writes; opened by `running`.
+        self._nursery: trio.Nursery | None = None
 
     @classmethod
     def server(cls, stream: PatientStream, *, max_message_bytes: int) -> WebSocketTransport:
@@ -247,11 +295,17 @@ class WebSocketTransport:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[WebSocketTransport]:
-        """On leaving, the stream is closed by force."""
-        try:
-            yield self
-        finally:
-            await trio.aclose_forcefully(self._stream)
+        """On leaving, the stream is closed by force, and nothing of the connection is left running."""
+        async with open_plain_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                yield self
+            finally:
+                self._nursery = None
+                try:
+                    await trio.aclose_forcefully(self._stream)
+                finally:
+                    nursery.cancel_scope.cancel(reason="the connection is over")
 
     async def opened(self) -> None:
         """Make the opening handshake, a client's.
@@ -275,26 +329,30 @@ class WebSocketTransport:
     @property
     def last_received(self) -> float:
         """See `Transport`."""
-        return self._stream.last_received if self._is_receiving else trio.current_time()
+        return self._stream.last_received if self._connection.is_listening else trio.current_time()
 
     async def receive(self) -> Sequence[str | bytes]:
         """See `Transport`. After `aclose` it waits for the connection's end, as `aclose` does."""
         connection = self._connection
-        self._is_receiving = True
-        try:
-            while not connection.received:
-                await self._read()
-        finally:
-            self._is_receiving = False
+        while not connection.received:
+            await self._read()
         batch, connection.received = connection.received, []
         return batch
 
     async def _read(self) -> None:
-        """Read once. Raises `TransportClosed`, and what a refused handshake raises."""
+        """Read once, or wait until another task has. Raises `TransportClosed`, and what `opened` raises."""
+        if self._is_reading:
+            await self._readers.park()
+            return
+        self._is_reading = True
         try:
             goes_on = not self._ended.is_set() and await self._connection.read()
         except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, EngineError):
             goes_on = False
+        finally:
+            self._is_reading = False
+            self._readers.unpark_all()
+            self._answer_pings()
         if goes_on:
             return
         if self._connection.how is None and not self._stream.stalled:
@@ -349,10 +407,7 @@ class WebSocketTransport:
                 connection.record(code, reason)
                 await self._write([connection._wsproto.send(CloseConnection(code=code, reason=reason))])
             while not connection._close_handshake.is_set():
-                if self._is_receiving:
-                    await connection._close_handshake.wait()
-                else:
-                    await self._read()
+                await self._read()
         except TransportClosed:
             pass
         finally:
@@ -365,7 +420,36 @@ class WebSocketTransport:
         self._ended.set()
         await trio.aclose_forcefully(self._stream)
 
+    def _answer_pings(self) -> None:
+        """See to it that the pings that were read are answered; the task that reads does not wait for it."""
+        connection = self._connection
+        if not connection.pings or connection._stream_lock.locked():
+            return  # whoever holds the lock answers them before it lets go
+        pongs = self._take_pongs()
+        if self._stream.send_nowait(pongs):
+            pongs = []
+        if self._nursery is not None and (pongs or self._stream.has_rest):
+            self._nursery.start_soon(self._write_all, pongs, name="websocket/pong")
+
+    def _take_pongs(self) -> list[bytes]:
+        engine, pings = self._connection._wsproto, self._connection.pings
+        payloads = [*pings] if engine.state is ConnectionState.OPEN else []
+        pings.clear()
+        if engine.client:
+            return [engine.send(Pong(payload)) for payload in payloads]
+        return [encode_pong(payload) for payload in payloads]
+
     async def _write(self, buffers: Iterable[bytes | bytearray | memoryview]) -> None:
+        if await self._write_all(buffers):
+            return
+        # The reader may be about to read why: a close frame that came before the reset.
+        if not self._stream.stalled:
+            with trio.move_on_after(LINGER_SECONDS):
+                await self._ended.wait()
+        raise self._error()
+
+    async def _write_all(self, buffers: Iterable[bytes | bytearray | memoryview]) -> bool:
+        """Write the buffers, and the pongs that are due by then; returns False if the stream is broken."""
         # Pongs and the answer to a close go out under the same lock. It is first come, first
         # served, so frames leave in the order in which the engine was told of them.
         lock = self._connection._stream_lock
@@ -376,14 +460,12 @@ class WebSocketTransport:
                 await lock.acquire()
             try:
                 await self._stream.send_buffers(buffers)
+                while self._connection.pings:
+                    await self._stream.send_buffers(self._take_pongs())
             finally:
                 lock.release()
-            return
-        # The reader may be about to read why: a close frame that came before the reset.
-        if not self._stream.stalled:
-            with trio.move_on_after(LINGER_SECONDS):
-                await self._ended.wait()
-        raise self._error()
+            return True
+        return False
 
     def _error(self) -> TransportClosed:
         how = self._connection.how

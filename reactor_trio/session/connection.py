@@ -62,7 +62,7 @@ class Session:
     """One client's session with its own copy of the model, from welcome to `@disconnected`."""
 
     def __init__(
-        self, host: ModelHost, transport: Transport, client: ClientInfo, early: Sequence[str] = ()
+        self, host: ModelHost, transport: Transport, client: ClientInfo, early: Sequence[str | bytes] = ()
     ) -> None:
         limits = host.limits
         self.id = client.id

@@ -46,6 +46,6 @@ def of_transport(closed: TransportClosed) -> Ending:
         return Ending("connection_lost")
     if closed.code == 1009:
         return Ending("message_too_big")
-    if closed.code in (1002, 1007):
+    if closed.code in (1002, 1007, 1008):
         return Ending("websocket_error")
     return Ending("client_closed")

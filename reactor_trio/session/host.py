@@ -100,7 +100,7 @@ class ModelHost:
         *,
         address: str = "",
         identity: Identity | None = None,
-        early: Sequence[str] = (),
+        early: Sequence[str | bytes] = (),
     ) -> Session:
         """A session for one client; nothing happens before its `run`.
 

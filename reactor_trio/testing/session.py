@@ -11,9 +11,9 @@ import structlog
 import trio
 
 from reactor_trio.client.client import Client
-from reactor_trio.client.nursery import open_plain_nursery
 from reactor_trio.server.logs import plain_tracebacks
 from reactor_trio.session.host import ModelHost
+from reactor_trio.session.nursery import open_plain_nursery
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import watched
 from reactor_trio.testing.network import LiveNetwork, Network
