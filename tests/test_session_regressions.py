@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,12 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from reactor_trio import ModelMessage, Output, ReactorModel, UploadedFile, Video, event, file_uploaded
+from reactor_trio import Input, ModelMessage, Output, ReactorModel, UploadedFile, Video, event, file_uploaded
 from reactor_trio.compute.executor import ENCODE, FILES
+from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, load_host, open_session
+from reactor_trio.testing import InlineExecutor, SessionClient, load_host, open_session
 from strict_transport import StrictTransport
 from virtual import virtually
 
@@ -252,8 +255,74 @@ async def test_a_file_that_is_handed_over_makes_no_room_for_a_command() -> None:
     assert [message["reply_to"] for message in refused] == [2]
 
 
+class Camera(Input):
+    webcam: Video
+
+
 class Who(ModelMessage):
     who: str
+
+
+class Looks(ReactorModel):
+    input: Camera
+
+    @event
+    def look(self) -> None: ...
+
+
+async def ping(client: SessionClient) -> None:
+    await client.ping()
+
+
+async def show(client: SessionClient) -> None:
+    await client.transport.send(['{"type": "reactor.frame_shown", "data": {"track": "screen", "seq": 0}}'])
+
+
+async def command(client: SessionClient) -> None:
+    await client.call("look")
+
+
+async def unknown(client: SessionClient) -> None:
+    await client.send("no_such_event")
+
+
+async def upload(client: SessionClient) -> None:
+    await client.upload(b"x" * 10)
+
+
+async def publish(client: SessionClient) -> None:
+    await client.publish("webcam", np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("does", [ping, show])
+@virtually
+async def test_a_client_that_does_nothing_is_told_goodbye(does: Callable[[SessionClient], Any]) -> None:
+    async with open_session(Looks, limits=Limits(idle_timeout=30)) as client:
+        await client.call("look")
+        with suppress(TransportClosed):
+            while True:
+                await trio.sleep(1)
+                await does(client)
+        ending = await client.ended()
+        assert (ending.reason, ending.close_code, client.goodbye) == ("idle", 1000, "idle")
+        assert trio.current_time() == pytest.approx(30, abs=1.5)
+
+
+@pytest.mark.parametrize("does", [command, unknown, upload, publish])
+@virtually
+async def test_a_client_that_does_something_may_stay(does: Callable[[SessionClient], Any]) -> None:
+    async with open_session(Looks, limits=Limits(idle_timeout=30)) as client:
+        for _ in range(10):
+            await trio.sleep(29)
+            await does(client)
+        assert client.session.ending is None
+
+
+@virtually
+async def test_by_default_it_may_do_nothing_for_ever() -> None:
+    async with open_session(Looks) as client:
+        await trio.sleep(3000)
+        assert client.session.ending is None
 
 
 who: ContextVar[str] = ContextVar("who", default="nobody")

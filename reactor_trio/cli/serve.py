@@ -71,6 +71,7 @@ LIMITS = {
     "max_bad_messages": "Unreadable messages in a row that end a session.",
     "send_timeout": "A client that accepts nothing for so many seconds is cut off.",
     "heartbeat": "Seconds between pings, and that a client has to answer one.",
+    "idle_timeout": "Seconds that a client may stay without a command, upload or frame; 0: for ever.",
     "close_timeout": "The closing handshake, in seconds.",
     "hook_timeout": "What @disconnected may take, in seconds.",
 }

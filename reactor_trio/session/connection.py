@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -236,6 +237,8 @@ class Session:
                 services.start_soon(
                     decoder.run, intake.accepted, intake.refused, name=f"{self.id}/decode {track}"
                 )
+            if self._limits.idle_timeout:
+                services.start_soon(self._watch_idling, intake, name=f"{self.id}/idle")
             try:
                 await intake.take(self._early)
                 while True:
@@ -246,6 +249,14 @@ class Session:
                     await intake.take(self._while_it_lasts(messages))
             except TransportClosed as closed:
                 self._lost(closed)
+
+    async def _watch_idling(self, intake: Intake) -> None:
+        """End the session of a client that does nothing."""
+        gives_up = -math.inf
+        while (later := intake.last_active + self._limits.idle_timeout) > gives_up:
+            gives_up = later
+            await trio.sleep_until(gives_up)
+        self._end(endings.IDLE)
 
     def _while_it_lasts(self, messages: Iterable[str | bytes]) -> Iterator[str | bytes]:
         return itertools.takewhile(lambda _: self.ending is None, messages)

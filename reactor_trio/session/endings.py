@@ -27,6 +27,7 @@ class Ending:
 
 FINISHED = Ending("finished", close_code=1000, goodbye=True, play_out=True)
 SHUTTING_DOWN = Ending("shutting_down", close_code=1001, goodbye=True)
+IDLE = Ending("idle", close_code=1000, goodbye=True)
 TOO_MANY_ERRORS = Ending("too_many_errors", close_code=1008, goodbye=True)
 RUN_FAILED = Ending(names.MODEL_ERROR, close_code=1011, error="the model failed")
 CONNECT_FAILED = Ending(names.MODEL_ERROR, close_code=1011, error="the model could not start a session")

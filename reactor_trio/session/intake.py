@@ -102,6 +102,8 @@ class Intake:
         self._now = trio.lowlevel.current_clock().current_time
         # When the messages in hand were read from the transport.
         self._arrived = 0.0
+        self.last_active = self._now()
+        """When the client last did something: pings and reports of frames are no more than its program's."""
         self._aside: list[_Aside] = []
         self._bad_messages = 0
         # When this session has had the loop for long enough: others are there too.
@@ -214,6 +216,7 @@ class Intake:
         if message.type.startswith(names.RUNTIME_PREFIX):
             self._control(message)
             return
+        self.last_active = self._arrived
         self._rates.command(message, self._arrived)
         spec = self._events.get(message.type)
         if spec is None:
@@ -299,6 +302,7 @@ class Intake:
             case control.Ping(t):
                 self._answer(control.pong(t, trio.current_time(), message.id))
             case control.UploadStart() as start:
+                self.last_active = self._arrived
                 upload = self._uploads.start(start, message.id)
                 self._answer(control.upload_ready(upload.upload_id))
                 self._complete_upload(upload)
@@ -317,6 +321,7 @@ class Intake:
     async def _binary(self, data: bytes) -> bool:
         """Take a frame or a chunk; returns whether it is known to be sound."""
         message = decode_binary(data)
+        self.last_active = self._arrived
         if isinstance(message, MediaFrame):
             return self._inputs.put(message)
         upload = await self._uploads.chunk(message)

@@ -49,6 +49,8 @@ class Limits:
     """A client that accepts no byte for this long is cut off."""
     heartbeat: float = attrs.field(default=20.0, validator=gt(0))
     """Time between pings, and how long after a ping silence means that the client is lost."""
+    idle_timeout: float = attrs.field(default=0.0, validator=ge(0))
+    """A client that sends no command, upload or frame for this long is said goodbye to. 0: it may stay."""
     close_timeout: float = attrs.field(default=3.0, validator=gt(0))
     """The closing handshake."""
     hook_timeout: float = attrs.field(default=10.0, validator=gt(0))

@@ -117,7 +117,7 @@ export class Client {
     return this.#connection.welcome;
   }
 
-  /** Why the server closed of its own will: "finished", "shutting_down", "too_many_errors". */
+  /** Why the server closed of its own will: "finished", "idle", "shutting_down", "too_many_errors". */
   get goodbye() {
     return this.#connection.goodbye;
   }

@@ -42,6 +42,7 @@ export function ago(seconds) {
 /** @type {Record<string, string>} */
 const REASONS = {
   finished: "The model has finished.",
+  idle: "The server ended the session, since nothing was done in it for a while.",
   shutting_down: "The server is shutting down.",
   too_many_errors: "The server closed the connection: it could not read too many messages in a row.",
   queue_timeout: "No session became free in time.",
