@@ -54,6 +54,15 @@ class _Waiting:
     """Ticket of the value that keeps its place."""
 
 
+@attrs.frozen(eq=False)
+class _Sender(Generic[T]):
+    """What a task waits with in `send`, and the end through which it does."""
+
+    value: T
+    key: Hashable
+    end: CoalescingSendChannel[T]
+
+
 @attrs.define(eq=False)
 class _Channel(Generic[T]):
     """What both ends share. All of its methods are synchronous, so no lock is needed."""
@@ -66,9 +75,10 @@ class _Channel(Generic[T]):
     tickets: Iterator[int] = attrs.field(factory=itertools.count)
     open_send_channels: int = 0
     open_receive_channels: int = 0
-    # Tasks that wait in `send` and in `receive`, oldest first.
-    senders: OrderedDict[trio.lowlevel.Task, tuple[T, Hashable]] = attrs.field(factory=OrderedDict)
-    receivers: OrderedDict[trio.lowlevel.Task, None] = attrs.field(factory=OrderedDict)
+    # Tasks that wait in `send` and in `receive`, oldest first, and by which end. Whoever wakes a task takes
+    # it off both, here and there: an end that is closed in the same step must not wake it a second time.
+    senders: OrderedDict[trio.lowlevel.Task, _Sender[T]] = attrs.field(factory=OrderedDict)
+    receivers: OrderedDict[trio.lowlevel.Task, CoalescingReceiveChannel[T]] = attrs.field(factory=OrderedDict)
     peak_buffer_used: int = 0
     superseded: int = 0
 
@@ -84,41 +94,43 @@ class _Channel(Generic[T]):
             superseded=self.superseded,
         )
 
-    def has_room(self, key: Hashable) -> bool:
-        return len(self.buffer) < self.max_buffer_size or self.replaceable(key) is not None
+    # An operation looks at the time once, as `now`: a key that must be held a moment later would need room
+    # that nobody has made sure of.
 
-    def replaceable(self, key: Hashable) -> int | None:
-        """Ticket of the value that a new one of `key` would replace now."""
+    def has_room(self, key: Hashable, now: float) -> bool:
+        return len(self.buffer) < self.max_buffer_size or self.would_replace(key, now)
+
+    def would_replace(self, key: Hashable, now: float) -> bool:
+        """Whether a new value of `key` would replace one that waits."""
         waiting = self.keys.get(key) if key is not None else None
-        if waiting is None or waiting.latest is None or self._must_hold(waiting):
-            return None
-        return waiting.latest
+        return waiting is not None and waiting.latest is not None and not self._must_hold(waiting, now)
 
-    def _must_hold(self, waiting: _Waiting) -> bool:
-        return waiting.held is None and trio.current_time() - waiting.since > self.max_defer
+    def _must_hold(self, waiting: _Waiting, now: float) -> bool:
+        return waiting.held is None and now - waiting.since > self.max_defer
 
-    def put(self, value: T, key: Hashable) -> T | None:
+    def put(self, value: T, key: Hashable, now: float) -> T | None:
         """Hand the value to a waiting receiver or append it; return the value it replaced."""
         if self.receivers:
-            task, _ = self.receivers.popitem(last=False)
+            task, end = self.receivers.popitem(last=False)
+            end._tasks.remove(task)
             trio.lowlevel.reschedule(task, outcome.Value(value))
             return None
         ticket = next(self.tickets)
-        removed = self._take_key(key, ticket) if key is not None else None
+        removed = self._take_key(key, ticket, now) if key is not None else None
         self.buffer[ticket] = (value, key)
         self.peak_buffer_used = max(self.peak_buffer_used, len(self.buffer))
         return removed
 
-    def _take_key(self, key: Hashable, ticket: int) -> T | None:
+    def _take_key(self, key: Hashable, ticket: int, now: float) -> T | None:
         """Make `ticket` the key's latest; return the value that this replaces."""
         waiting = self.keys.get(key)
         if waiting is None:
-            self.keys[key] = _Waiting(ticket, trio.current_time())
+            self.keys[key] = _Waiting(ticket, now)
             return None
         replaced, waiting.latest = waiting.latest, ticket
-        if replaced is None or self._must_hold(waiting):
+        if replaced is None or self._must_hold(waiting, now):
             waiting.held = replaced if replaced is not None else waiting.held
-            waiting.since = trio.current_time()
+            waiting.since = now
             return None
         self.superseded += 1
         return self.buffer.pop(replaced)[0]
@@ -132,9 +144,10 @@ class _Channel(Generic[T]):
             self._admit_senders()
             return value
         if self.senders:  # a channel of size 0: from hand to hand
-            task, (value, _) = self.senders.popitem(last=False)
+            task, sender = self.senders.popitem(last=False)
+            sender.end._tasks.remove(task)
             trio.lowlevel.reschedule(task, outcome.Value(None))
-            return value
+            return sender.value
         raise trio.WouldBlock
 
     def _forget(self, key: Hashable, ticket: int) -> None:
@@ -149,16 +162,21 @@ class _Channel(Generic[T]):
     def _admit_senders(self) -> None:
         # In line, even where a later sender's key could be replaced at once: the order of arrival is the
         # promise of this channel, and a value must not be superseded by one whose `send` may be cancelled.
+        if not self.senders:
+            return
+        now = trio.current_time()
         while self.senders:
-            task, (value, key) = next(iter(self.senders.items()))
-            if not self.has_room(key):
+            task, sender = next(iter(self.senders.items()))
+            if not self.has_room(sender.key, now):
                 return
             del self.senders[task]
-            trio.lowlevel.reschedule(task, outcome.Value(self.put(value, key)))
+            sender.end._tasks.remove(task)
+            trio.lowlevel.reschedule(task, outcome.Value(self.put(sender.value, sender.key, now)))
 
     def break_senders(self) -> None:
         """The last receiver has gone: what waits is thrown away, as in Trio's channel."""
-        for task in self.senders:
+        for task, sender in self.senders.items():
+            sender.end._tasks.remove(task)
             trio.lowlevel.reschedule(task, outcome.Error(trio.BrokenResourceError()))
         self.senders.clear()
         self.buffer.clear()
@@ -166,7 +184,8 @@ class _Channel(Generic[T]):
 
     def end_receivers(self) -> None:
         """The last sender has gone, and nothing waits."""
-        for task in self.receivers:
+        for task, end in self.receivers.items():
+            end._tasks.remove(task)
             trio.lowlevel.reschedule(task, outcome.Error(trio.EndOfChannel()))
         self.receivers.clear()
 
@@ -203,8 +222,11 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
         return bool(self._channel.receivers)
 
     def would_replace(self, key: Hashable) -> bool:
-        """Whether `send_nowait` with this key would replace a waiting value, and so need no room."""
-        return not self._channel.senders and self._channel.replaceable(key) is not None
+        """Whether `send_nowait` with this key would replace a waiting value now, and so need no room.
+
+        A moment later the key may have waited for `max_defer`: then it does need room.
+        """
+        return not self._channel.senders and self._channel.would_replace(key, trio.current_time())
 
     def send_nowait(self, value: T, key: Hashable = None) -> T | None:
         """Like `send`, but raises `trio.WouldBlock` where that would wait."""
@@ -212,9 +234,10 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
             raise trio.ClosedResourceError
         if self._channel.open_receive_channels == 0:
             raise trio.BrokenResourceError
-        if not self._channel.receivers and (self._channel.senders or not self._channel.has_room(key)):
+        now = 0.0 if key is None else trio.current_time()
+        if not self._channel.receivers and (self._channel.senders or not self._channel.has_room(key, now)):
             raise trio.WouldBlock
-        return self._channel.put(value, key)
+        return self._channel.put(value, key, now)
 
     async def send(self, value: T, key: Hashable = None) -> T | None:
         """Append a value, in place of a waiting one of the same key; return the one it replaced.
@@ -234,18 +257,16 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
     async def _wait(self, value: T, key: Hashable) -> T | None:
         task = trio.lowlevel.current_task()
         self._tasks.add(task)
-        self._channel.senders[task] = (value, key)
+        self._channel.senders[task] = _Sender(value, key, self)
 
         def abort(_: object) -> trio.lowlevel.Abort:
+            self._tasks.remove(task)
             del self._channel.senders[task]
             self._channel._admit_senders()  # whoever stood behind this one may fit
             return trio.lowlevel.Abort.SUCCEEDED
 
-        try:
-            removed: T | None = await trio.lowlevel.wait_task_rescheduled(abort)
-            return removed
-        finally:
-            self._tasks.discard(task)
+        removed: T | None = await trio.lowlevel.wait_task_rescheduled(abort)
+        return removed
 
     def clone(self) -> CoalescingSendChannel[T]:
         """Another sending end of the same channel, to be closed on its own."""
@@ -326,17 +347,15 @@ class CoalescingReceiveChannel(trio.abc.ReceiveChannel[T]):
     async def _wait(self) -> T:
         task = trio.lowlevel.current_task()
         self._tasks.add(task)
-        self._channel.receivers[task] = None
+        self._channel.receivers[task] = self
 
         def abort(_: object) -> trio.lowlevel.Abort:
+            self._tasks.remove(task)
             del self._channel.receivers[task]
             return trio.lowlevel.Abort.SUCCEEDED
 
-        try:
-            value: T = await trio.lowlevel.wait_task_rescheduled(abort)
-            return value
-        finally:
-            self._tasks.discard(task)
+        value: T = await trio.lowlevel.wait_task_rescheduled(abort)
+        return value
 
     def clone(self) -> CoalescingReceiveChannel[T]:
         """Another receiving end of the same channel; the clones share the values between them."""
