@@ -14,7 +14,18 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from reactor_trio import Input, ModelMessage, Output, ReactorModel, UploadedFile, Video, event, file_uploaded
+from reactor_trio import (
+    Input,
+    ModelMessage,
+    Output,
+    ReactorModel,
+    UploadedFile,
+    Video,
+    connected,
+    disconnected,
+    event,
+    file_uploaded,
+)
 from reactor_trio.compute.executor import ENCODE, FILES
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
@@ -364,3 +375,62 @@ async def test_all_handlers_of_a_session_share_their_context_variables(login: st
         assert seen == ["ann"] * 4
         assert (await stranger.call("ask")).data["who"] == "nobody"
     assert who.get() == "nobody"
+
+
+class TickingClock(trio.abc.Clock):
+    """Each look at the time is a little later than the one before, as in a real run."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        self.now += 1e-5
+        return self.now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return 0.0 if deadline <= self.now else 1e-4
+
+
+def test_a_key_that_must_be_held_between_two_looks_at_the_time_ends_no_session() -> None:
+    """The command was let in since it was going to replace one, and a moment later it needed room."""
+
+    class Knob(ReactorModel):
+        @event(dedupe=True)
+        async def turn(self) -> None:
+            await trio.sleep_forever()
+
+    async def main(max_defer: float) -> list[str]:
+        limits = Limits(max_uploads=0, max_queued_events=1, max_defer=max_defer, max_events_per_second=0)
+        with trio.fail_after(100), capture_logs() as logs:
+            async with open_session(Knob, limits=limits) as client:
+                for _ in range(10):
+                    await client.transport.send(['{"type": "turn"}'] * 100)
+                    await trio.lowlevel.checkpoint()
+        return [entry["event"] for entry in logs if entry["log_level"] == "error"]
+
+    # It happens once in a session, if at all.
+    for microseconds in range(1000, 1300, 10):
+        assert trio.run(main, microseconds / 1e6, clock=TickingClock()) == []
+
+
+@virtually
+async def test_connected_is_not_set_any_more_once_the_client_is_gone() -> None:
+    seen = []
+
+    class Shielded(ReactorModel):
+        @connected
+        async def on_connect(self) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+
+        @disconnected
+        def on_disconnect(self) -> None:
+            seen.append(self.connected.is_set())
+
+    async with open_session(Shielded) as client:
+        await trio.sleep(1)
+        await client.aclose()
+    assert seen == [False]

@@ -9,8 +9,9 @@ class Connected:
     """Set once `@connected` has finished, cleared as soon as the client is gone or the session ends."""
 
     def __init__(self) -> None:
-        # Set by the dispatcher; `wait` waits for it. Replaced when cleared, as events cannot be unset.
+        # Set by the dispatcher; `wait` waits for it. Replaced at the end, as events cannot be unset.
         self._event = trio.Event()
+        self._has_ended = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'set' if self.is_set() else 'cleared'}>"
@@ -24,10 +25,12 @@ class Connected:
         await self._event.wait()
 
     def set(self) -> None:
-        """For the runtime."""
-        self._event.set()
+        """For the runtime. Does nothing after `end`: a hook may still be at it when the client is gone."""
+        if not self._has_ended:
+            self._event.set()
 
-    def clear(self) -> None:
-        """For the runtime."""
+    def end(self) -> None:
+        """For the runtime: the client is gone, for good."""
+        self._has_ended = True
         if self._event.is_set():
             self._event = trio.Event()

@@ -14,7 +14,6 @@ has been told why. Then comes `@disconnected`.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol import control, names
 from reactor_trio.session import endings
 from reactor_trio.session.coalescing import open_coalescing_channel
+from reactor_trio.session.copies import copy_for
 from reactor_trio.session.dispatch import Dispatcher, encode_message
 from reactor_trio.session.failures import contained, is_client_gone
 from reactor_trio.session.heartbeat import Heartbeat
@@ -85,19 +85,22 @@ class Session:
             counts=self._counts,
             transport=transport,
         )
+        copied = copy_for(self, host.prototype)
+        self.model = copied.model
+        self._not_copied = copied.failure
+        # A key that is held has one more value than it had room for.
+        keys = sum(event.dedupe for event in self.model.__declarations__.events.values())
         inbox: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
-            limits.max_queued_events + limits.max_uploads, max_defer=limits.max_defer
+            limits.max_queued_events + limits.max_uploads + keys, max_defer=limits.max_defer
         )
         self._inbox, inbox_receive = inbox
         self._uploads = Uploads(limits, host.executor)
-        self.model = copy.copy(host.prototype)
-        self.model._reactor_port = self
         self.output = OutputStream(
             [track for track in host.contract.tracks if track.direction == "out"],
             self._outbox,
             host.executor,
-            fps=self.model.fps,
-            buffer_size=self.model.buffer_size,
+            fps=copied.fps,
+            buffer_size=copied.buffer_size,
             counts=self._counts,
             latency=self._latency,
             media=host.media,
@@ -133,6 +136,8 @@ class Session:
         # Cancelled by `_end`: the model's work is over.
         self._work_scope = trio.CancelScope()
         self._closing = False
+        # Whether a task of the runtime's own has failed, so that no farewell could be said.
+        self._is_broken = False
         self._is_in_its_last_hook = False
         # Cancelled when the transport is lost or the client is slow: there is no one left to say goodbye to.
         self._farewell_scope = trio.CancelScope()
@@ -148,12 +153,14 @@ class Session:
         cancelled, the connection is closed by force, `@disconnected` runs, and `Cancelled` goes on.
         """
         self._log.info("session started", address=self.client.address)
-        self._observer.session_started(self)
         # All tasks and threads of the session inherit it: the author's own log lines carry it too.
         with bound_contextvars(session_id=self.id):
             try:
                 with contained(self._broke):
+                    self._observer.session_started(self)
                     await self._serve()
+                    if self.ending is None:
+                        raise RuntimeError("a `Cancelled` that was kept has ended a task of the session")
             finally:
                 self._end(endings.CANCELLED)
                 # Shielded in there, each part with its own time limit.
@@ -189,6 +196,7 @@ class Session:
 
     def _broke(self, failure: BaseException) -> None:
         self._log.error("the runtime failed", exc_info=failure)
+        self._is_broken = True
         self._end(endings.INTERNAL_ERROR)
 
     def drain(self) -> None:
@@ -207,7 +215,7 @@ class Session:
             self._farewell_scope.cancel(reason=ending.reason)
         if self.ending is None:
             self.ending = ending
-            self.connected.clear()
+            self.connected.end()
             self._uploads.stop()
             # Before the model is cancelled: a read that waits tells it why.
             self.inputs.close()
@@ -262,6 +270,10 @@ class Session:
         return itertools.takewhile(lambda _: self.ending is None, messages)
 
     async def _run_model(self) -> None:
+        if self._not_copied is not None:
+            self._log.error("the model could not be copied for a session", exc_info=self._not_copied)
+            self._end(endings.CONNECT_FAILED)
+            return
         with contained(self._run_failed):
             await (self.model.run() if self._pipeline is None else self._pipeline.run())
             self._end(endings.FINISHED)
@@ -332,15 +344,18 @@ class Session:
         self._outbox.close()
         self._inbox.close()
         self._dispatcher.close()
-        # Nothing in here waits for a peer for longer than `close_timeout`.
-        with trio.CancelScope(shield=True):
-            if self.ending is endings.INTERNAL_ERROR:  # no farewell was said
-                await self._close(1011, self.ending.reason)
-            await self._transport.abort()
-        self._uploads.close()
-        await self._run_disconnected()
-        self._log.info("session ended", reason=self.ending.reason)
-        self._observer.session_ended(self, self.ending.reason)
+        try:
+            # Nothing in here waits for a peer for longer than `close_timeout`.
+            with contained(self._broke), trio.CancelScope(shield=True):
+                if self._is_broken and not self._closing and self.ending.close_code is not None:
+                    await self._close(self.ending.close_code, self.ending.reason)
+                await self._transport.abort()
+            with contained(self._broke):
+                self._uploads.close()
+            await self._run_disconnected()
+        finally:
+            self._log.info("session ended", reason=self.ending.reason)
+            self._observer.session_ended(self, self.ending.reason)
 
     async def _run_disconnected(self) -> None:
         hook = self.model.__declarations__.disconnected

@@ -20,7 +20,7 @@ from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from structlog.typing import FilteringBoundLogger
 
@@ -94,7 +94,7 @@ class Dispatcher:
                 self.entered = True
                 await self.hook(type(self._model).__declarations__.connected)
                 self._connected.set()
-            if self._connected.is_set():
+            if self._connected.is_set():  # else `@connected` has failed, or the session ended meanwhile
                 await self._serve()
 
     def close(self) -> None:
@@ -186,10 +186,19 @@ class Dispatcher:
             if isinstance(begun, Begun):
                 return await self._rest(begun.command, begun.result, begun.began)
             return begun
+        try:
+            awaitable = self._begun(command)
+        except BaseException as raised:  # of a decorator around the handler, for one
+            return self._refusal(command, raised, began)
+        return await self._rest(command, awaitable, began)
+
+    def _begun(self, command: Command) -> Awaitable[Any]:
+        spec = command.spec
         if spec.in_thread:
             handler, arguments = spec.bind(self._model, command.payload, self._client)
-            return await self._rest(command, self._executor.run(HANDLERS, handler, **arguments), began)
-        return await self._rest(command, spec.call(self._model, command.payload, self._client), began)
+            return self._executor.run(HANDLERS, handler, **arguments)
+        called: Awaitable[Any] = spec.call(self._model, command.payload, self._client)
+        return called
 
     async def _rest(self, command: Command, awaitable: Any, began: float) -> str | None:
         self._latency.running(command.id, command.arrived, began)

@@ -1,0 +1,54 @@
+"""A session's own copy of the model. The author's code may make it: `__copy__`, or `fps` as a property."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import attrs
+
+from reactor_trio.authoring.model import ReactorModel
+from reactor_trio.contract.lifecycle import wrong_setting
+from reactor_trio.errors import BadModelSetting
+from reactor_trio.session.failures import contained
+
+if TYPE_CHECKING:
+    from reactor_trio.authoring.model import SessionPort
+
+
+@attrs.frozen(eq=False)
+class ModelCopy:
+    """A copy for one session, and its settings at that moment."""
+
+    model: ReactorModel
+    """If there is a `failure`: one that does nothing, in its place."""
+    fps: float
+    buffer_size: int
+    failure: BaseException | None = None
+    """Why there is no copy: the session is going to end with it."""
+
+
+def copy_for(port: SessionPort, prototype: ReactorModel) -> ModelCopy:
+    """Copy the prototype for a session. Raises nothing that ends at a session (`session/failures.py`)."""
+    failures: list[BaseException] = []
+    with contained(failures.append):
+        model = copy.copy(prototype)
+        _check(model, prototype)
+        model._reactor_port = port
+        fps, buffer_size = model.fps, model.buffer_size
+        wrong = wrong_setting(type(model), {"fps": fps, "buffer_size": buffer_size})
+        if wrong is not None:
+            raise BadModelSetting(wrong)
+        return ModelCopy(model, fps, buffer_size)
+    [failure] = failures
+    nothing = ReactorModel()
+    nothing._reactor_port = port
+    return ModelCopy(nothing, nothing.fps, nothing.buffer_size, failure)
+
+
+def _check(model: object, prototype: ReactorModel) -> None:
+    where = f"{type(prototype).__qualname__}.__copy__"
+    if model is prototype:
+        raise TypeError(f"{where} returned the model itself: each session needs a copy of its own")
+    if not isinstance(model, type(prototype)):
+        raise TypeError(f"{where} returned {type(model).__qualname__}, which is another class")
