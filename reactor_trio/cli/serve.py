@@ -358,7 +358,7 @@ def _run(
 
 def _announce(server: Server) -> None:
     authority, s = server.authority, "s" if server.is_secure else ""
-    with suppress(OSError):  # no one reads it: no reason to stop
+    with suppress(OSError, ValueError, AttributeError):  # no one reads it: no reason to stop
         click.echo(f"{server.name} is served at http{s}://{authority}/  (WebSocket ws{s}://{authority}/ws)")
         sys.stdout.flush()
 

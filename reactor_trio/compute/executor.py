@@ -124,7 +124,9 @@ def begin_in_task(
     async def run() -> None:
         try:
             result: outcome.Outcome[T] = outcome.Value(await executor.run(lane, fn))
-        except Exception as error:
+        except (trio.Cancelled, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a library that is no Python may panic
             result = outcome.Error(error)
         done(result)
 

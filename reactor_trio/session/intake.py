@@ -22,6 +22,7 @@ from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.protocol.text import decode_client_text
 from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
+from reactor_trio.session.failures import split
 from reactor_trio.session.observer import UNKNOWN
 from reactor_trio.session.rates import Rates
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
@@ -242,6 +243,15 @@ class Intake:
         except InvalidPayload as error:
             error.reply_to = message.id
             raise
+        except PendingUploads:
+            raise
+        except BaseException as raised:  # of a validator of the author's, which may be more than a fault
+            failure, rest = split(raised)
+            if rest is not None:
+                raise rest from None
+            self._log.error("checking a command failed", command=spec.name, exc_info=failure)
+            text = "the command could not be checked"
+            raise ProtocolError(names.INTERNAL_ERROR, text, event=spec.name, reply_to=message.id) from None
         return Command(spec, payload, message.id, arrived)
 
     def _queue(self, command: Command) -> None:

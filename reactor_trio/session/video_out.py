@@ -132,8 +132,9 @@ class VideoTrack:
             async with trio.open_nursery() as self._nursery:
                 self._encode_next()
                 await self._ended.wait()
-                assert self._failure is not None
-                raise self._failure
+                self._nursery.cancel_scope.cancel(reason="the encoder has failed")
+            assert self._failure is not None
+            raise self._failure
         finally:
             self._nursery = None
             await self._stop()  # noqa: ASYNC102  shielded in there: a thread cannot be stopped
@@ -160,7 +161,7 @@ class VideoTrack:
         self._is_busy = True
         try:
             self._begin(picture, self._nursery)
-        except Exception as failure:
+        except BaseException as failure:  # what is not ours to stop, `encode` raises as well
             self._fail(failure)
 
     def _begin(self, picture: Picture, nursery: trio.Nursery) -> None:
@@ -183,7 +184,7 @@ class VideoTrack:
             return
         try:
             self._take(picture, began, result.unwrap())
-        except Exception as failure:
+        except BaseException as failure:
             self._fail(failure)
         else:
             self._encode_next()
