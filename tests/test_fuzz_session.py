@@ -48,6 +48,7 @@ LIMITS = Limits(
     close_timeout=1.0,
     hook_timeout=1.0,
     upload_timeout=3.0,
+    upload_stall_timeout=3600.0,
     spool_bytes=8,
     upload_chunk_bytes=16,
     max_upload_bytes=24,
@@ -311,7 +312,9 @@ class Oracle:
             self.surplus.add(upload_id)
             self.complain("upload_rejected")
         elif not whole and (
-            offset != file.received or length > LIMITS.upload_chunk_bytes or offset + length > file.size
+            offset != file.received
+            or not 0 < length <= LIMITS.upload_chunk_bytes
+            or offset + length > file.size
         ):
             self._fail(upload_id)
         elif not whole:

@@ -80,7 +80,7 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.complete.add(upload_id)
 
-    @rule(upload_id=upload_ids, length=st.integers(0, CHUNK))
+    @rule(upload_id=upload_ids, length=st.integers(1, CHUNK))
     def next_chunk(self, upload_id: str, length: int) -> None:
         if upload_id not in self.received:
             return
@@ -105,7 +105,7 @@ class LedgerMachine(RuleBasedStateMachine):
         arguments = (chunk, self.ledger, upload_id, offset, length)
         if upload_id in self.received:
             fits = self.received[upload_id] + length <= self.sizes[upload_id]
-            if offset == self.received[upload_id] and length <= CHUNK and fits:
+            if offset == self.received[upload_id] and 0 < length <= CHUNK and fits:
                 self.accepted(upload_id, length)
             else:
                 self.refused(names.UPLOAD_REJECTED, upload_id, self.entered[upload_id].id, *arguments)
@@ -175,7 +175,13 @@ def test_an_empty_upload_is_complete_at_once_and_may_be_sent_as_an_empty_chunk()
 
 @pytest.mark.parametrize(
     ("offset", "length", "reason"),
-    [(5, 1, "a gap"), (3, 1, "an overlap"), (4, 7, "a surplus"), (4, 9, "a chunk of 9 bytes")],
+    [
+        (5, 1, "a gap"),
+        (3, 1, "an overlap"),
+        (4, 7, "a surplus"),
+        (4, 9, "a chunk of 9 bytes"),
+        (4, 0, "an empty chunk"),
+    ],
 )
 def test_a_wrong_chunk_fails_its_upload_and_the_rest_is_dropped_in_silence(
     offset: int, length: int, reason: str

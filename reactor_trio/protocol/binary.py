@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MEDIA = 1
 UPLOAD_CHUNK = 2
 MAX_HEADER_BYTES = 0xFFFF
+MAX_CHUNK_HEADER_BYTES = 1024
+"""Of an upload's chunk: an id of 64 characters takes 768 bytes at most, with each of them escaped."""
 
 _PREFIX = struct.Struct(">BH")
 _SIZES = ("width", "height", "rate", "channels")
@@ -104,7 +106,7 @@ def decode_binary(data: bytes) -> MediaFrame | UploadChunk:
     """Read a binary message of either direction.
 
     Raises `ProtocolError` (`bad_message`) for anything that is not exactly one. An upload's further
-    header fields are ignored, a frame's are kept in `extra`.
+    header fields are ignored, a frame's are kept in `extra`. The header of a chunk has at most 1 KiB.
     """
     if len(data) < _PREFIX.size:
         raise _bad(f"a binary message has at least {_PREFIX.size} bytes, not {len(data)}")
@@ -114,6 +116,10 @@ def decode_binary(data: bytes) -> MediaFrame | UploadChunk:
         raise _bad(f"the header of {header_length} bytes is longer than the message")
     view = memoryview(data)
     if kind == UPLOAD_CHUNK:
+        if header_length > MAX_CHUNK_HEADER_BYTES:
+            raise _bad(
+                f"the header of a chunk has at most {MAX_CHUNK_HEADER_BYTES} bytes, not {header_length}"
+            )
         return _upload_chunk(_header(view[_PREFIX.size : start]), view[start:])
     if kind == MEDIA:
         return _media_frame(_header(view[_PREFIX.size : start]), view[start:])

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 MAX_SPENT_IDS = 1000
 """How many failed ids are remembered, the newest ones, so that a session's memory stays bounded."""
+SMALL_CHUNK_BYTES = 1024
+"""A chunk that is smaller, and not its upload's last, is a small one, where the server allows larger ones."""
+MAX_SMALL_CHUNKS = 256
+"""With more chunks, beside two for each `SMALL_CHUNK_BYTES` that have come, an upload may have no small one.
+
+Each chunk costs some 20 us, however little it brings: a client that sends one byte at a time would make the
+server work for nothing, and keep its place in the quota for ever. No honest one meets this: a file of up to
+256 chunks may have them of any size, and half of what is small is still enough for any number of them.
+"""
 
 
 class UploadState(enum.Enum):
@@ -35,6 +44,8 @@ class UploadState(enum.Enum):
 class Upload:
     """One upload. `size` and `received` are in bytes; `id` is the `upload_start`'s own, or None.
 
+    `chunks` counts what they came in.
+
     `name` is a label that the client chose, with any characters in it: never a path.
     """
 
@@ -44,6 +55,7 @@ class Upload:
     size: int
     id: Id | None = None
     received: int = 0
+    chunks: int = 0
     state: UploadState = UploadState.RECEIVING
 
     @property
@@ -70,6 +82,7 @@ class UploadLedger:
         self._max_session_upload_bytes = max_session_upload_bytes
         self._max_uploads = max_uploads
         self._chunk_bytes = chunk_bytes
+        self._small_chunk_bytes = min(SMALL_CHUNK_BYTES, chunk_bytes)
         # Under way or complete; no more than `max_uploads`.
         self._uploads: dict[str, Upload] = {}
         # Refused, failed, or aborted, oldest first. The values say nothing: a dict that keeps its order.
@@ -120,9 +133,9 @@ class UploadLedger:
         None: drop the chunk in silence (the upload has failed, or is complete and the chunk is empty).
 
         Raises `ProtocolError` (`upload_rejected`, with the `id` of the upload's start if that is not
-        answered yet) for a gap, an overlap, a surplus, a chunk that is too large, and an id never
-        announced. The upload has then failed and is given back to the quota; but one that is complete
-        stays so, for the model has it.
+        answered yet) for a gap, an overlap, a surplus, a chunk that is too large or empty, too many small
+        ones, and an id never announced. The upload has then failed and is given back to the quota; but one
+        that is complete stays so, for the model has it.
         """
         upload_id = chunk.upload_id
         upload = self._uploads.get(upload_id)
@@ -137,6 +150,7 @@ class UploadLedger:
             self._fail(upload)
             raise _refusal(UPLOAD_REJECTED, fault, upload_id, upload.id)
         upload.received += len(chunk.payload)
+        upload.chunks += 1
         self._complete_if_whole(upload)
         return upload
 
@@ -150,6 +164,14 @@ class UploadLedger:
             raise _refusal(UPLOAD_REJECTED, "no upload with this id is under way", upload_id, id)
         self._fail(upload)
         return upload
+
+    def lose(self, upload: Upload) -> None:
+        """Fail an upload whose bytes could not be kept; also a complete one, if nobody was told of it.
+
+        Does nothing if it has failed already.
+        """
+        if self._uploads.get(upload.upload_id) is upload:
+            self._fail(upload)
 
     def _over_limit(self, message: UploadStart, id_: Id | None) -> ProtocolError | None:
         size = message.size
@@ -190,7 +212,16 @@ class UploadLedger:
             return f"{kind}: a chunk at offset {chunk.offset}, where {upload.received} comes next"
         if upload.received + length > upload.size:
             return f"a surplus: {upload.received + length} bytes, where {upload.size} were announced"
+        if not length:
+            return "an empty chunk, before the upload is complete"
+        if upload.received + length < upload.size and self._dribbles(upload, length):
+            least = self._small_chunk_bytes
+            return f"too many small chunks: after {MAX_SMALL_CHUNKS} of them one has at least {least} bytes"
         return None
+
+    def _dribbles(self, upload: Upload, length: int) -> bool:
+        earned = 2 * upload.received // self._small_chunk_bytes
+        return length < self._small_chunk_bytes and upload.chunks >= MAX_SMALL_CHUNKS + earned
 
     def _complete_if_whole(self, upload: Upload) -> None:
         if upload.received == upload.size:
