@@ -231,13 +231,14 @@ def test_it():
     "file": (
         """
 def test_it(monkeypatch):
-    monkeypatch.setattr(uploads.Uploads, "close", lambda self: None)
+    async def forget(self): pass
+    monkeypatch.setattr(uploads.Uploads, "close", forget)
     async def main():
         async with open_session(Echo, limits=Limits(spool_bytes=10)) as client:
             start = {"upload_id": "u", "name": "n", "mime_type": "m", "size": 100}
             await client.transport.send([
                 encode_client_text("reactor.upload_start", start),
-                encode_upload_chunk(UploadChunk("u", 0, bytes(50))),
+                encode_upload_chunk(UploadChunk("u", 0, bytes(100))),
             ])
             await trio.sleep(1)
     run(main)

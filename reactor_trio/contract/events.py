@@ -21,7 +21,7 @@ from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
 from reactor_trio.contract.types import name_of
-from reactor_trio.contract.uploads import PendingUpload, PendingUploads
+from reactor_trio.contract.uploads import Files, PendingUpload, PendingUploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +53,7 @@ class EventSpec:
     result_types: tuple[type, ...] = attrs.field(repr=False)
     """What the handler may return."""
 
-    def structure(self, data: Mapping[str, Any], files: Mapping[str, UploadedFile | PendingUpload]) -> Any:
+    def structure(self, data: Mapping[str, Any], files: Files) -> Any:
         """The payload as an instance of `payload_class`.
 
         Raises `InvalidPayload` with every fault at its path, or `PendingUploads` if all that is missing
@@ -219,8 +219,6 @@ def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
     name = method.name if marker.name is None else marker.name
     if not isinstance(name, str) or not EVENT_NAME.fullmatch(name):
         raise method.refuse(f"an event's name is [a-z][a-z0-9_]*, not {name!r}; say @event(name=...)")
-    if not isinstance(marker.description, str):
-        raise method.refuse(f"a description is a str, not {type(marker.description).__name__}")
     is_async = _is_async(method.function)
     if marker.in_thread and is_async:
         raise method.refuse("in_thread=True is for a def handler; an async def one runs on the loop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
@@ -11,8 +11,6 @@ from reactor_trio.contract.constraints import check_upload
 from reactor_trio.contract.faults import UNRESOLVED_UPLOAD, Misfit, StillArriving, plainly, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.hooks import Hook
     from reactor_trio.contract.types import UploadRule
@@ -36,7 +34,12 @@ class PendingUploads(Exception):
         self.upload_ids = upload_ids
 
 
-Files: TypeAlias = "Mapping[str, UploadedFile | PendingUpload]"
+class Files(Protocol):
+    """What a payload may refer to. A mapping is one."""
+
+    def get(self, upload_id: str, /) -> UploadedFile | PendingUpload | None:
+        """The upload of this id; None if the session has none."""
+        ...
 
 
 class Context:

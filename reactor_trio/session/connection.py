@@ -7,7 +7,8 @@
     send      waits for the outbox; writes in batches what was not written at once, and pings
 
 Beside the four there are only their helpers in time: the pacer, one encoder for each video track, one
-decoder for each input track, uploads that are read back from the disk, and commands that wait for one.
+decoder for each input track, the one that writes uploads to the disk, the one that finds those that stall,
+and commands that wait for an upload.
 Services outlive what they serve: receive and send end last, after run and dispatch have ended and the client
 has been told why. Then comes `@disconnected`.
 """
@@ -94,7 +95,7 @@ class Session:
             limits.max_queued_events + limits.max_uploads + keys, max_defer=limits.max_defer
         )
         self._inbox, inbox_receive = inbox
-        self._uploads = Uploads(limits, host.executor)
+        self._uploads = Uploads(limits, host.executor, host.upload_budget)
         self.output = OutputStream(
             [track for track in host.contract.tracks if track.direction == "out"],
             self._outbox,
@@ -126,6 +127,7 @@ class Session:
             self._observer,
             self._latency,
             turns,
+            self._uploads.loaded,
         )
         self._pipeline: Pipeline | None = None
         if turns is not None:
@@ -299,7 +301,7 @@ class Session:
                     began = trio.current_time()
                     await self._transport.send(batch)
                     heartbeat.wrote(began)
-                elif not await heartbeat.beat(self._transport):
+                elif not await heartbeat.beat(self._transport, listens=not self._uploads.disk_is_awaited):
                     self._end(endings.HEARTBEAT_LOST)
                     break
         except TransportClosed as closed:
@@ -350,8 +352,8 @@ class Session:
                 if self._is_broken and not self._closing and self.ending.close_code is not None:
                     await self._close(self.ending.close_code, self.ending.reason)
                 await self._transport.abort()
-            with contained(self._broke):
-                self._uploads.close()
+            with contained(self._broke), trio.CancelScope(shield=True):
+                await self._uploads.close()
             await self._run_disconnected()
         finally:
             self._log.info("session ended", reason=self.ending.reason)

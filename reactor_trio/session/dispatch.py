@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -11,16 +12,17 @@ import trio
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.compute.executor import HANDLERS, Executor
 from reactor_trio.contract.serialise import dump
-from reactor_trio.errors import LONGEST_REFUSAL, CommandError, InvalidPayload, check_refusal, shorten
+from reactor_trio.errors import CommandError, InvalidPayload, ProtocolError
 from reactor_trio.protocol import control, names
-from reactor_trio.protocol.text import encodable, encode_server_text
+from reactor_trio.protocol.text import encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
 from reactor_trio.session.failures import contained, is_client_gone, split
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from structlog.typing import FilteringBoundLogger
 
@@ -47,6 +49,10 @@ def encode_message(message: ModelMessage, reply_to: Id | None = None) -> str:
     return encode_server_text(message.__wire_name__, dump(message), reply_to)
 
 
+def _is_unread(work: Work) -> bool:
+    return type(work) is not Begun and bool(work.unread)  # type: ignore[union-attr]
+
+
 class Dispatcher:
     """Runs the hooks and handlers of one session; see `Session` for how long."""
 
@@ -63,6 +69,7 @@ class Dispatcher:
         observer: Observer,
         latency: LatencyTracker,
         turns: Turns | None = None,
+        loaded: Callable[[Mapping[str, UploadedFile]], AbstractAsyncContextManager[None]] | None = None,
     ) -> None:
         self._model = model
         self._client = client
@@ -76,6 +83,8 @@ class Dispatcher:
         self._latency = latency
         self.turns = turns
         """Of a `ReactorPipeline`: handlers run between the steps of its generator."""
+        # Reads files from the disk, and frees them again; see `Uploads.loaded`.
+        self._loaded = loaded
         # Half the price of `trio.current_time`, and asked twice for each command.
         self._now = trio.lowlevel.current_clock().current_time
         # That of `run`'s task: all handlers of a session share their context variables.
@@ -115,29 +124,56 @@ class Dispatcher:
             await result
 
     async def _serve(self) -> None:
-        turns = self.turns
         while True:
-            work = await self._inbox.receive()
-            if turns is None:
-                await self._run_waiting(work)
-                continue
-            await turns.begin_handling()
-            try:
-                await self._run_waiting(work)
-            finally:
-                turns.end_handling()
+            # Not kept while this task waits: a payload may hold large files.
+            work: Work | None = await self._inbox.receive()
+            while work is not None:
+                work = await (self._run_unread(work) if _is_unread(work) else self._turn(work))
 
-    async def _run_waiting(self, work: Work) -> None:
+    async def _turn(self, work: Work) -> Work | None:
+        """Run it, and what waits behind it; returns what was taken and must have its files read first."""
+        turns = self.turns
+        if turns is None:
+            return await self._run_waiting(work)
+        await turns.begin_handling()
+        try:
+            return await self._run_waiting(work)
+        finally:
+            turns.end_handling()
+
+    async def _run_waiting(self, work: Work) -> Work | None:
         # Take on without a checkpoint what waits behind it: a task switch a command is what would cost.
         deadline = trio.current_time() + STEP
         while True:
             await self._run(work)
             if trio.current_time() > deadline:
-                break
+                return None
             try:
                 work = self._inbox.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel):  # ended: the client left in this very step
-                break
+                return None
+            if _is_unread(work):
+                return work
+
+    async def _run_unread(self, work: Work) -> Work | None:
+        """Run work whose files are on the disk: they are read first, in no one's turn."""
+        assert isinstance(work, Command | FileArrived)
+        assert self._loaded is not None
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._loaded(work.unread))
+            except ProtocolError as error:
+                await self._unreadable(work, error)
+                return None
+            return await self._turn(work)
+
+    async def _unreadable(self, work: Command | FileArrived, error: ProtocolError) -> None:
+        if isinstance(work, FileArrived):
+            self._log.error("@file_uploaded was not called", reason=error.message)
+            return
+        self._observer.not_handled(work.spec.name, "invalid")
+        error.event, error.reply_to = work.spec.name, work.id
+        await self._send(control.error_of(error))
 
     async def _run(self, work: Work) -> None:
         match work:
@@ -145,7 +181,7 @@ class Dispatcher:
                 answer = await self._command(work)
             case Begun(command, result, began):
                 answer = await self._rest(command, result, began)
-            case FileArrived(file):
+            case FileArrived(file, _):
                 answer = None
                 with contained(lambda failure: self._log.error("@file_uploaded failed", exc_info=failure)):
                     await self.hook(type(self._model).__declarations__.file_uploaded, file)
@@ -236,13 +272,6 @@ class Dispatcher:
         raise rest from None
 
     def _failure(self, command: Command, failure: BaseException, began: float) -> str:
-        """The answer, whatever the failure is made of. Raises only what is not the handler's."""
-        name = command.spec.name
-        with contained(lambda worse: self._log.error("handler failed", command=name, exc_info=worse)):
-            return self._told(command, failure, began)
-        return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)
-
-    def _told(self, command: Command, failure: BaseException, began: float) -> str:
         self._latency.failed()
         name = command.spec.name
         if isinstance(failure, InvalidPayload):  # a state's own validator has the last word
@@ -252,12 +281,7 @@ class Dispatcher:
         outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
         self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
         if isinstance(failure, CommandError):
-            check_refusal(failure.code, failure.message)  # a subclass may have set them
-            text = shorten(encodable(failure.message), LONGEST_REFUSAL)
-            if text != failure.message:
-                wrong = "it was too long, or held half a surrogate pair"
-                self._log.warning("the message of a CommandError was changed", command=name, reason=wrong)
-            return control.error(failure.code, text, event=name, reply_to=command.id)
+            return control.error(failure.code, failure.message, event=name, reply_to=command.id)
         if not is_client_gone(failure):
             self._log.error("handler failed", command=name, exc_info=failure)
         return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)

@@ -18,6 +18,7 @@ from reactor_trio.session.connection import Session
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.session.observer import NoObserver, Observer
+from reactor_trio.session.upload_budget import UploadBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,15 @@ class ModelHost:
     session_id: Callable[[], str]
     observer: Observer = attrs.field(factory=NoObserver)
     media: MediaSettings = attrs.field(factory=MediaSettings)
+    upload_budget: UploadBudget = attrs.field()
+    """What the uploads of all sessions take."""
+
+    @upload_budget.default
+    def _whole_budget(self) -> UploadBudget:
+        return UploadBudget(
+            max_memory_bytes=self.limits.max_total_upload_bytes,
+            max_disk_bytes=self.limits.max_total_spool_bytes,
+        )
 
     @classmethod
     async def load(

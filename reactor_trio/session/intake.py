@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.contract.faults import listed
 from reactor_trio.errors import LONGEST_NAME, InvalidPayload, ProtocolError, shorten
@@ -25,6 +26,7 @@ from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
 from reactor_trio.session.failures import split
 from reactor_trio.session.observer import UNKNOWN
 from reactor_trio.session.rates import Rates
+from reactor_trio.session.uploads import NO_FILES
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import Declarations, EventSpec
     from reactor_trio.protocol.text import ClientText, Id
     from reactor_trio.protocol.uploads import Upload
@@ -93,6 +94,7 @@ class Intake:
         self._outbox = outbox
         self._transport = transport
         self._uploads = uploads
+        uploads.begin(nursery, self._upload_settled)
         self._nursery = nursery
         self._end = end
         self._observer = observer
@@ -238,8 +240,9 @@ class Intake:
         return f"it has: {listed(list(self._events))}" if self._events else "it has none"
 
     def _structure(self, spec: EventSpec, message: ClientText, arrived: float) -> Command:
+        lent = self._uploads.lend() if spec.has_uploads else None
         try:
-            payload = spec.structure(message.data, self._uploads.files)
+            payload = spec.structure(message.data, NO_FILES if lent is None else lent)
         except InvalidPayload as error:
             error.reply_to = message.id
             raise
@@ -252,7 +255,9 @@ class Intake:
             self._log.error("checking a command failed", command=spec.name, exc_info=failure)
             text = "the command could not be checked"
             raise ProtocolError(names.INTERNAL_ERROR, text, event=spec.name, reply_to=message.id) from None
-        return Command(spec, payload, message.id, arrived)
+        if lent is None or not lent.unread:
+            return Command(spec, payload, message.id, arrived)
+        return Command(spec, payload, message.id, arrived, lent.unread)
 
     def _queue(self, command: Command) -> None:
         key = command.key
@@ -261,7 +266,7 @@ class Intake:
         if self._aside and command.key is not None:
             self._supersede_aside(command.key)
         now = self._now()
-        if self._may_run_at(now, command.spec):
+        if not command.unread and self._may_run_at(now, command.spec):
             self._run_now(command, now)
         else:
             self._send(command)
@@ -315,7 +320,8 @@ class Intake:
                 self.last_active = self._arrived
                 upload = self._uploads.start(start, message.id)
                 self._answer(control.upload_ready(upload.upload_id))
-                self._complete_upload(upload)
+                if upload.is_complete:  # an empty one
+                    self._upload_complete(upload)
             case control.UploadAbort(upload_id):
                 self._abort_upload(upload_id, message)
             case control.ConfigureTrack() | control.RequestKeyFrame() | control.FrameShown() as asked:
@@ -337,28 +343,30 @@ class Intake:
         upload = await self._uploads.chunk(message)
         if upload is not None:
             self._counts.upload_bytes += len(message.payload)
-            self._complete_upload(upload)
+            if self._uploads.is_whole(upload):
+                self._upload_complete(upload)
         return True
 
-    def _complete_upload(self, upload: Upload) -> None:
-        if not upload.is_complete:
-            return
-        if self._uploads.is_spooled(upload):
-            self._nursery.start_soon(self._read_back, upload, name="read an upload back")
+    async def _upload_settled(self, upload: Upload, fault: str | None) -> None:
+        """An upload is complete, or has failed, in another task than receive."""
+        if fault is None:
+            self._upload_complete(upload)
         else:
-            self._file_arrived(upload, self._uploads.complete(upload))
-
-    async def _read_back(self, upload: Upload) -> None:
-        self._file_arrived(upload, await self._uploads.read_back(upload))
+            self._refuse(
+                ProtocolError(names.UPLOAD_REJECTED, fault, upload_id=upload.upload_id, reply_to=upload.id)
+            )
         await self._settle()
 
-    def _file_arrived(self, upload: Upload, file: UploadedFile) -> None:
+    def _upload_complete(self, upload: Upload) -> None:
         self._answer(
-            control.upload_complete(upload.upload_id, file.name, file.mime_type, file.size, upload.id)
+            control.upload_complete(upload.upload_id, upload.name, upload.mime_type, upload.size, upload.id)
         )
         if self._wants_files:
+            lent = self._uploads.lend()
+            file = lent.get(upload.upload_id)
+            assert isinstance(file, UploadedFile)
             with contextlib.suppress(trio.BrokenResourceError):  # the dispatcher, and the session, has ended
-                self._inbox.send_nowait(FileArrived(file))
+                self._inbox.send_nowait(FileArrived(file, lent.unread))
 
     def _abort_upload(self, upload_id: str, message: ClientText) -> None:
         upload = self._uploads.abort(upload_id, message.id)

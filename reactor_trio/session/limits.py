@@ -24,7 +24,15 @@ class Limits:
     upload_chunk_bytes: int = attrs.field(default=256 * 1024, validator=ge(1))
     """The largest chunk of an upload."""
     spool_bytes: int = attrs.field(default=8 * 1024 * 1024, validator=ge(0))
-    """A file larger than this waits in a temporary file while it arrives."""
+    """A file larger than this is kept in a temporary file until a handler takes it."""
+    max_total_upload_bytes: int = attrs.field(default=1024 * 1024 * 1024, validator=ge(0))
+    """Uploads of all sessions together in memory; half of it for files that stay there."""
+    max_total_spool_bytes: int = attrs.field(default=8 * 1024 * 1024 * 1024, validator=ge(0))
+    """Uploads of all sessions together in temporary files."""
+    upload_stall_timeout: float = attrs.field(default=60.0, validator=gt(0))
+    """An upload of which no byte comes for this long is given up."""
+    disk_timeout: float = attrs.field(default=5.0, validator=gt(0))
+    """How long an upload, and what is behind it, waits for a slow disk; then the upload fails."""
     upload_timeout: float = attrs.field(default=30.0, validator=gt(0))
     """How long a command waits for the upload that it refers to."""
     max_queued_events: int = attrs.field(default=64, validator=ge(1))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import EventSpec
     from reactor_trio.protocol.text import Id
+
+
+NOTHING_UNREAD: Mapping[str, UploadedFile] = MappingProxyType({})
 
 
 @attrs.frozen
@@ -23,6 +27,8 @@ class Command:
     id: Id | None
     arrived: float
     """When it was read from the transport, in seconds of Trio's clock."""
+    unread: Mapping[str, UploadedFile] = NOTHING_UNREAD
+    """Files of the payload, by upload id, that are to be read from the disk before the handler begins."""
 
     @property
     def key(self) -> str | None:
@@ -35,6 +41,8 @@ class FileArrived:
     """A complete upload, for `@file_uploaded`."""
 
     file: UploadedFile
+    unread: Mapping[str, UploadedFile] = NOTHING_UNREAD
+    """As of a command."""
 
 
 @attrs.frozen
