@@ -594,3 +594,29 @@ def test_settings_out_of_range_are_value_errors(wrong: dict[str, Any]) -> None:
 
 def test_errors_of_the_wire_keep_their_code() -> None:
     assert CommandError(names.QUEUE_TIMEOUT, "x").code == "queue_timeout"
+
+
+# ---- one address
+
+
+def test_one_network_has_no_more_than_its_places_in_sessions_and_line_together() -> None:
+    admission = Admission(max_sessions=2, max_waiting=5, max_per_network=3)
+    places = [admission.enter("192.0.2.7") for _ in range(3)]
+    assert [place.position for place in places] == [0, 0, 1]
+    assert not admission.admits("192.0.2.7")
+    assert admission.admits("192.0.2.8")
+    assert admission.admits(None)
+    places[0].leave()
+    places[0].leave()
+    assert admission.admits("192.0.2.7")
+    assert len(admission._of_network) == 1
+    for place in places:
+        place.leave()
+    assert not admission._of_network
+
+
+def test_by_default_one_network_may_have_all() -> None:
+    admission = Admission()
+    for _ in range(1000):
+        admission.enter("192.0.2.7")
+    assert admission.admits("192.0.2.7")

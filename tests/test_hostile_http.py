@@ -83,7 +83,7 @@ CASES: list[tuple[str, bytes, int | None]] = [
     ("a lower-case method, which is another one", b"get /health HTTP/1.1\r\n" + HOST + END, 405),
     ("a target of 20 KB", b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n" + HOST + END, 431),
     ("absolute form", b"GET http://127.0.0.1/health HTTP/1.1\r\n" + HOST + END, 200),
-    ("absolute form of another host", b"GET http://evil.example/health HTTP/1.1\r\n" + HOST + END, 200),
+    ("absolute form of another host", b"GET http://evil.example/health HTTP/1.1\r\n" + HOST + END, 421),
     ("authority form", b"CONNECT 127.0.0.1:22 HTTP/1.1\r\n" + HOST + END, 404),
     ("asterisk form", b"OPTIONS * HTTP/1.1\r\n" + HOST + END, 404),
     ("climbing out of the root", b"GET /../../etc/passwd HTTP/1.1\r\n" + HOST + END, 404),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import orjson
@@ -15,8 +15,11 @@ import trio_websocket
 from trio.testing import MockClock
 
 from reactor_trio.errors import TransportClosed
+from reactor_trio.server import guesses
 from reactor_trio.server import serve as serve_module
+from reactor_trio.server.gate import RESERVED
 from reactor_trio.server.listeners import ListenError, open_listeners
+from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.limits import Limits
@@ -109,7 +112,8 @@ def loader(host: FakeHost) -> Callable[[], Awaitable[FakeHost]]:
 async def running(host: FakeHost | None = None, **settings: Any) -> AsyncIterator[Server]:
     """A server that is ready; cancelled on leaving."""
     async with trio.open_nursery() as nursery:
-        server = Server(ServerSettings(port=0, **settings), name="loading model")
+        metrics = settings.pop("metrics", None)
+        server = Server(ServerSettings(port=0, **settings), name="loading model", metrics=metrics)
         await nursery.start(server.run, loader(host or FakeHost()))
         yield server
         nursery.cancel_scope.cancel(reason="the test is over")
@@ -472,3 +476,86 @@ def test_settings_out_of_range_are_value_errors(wrong: dict[str, Any]) -> None:
 
 def test_the_token_is_not_in_the_repr_of_the_settings() -> None:
     assert "secret" not in repr(ServerSettings(token="secret"))
+
+
+# ---- limits of all connections
+
+
+async def test_one_address_is_told_when_it_has_all_of_its_sessions() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        metrics = Metrics()
+        async with running(metrics=metrics, max_sessions_per_address=2) as server:
+            async with websocket(server), websocket(server):
+                status, headers, body = await fetch(server, UPGRADE)
+                assert (status, headers["retry-after"]) == (429, "5")
+                assert b"this address has all the sessions" in body
+                assert metrics.gate.refused["address"] == 1
+                assert (await fetch(server, get("/health")))[0] == 200
+            async with websocket(server):
+                pass
+
+
+async def test_what_has_no_session_is_bounded_and_health_is_answered_all_the_same() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(max_handshakes=3) as server, websocket(server):
+            silent = [await connect(server) for _ in range(3)]
+            for path, expected in (("/health", 200), ("/schema", 503), ("/", 503)):
+                status, headers, _ = await fetch(server, get(path))
+                assert status == expected
+                assert ("retry-after" in headers) == (expected == 503)
+            for stream in silent:
+                await stream.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert (await fetch(server, get("/schema")))[0] == 200
+
+
+async def test_connections_beyond_the_reserve_are_closed_at_once_and_the_server_goes_on() -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(max_connections=2) as server, AsyncExitStack() as stack:
+            for _ in range(2 + RESERVED):
+                await stack.enter_async_context(await connect(server))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            async with await connect(server) as turned_away:
+                with suppress(trio.BrokenResourceError):
+                    assert await turned_away.receive_some() == b""
+            await stack.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert (await fetch(server, get("/schema")))[0] == 200
+
+
+async def test_guesses_of_the_token_are_slowed_and_the_right_one_is_let_in_at_once(
+    logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guesses, "PAUSE", 0.01)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(token="right") as server:
+            answers = [
+                await fetch(server, get("/schema", f"Authorization: Bearer wrong{number}"))
+                for number in range(guesses.MOST + 2)
+            ]
+            assert [status for status, _, _ in answers] == [401] * guesses.MOST + [429] * 2
+            assert answers[-1][1]["retry-after"] == "300"
+            assert (await fetch(server, get("/schema", "Authorization: Bearer right")))[0] == 200
+            assert (await fetch(server, get("/schema")))[0] == 401, "no token is no guess"
+    [entry] = [entry for entry in logged if entry["event"] == "wrong token"]
+    assert entry["address"].startswith("127.0.0.1:")
+    assert "wrong0" not in str(entry)
+
+
+async def test_a_guess_waits_no_longer_than_its_connection_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guesses, "PAUSE", 1000.0)
+    monkeypatch.setattr(guesses, "FREE", 0)
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(token="right", handshake_timeout=0.2) as server:
+            assert (await fetch(server, get("/schema", "Authorization: Bearer wrong")))[0] == 401
+
+
+async def test_a_page_that_asks_by_another_name_is_logged_with_the_option_that_lets_it_in(
+    logged: list[Any],
+) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running() as server:
+            raw = get("/schema").replace(b"Host: 127.0.0.1", b"Host: evil.com")
+            assert (await fetch(server, raw))[0] == 421
+    [entry] = [entry for entry in logged if entry["event"] == "page refused"]
+    assert (entry["host"], entry["remedy"]) == ("evil.com", "--allow-host")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 import outcome
+import structlog
 import trio
 
 from reactor_trio.cli import EndsProcess
@@ -35,6 +36,7 @@ from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.errors import BadModelSetting, ModelNotFound
 from reactor_trio.server.drain import INTERRUPTED, serve_process, shutting_down
+from reactor_trio.server.gate import raise_descriptor_limit
 from reactor_trio.server.listeners import ListenError
 from reactor_trio.server.logs import LEVELS, LogFormat, configure_logging
 from reactor_trio.server.metrics import Metrics
@@ -88,6 +90,8 @@ MEDIA = {
     "max_video_bit_rate": "Bits a second that H.264 takes at most, a track and client.",
 }
 """Each field of `MediaSettings`, and what its option's help says."""
+
+log = structlog.get_logger(__name__)
 
 _OUR_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 
@@ -155,6 +159,27 @@ def _media_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Clients at a time; 0: no limit.",
 )
 @click.option(
+    "--max-sessions-per-address",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Clients of one address, or IPv6 network, that may be there or wait; 0: no limit.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Connections of all kinds; 0: as many as there are descriptors for.",
+)
+@click.option(
+    "--max-handshakes",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Connections without a session: a request is still to come, or an answer to be read.",
+)
+@click.option(
     "--max-waiting",
     type=click.IntRange(0),
     default=100,
@@ -179,6 +204,13 @@ def _media_options(command: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     metavar="ORIGIN",
     help="Other pages that may connect, such as https://example.com; * for any.",
+)
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another name by which a server of this machine alone may be asked.",
 )
 @click.option(
     "--certfile",
@@ -336,6 +368,7 @@ def _run(
     has_watchdog: bool,
 ) -> None:
     executor, metrics = ThreadExecutor(), Metrics()
+    log.info("limit of descriptors", descriptors=raise_descriptor_limit())
 
     async def main() -> None:
         server = Server(settings, name=name, metrics=metrics, executor=executor)

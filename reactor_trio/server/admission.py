@@ -6,6 +6,7 @@ handshake takes is covered. The line is first come, first served: while someone 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 class Place:
     """One connection's place: in a session, or in the line. Made by `Admission.enter`."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, network: str | None = None) -> None:
         self._admission = admission
+        self.network = network
+        """Where it comes from (`server.address`); None: it does not count."""
         self.position: int | None = None
         """Place in the line, 1 is next; 0: let in; None: given up."""
         self.on_change: Callable[[], object] = _ignore
@@ -33,11 +36,16 @@ class Place:
 
 
 class Admission:
-    """At most `max_sessions` places (0: no limit), and a line of at most `max_waiting` before them."""
+    """At most `max_sessions` places (0: no limit), and a line of at most `max_waiting` before them.
 
-    def __init__(self, *, max_sessions: int = 0, max_waiting: int = 0) -> None:
+    Of both together, at most `max_per_network` for those who come from one network (0: no limit).
+    """
+
+    def __init__(self, *, max_sessions: int = 0, max_waiting: int = 0, max_per_network: int = 0) -> None:
         self._max_sessions = max_sessions
         self._max_waiting = max_waiting
+        self._max_per_network = max_per_network
+        self._of_network: Counter[str] = Counter()
         self._sessions = 0
         self._line: list[Place] = []
 
@@ -65,11 +73,18 @@ class Admission:
     def _has_free_session(self) -> bool:
         return not self._max_sessions or self._sessions < self._max_sessions
 
-    def enter(self) -> Place:
+    def admits(self, network: str | None) -> bool:
+        """Whether those who come from there do not have all of their places already."""
+        most = self._max_per_network
+        return not most or network is None or self._of_network[network] < most
+
+    def enter(self, network: str | None = None) -> Place:
         """Take a place. Raises `RuntimeError` if there is no room: ask first."""
         if not self.has_room:
             raise RuntimeError("neither a session nor the line has room")
-        place = Place(self)
+        place = Place(self, network)
+        if network is not None:
+            self._of_network[network] += 1
         self._line.append(place)
         self._advance()
         return place
@@ -82,6 +97,9 @@ class Admission:
         else:
             self._line.remove(place)
         place.position = None
+        if place.network is not None:
+            self._of_network[place.network] -= 1
+            self._of_network += Counter()  # forgets those that have none
         self._advance()
 
     def _advance(self) -> None:

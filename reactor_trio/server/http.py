@@ -9,6 +9,7 @@ import base64
 import binascii
 import http
 import ipaddress
+import math
 import re
 from typing import TYPE_CHECKING, Literal
 
@@ -166,6 +167,8 @@ class Policy:
     None: whatever the Host header says. A server that only trusts its loopback address must not: a
     hostile page whose name is made to resolve to 127.0.0.1 is of the "same origin" then (DNS rebinding).
     """
+    allow_hosts: frozenset[str] = frozenset()
+    """Further names under which such a server may be asked, in lower case."""
 
 
 Status = Literal["loading", "ready", "draining", "failed"]
@@ -203,6 +206,11 @@ def is_guarded(request: Request) -> bool:
 
 def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade:
     """Decide what a request gets whose client may come in."""
+    if not is_host_allowed(request, policy) and (
+        request.path != "/ws" or _is_origin_allowed(request, policy)
+    ):
+        # RFC 9110, 15.5.20. A page is told 403, below, as any other is whose origin is not allowed.
+        return plain(421, "this server is not asked by that name; its --allow-host would allow it")
     route = _ROUTES.get(request.path) or (_web_file if request.path in state.web else None)
     if route is None:
         return plain(404, "not found")
@@ -318,9 +326,41 @@ def unavailable(message: str) -> Response:
     return plain(503, message, ("Retry-After", str(RETRY_SECONDS)))
 
 
+def too_many(message: str, seconds: float) -> Response:
+    """429, and when to come again."""
+    return plain(429, message, ("Retry-After", str(math.ceil(seconds))))
+
+
 def unauthorised() -> Response:
     """401: no token, or a wrong one."""
     return plain(401, "a token is needed", ("WWW-Authenticate", "Bearer"))
+
+
+def is_host_allowed(request: Request, policy: Policy) -> bool:
+    """Whether the request names this server, and not a name that a hostile page has made to resolve to it.
+
+    Such a page is of the "same origin" as the server, so a browser shows it every answer (DNS rebinding).
+    A name without a dot is none that a stranger can have.
+    """
+    if policy.own_names is None or "*" in policy.allow_origins:
+        return True
+    name = _without_port(asked_authority(request)).rstrip(".")
+    allowed = {_without_port(origin.lower().rpartition("/")[2]) for origin in policy.allow_origins}
+    is_simple = "." not in name and ":" not in name
+    return is_simple or name in allowed or name in policy.allow_hosts or _is_own_name(name, policy)
+
+
+def asked_authority(request: Request) -> str:
+    """Host and port that the request is meant for, in lower case; empty if it says none."""
+    # RFC 9112, 3.2.2: the absolute form counts, whatever the Host header says.
+    _, is_absolute, rest = request.target.partition("://")
+    if is_absolute and not request.target.startswith("/"):
+        return re.split(r"[/?#]", rest)[0].rpartition("@")[2].lower()
+    return next(iter(request.all("host")), "").lower()
+
+
+def _without_port(authority: str) -> str:
+    return re.sub(r":\d*$", "", authority)
 
 
 def _is_origin_allowed(request: Request, policy: Policy) -> bool:
@@ -346,7 +386,7 @@ def _with_port(authority: str, scheme: str) -> str:
 def _is_own_name(authority: str, policy: Policy) -> bool:
     if policy.own_names is None:
         return True
-    name = re.sub(r":\d+$", "", authority)
+    name = _without_port(authority)
     if name == "localhost" or name.endswith(".localhost") or name in policy.own_names:
         return True
     try:

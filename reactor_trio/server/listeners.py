@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from reactor_trio.server.settings import ServerSettings
 
 
 class ListenError(Exception):
     """The address cannot be listened on: in use, not allowed, or not there."""
+
+
+ACCEPT_LOG_SECONDS = 5.0
+"""Seconds between two lines of the log that say that no connection can be accepted."""
+
+
+class _NowAndThen(logging.Filter):
+    """Lets a line through, and then none for a while."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._clock = clock
+        self._next = -float("inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
+
+
+@contextmanager
+def accept_errors_now_and_then(clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """In this block Trio, which looks ten times a second, says now and then that there are no descriptors."""
+    logger, rare = logging.getLogger("trio.serve_listeners"), _NowAndThen(ACCEPT_LOG_SECONDS, clock)
+    logger.addFilter(rare)
+    try:
+        yield
+    finally:
+        logger.removeFilter(rare)
 
 
 async def open_listeners(settings: ServerSettings) -> list[trio.SocketListener]:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from reactor_trio.server.gate import Gate, Limit
 from reactor_trio.session.observer import UNKNOWN, Counts, Handled, NotHandled, SessionState
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.waiting_clients: Callable[[], int] = int
         """How many clients wait in line; the server says."""
+        self.gate = Gate()
+        """Connections, and clients that were refused; the server puts its own in this place."""
         self.lag = Histogram()
         """How late the loop was for a task that wanted to wake up at a certain time."""
         self._stalls = 0
@@ -216,6 +219,13 @@ class Metrics:
             "state",
             {"waiting": self.waiting_clients(), **{state: states[state] for state in get_args(SessionState)}},
         )
+        yield GaugeMetricFamily(
+            f"{PREFIX}connections",
+            "Connections that are open.",
+            value=self.gate.connections + self.gate.reserved,
+        )
+        refused = {limit: self.gate.refused[limit] for limit in get_args(Limit)}
+        yield _counter("refused", "Clients that were refused, by the limit that they met.", "limit", refused)
         yield _counter("sessions_ended", "Sessions that have ended.", "reason", self._endings)
         yield self._commands()
         yield _histograms(

@@ -18,9 +18,19 @@ from reactor_trio.compute.executor import is_stuck
 from reactor_trio.compute.watchdog import measure_lag
 from reactor_trio.contract.openapi import openapi
 from reactor_trio.errors import TransportClosed
+from reactor_trio.server.address import network_of
 from reactor_trio.server.admission import Admission
-from reactor_trio.server.auth import Refused, auth_request, identify
+from reactor_trio.server.auth import Refused, auth_request, identify, offered_token
+from reactor_trio.server.gate import (
+    RESERVED_SECONDS,
+    Gate,
+    connections_for,
+    descriptor_limit,
+    descriptors_in_use,
+)
+from reactor_trio.server.guesses import FORGOTTEN_AFTER, Guesses
 from reactor_trio.server.http import (
+    RETRY_SECONDS,
     HeadError,
     HeadParser,
     Request,
@@ -29,10 +39,13 @@ from reactor_trio.server.http import (
     Status,
     Upgrade,
     answer,
+    asked_authority,
     is_guarded,
+    too_many,
+    unavailable,
 )
 from reactor_trio.server.line import Waiting
-from reactor_trio.server.listeners import authority_of, open_listeners, peer_of
+from reactor_trio.server.listeners import accept_errors_now_and_then, authority_of, open_listeners, peer_of
 from reactor_trio.server.streams import PatientStream
 from reactor_trio.server.tls import TLSStream
 from reactor_trio.server.web import web_files
@@ -47,6 +60,7 @@ if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
     from reactor_trio.contract.contract import Contract
     from reactor_trio.server.admission import Place
+    from reactor_trio.server.gate import Pass
     from reactor_trio.server.metrics import Metrics
     from reactor_trio.server.settings import ServerSettings
     from reactor_trio.session.transport import Transport
@@ -54,6 +68,8 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 """How long an answered client may take to read its answer and hang up."""
+ALWAYS_ANSWERED = ("/health", "/metrics")
+"""Also where no more connections are taken."""
 MAX_LOGGED = 200
 """Characters of a header in the log."""
 
@@ -123,9 +139,17 @@ class Server:
         self._schema: bytes | None = None
         self._web = web_files()
         # Connections that were let in, or wait for it, from their handshake on.
-        self._admission = Admission(max_sessions=settings.max_sessions, max_waiting=settings.max_waiting)
+        self._admission = Admission(
+            max_sessions=settings.max_sessions,
+            max_waiting=settings.max_waiting,
+            max_per_network=settings.max_sessions_per_address,
+        )
+        # All connections, from the first on.
+        self._gate = Gate(max_connections=settings.max_connections, max_unfinished=settings.max_handshakes)
+        self._guesses = Guesses()
         if metrics is not None:
             metrics.waiting_clients = lambda: self._admission.waiting
+            metrics.gate = self._gate
         # Sessions and waiting clients: whom `drain` asks to end.
         self._drainable: set[Drainable] = set()
         # Set when the last of these connections of a draining server has ended; `run` waits for it.
@@ -199,10 +223,12 @@ class Server:
         If cancelled, sessions are cancelled too.
         """
         bound = await open_listeners(self.settings) if listeners is None else list(listeners)
+        if not self._gate.max_connections:
+            self._gate.max_connections = connections_for(descriptor_limit(), descriptors_in_use())
         self.addresses = tuple(listener.socket.getsockname()[:2] for listener in bound)
         failure: BaseException | None = None
         # Connections outlive the listeners, and `failure` leaves both nurseries without a group around it.
-        with self._scope:
+        with self._scope, accept_errors_now_and_then():
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as listening:
                     serve = partial(trio.serve_listeners, self._handle, bound, handler_nursery=connections)
@@ -251,16 +277,21 @@ class Server:
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         """One connection. Nothing but cancellation leaves it: the other connections share its nursery."""
+        passed = self._gate.enter()
         try:
             with contained(_connection_failed):
-                await self._converse(stream)
+                if passed is not None:
+                    await self._converse(stream, passed)
         finally:
+            if passed is not None:
+                passed.leave()
             with contained(_connection_failed):
                 await trio.aclose_forcefully(stream)  # noqa: ASYNC102  no checkpoint that matters
 
-    async def _converse(self, socket: trio.SocketStream) -> None:
+    async def _converse(self, socket: trio.SocketStream, passed: Pass) -> None:
         address = peer_of(socket)
-        deadline = trio.current_time() + self.settings.handshake_timeout
+        timeout = self.settings.handshake_timeout
+        deadline = trio.current_time() + (min(timeout, RESERVED_SECONDS) if passed.is_reserved else timeout)
         stream = await self._secured(socket, deadline)
         parser = HeadParser(max_head_bytes=self.settings.max_head_bytes)
         try:
@@ -275,20 +306,50 @@ class Server:
         if self._authenticate is not None and is_guarded(request):
             identity = await identify(self._authenticate, auth_request(request, address), deadline=deadline)
         if isinstance(identity, Refused):
-            what: Response | Upgrade = identity.response
+            what: Response | Upgrade = await self._refusal(request, identity.response, address, deadline)
         else:
-            what = answer(request, self._policy, self.state)
+            what = self._answer(request, address, passed)
         if isinstance(what, Upgrade):
             assert not isinstance(identity, Refused)
             # No checkpoint since the state was asked, so there is room.
-            place = self._admission.enter()
+            place = self._admission.enter(network_of(address))
+            passed.has_session()
             await self._serve_session(self._patient(stream, parser.rest), what, place, address, identity)
         else:
-            if what.status == 403:
-                # A browser does not tell its page why, so the operator has to be told.
-                origin = ", ".join(request.all("origin"))[:MAX_LOGGED]
-                log.info("page refused", origin=origin, remedy="--allow-origin", address=address)
+            self._tell_of_page(request, what.status, address)
             await self._respond(self._patient(stream), what, with_body=request.method != "HEAD")
+
+    def _answer(self, request: Request, address: str, passed: Pass) -> Response | Upgrade:
+        """What a request gets whose client may come in."""
+        if passed.is_reserved and request.path not in ALWAYS_ANSWERED:
+            return unavailable("there are too many connections")
+        what = answer(request, self._policy, self.state)
+        if isinstance(what, Upgrade) and not self._admission.admits(network_of(address)):
+            self._gate.refused["address"] += 1
+            return too_many("this address has all the sessions that it may have", RETRY_SECONDS)
+        return what
+
+    async def _refusal(self, request: Request, response: Response, address: str, deadline: float) -> Response:
+        """What a client gets that may not come in. One that guesses waits for it."""
+        if response.status != 401 or offered_token(request) is None:
+            return response
+        self._gate.refused["token"] += 1
+        guess = self._guesses.wrong(network_of(address) or address, trio.current_time())
+        if guess.is_logged:
+            log.warning("wrong token", address=address, times=guess.count)
+        with trio.move_on_at(deadline):
+            await trio.sleep(guess.pause)
+        return too_many("too many wrong tokens", FORGOTTEN_AFTER) if guess.is_one_too_many else response
+
+    def _tell_of_page(self, request: Request, status: int, address: str) -> None:
+        # A browser does not tell its page why, so the operator has to be told.
+        if status == 403:
+            origin = ", ".join(request.all("origin"))[:MAX_LOGGED]
+            log.info("page refused", origin=origin, remedy="--allow-origin", address=address)
+        elif status == 421:
+            self._gate.refused["host"] += 1
+            host = asked_authority(request)[:MAX_LOGGED]
+            log.info("page refused", host=host, remedy="--allow-host", address=address)
 
     async def _secured(self, socket: trio.SocketStream, deadline: float) -> trio.abc.Stream:
         """The socket, or TLS over it. Raises `trio.BrokenResourceError` if the client does not speak it."""

@@ -39,8 +39,16 @@ class ServerSettings:
     no_auth: bool = False
     allow_origins: tuple[str, ...] = ()
     """Origins besides the server's own whose pages may connect; `*` allows any."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names besides its own under which a server of this machine alone may be asked."""
     max_sessions: int = attrs.field(default=0, validator=ge(0))
     """0 is no limit."""
+    max_sessions_per_address: int = attrs.field(default=0, validator=ge(0))
+    """Sessions and places in line of one address, or of one IPv6 network (/64); 0 is no limit."""
+    max_connections: int = attrs.field(default=0, validator=ge(0))
+    """Connections of all kinds; 0: as many as the descriptors of the process are good for."""
+    max_handshakes: int = attrs.field(default=512, validator=ge(1))
+    """Connections that have no session: their request is still to come, or its answer to be read."""
     max_waiting: int = attrs.field(default=100, validator=ge(0))
     """Clients that may wait in line while all sessions are taken; 0: they are refused at once."""
     max_wait: float = attrs.field(default=300.0, validator=gt(0))
@@ -93,4 +101,8 @@ class ServerSettings:
     def policy(self) -> Policy:
         """Whose pages may connect."""
         guarded = self.authenticator is not None or not self.is_loopback
-        return Policy(frozenset(self.allow_origins), None if guarded else frozenset({self.host}))
+        return Policy(
+            frozenset(self.allow_origins),
+            None if guarded else frozenset({self.host.lower()}),
+            frozenset(host.lower().rstrip(".") for host in self.allow_hosts),
+        )
