@@ -368,7 +368,7 @@ def _run(
     has_watchdog: bool,
 ) -> None:
     executor, metrics = ThreadExecutor(), Metrics()
-    log.info("limit of descriptors", descriptors=raise_descriptor_limit())
+    log.debug("limit of descriptors", descriptors=raise_descriptor_limit())
 
     async def main() -> None:
         server = Server(settings, name=name, metrics=metrics, executor=executor)
