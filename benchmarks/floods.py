@@ -157,11 +157,11 @@ ROLES: dict[str, Callable[..., object]] = {"flood": flood, "measure": measure}
 
 @contextlib.contextmanager
 def client(
-    role: str, address: tuple[str, int], *arguments: object, nice: int = 0
+    role: str, address: tuple[str, int], *arguments: object, nice: int = 0, script: str = __file__
 ) -> Iterator[Callable[[], Any]]:
     """Run one of `ROLES` in a process; what is yielded waits for what it found."""
     job = json.dumps([role, address, *arguments])
-    command = ["nice", "-n", str(nice), sys.executable, __file__, "--role", job]
+    command = ["nice", "-n", str(nice), sys.executable, script, "--role", job]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         yield lambda: json.loads(process.communicate(timeout=120)[0])
@@ -182,16 +182,18 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def run(server: Server, name: str | None, seconds: float) -> tuple[str, float]:
-    """One row, and the p99 in it."""
+def run(server: Server, name: str | None, seconds: float, script: str = __file__) -> tuple[str, float]:
+    """One row, and the p99 in it. `script` runs the clients, and knows the flood."""
     assert server.process is not None
     with contextlib.ExitStack() as stack:
         found = None
         if name is not None:
-            found = stack.enter_context(client("flood", server.address, name, seconds + 1, nice=5))
+            found = stack.enter_context(
+                client("flood", server.address, name, seconds + 1, nice=5, script=script)
+            )
             time.sleep(1)
         used, began = cpu_seconds(server.process.pid), time.monotonic()
-        took = stack.enter_context(client("measure", server.address, seconds))()["took"]
+        took = stack.enter_context(client("measure", server.address, seconds, script=script))()["took"]
         used = (cpu_seconds(server.process.pid) - used) / (time.monotonic() - began)
         result = found() if found is not None else {"bytes": 0, "closed": 0}
     p99 = percentile(took, 0.99)

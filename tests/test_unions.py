@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import gc
 import sys
 import typing
 from collections.abc import Iterator
@@ -402,3 +403,25 @@ def test_a_value_that_is_tried_in_vain_is_not_tried_for_each_level_above_it() ->
         value = {"next": value}
     assert errors(One | Two, value) == {"x" + ".next" * 12: "no leaf is good"}
     assert len(made) <= 2  # once for each class that may hold it, however deep
+
+
+@pytest.mark.parametrize(
+    ("tp", "value"),
+    [
+        (list[Twin | Named], [{"name": "a", "size": 1}, {"name": 1, "size": "b"}] * 20),
+        (list[Tree | Other], [chain(5, 1), chain(5, "bad")] * 20),
+        (list[SHAPES], [{"kind": "circle", "r": "1"}, {"kind": "oval"}, 7, {}] * 20),
+        (Nest, {"inner": [{"inner": {"name": 1}}, {"size": "x"}, {"else": 1}] * 20}),
+    ],
+)
+def test_what_was_tried_and_what_was_wrong_leaves_no_circles_behind(tp: Any, value: Any) -> None:
+    spec = make(tp)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            with suppress(InvalidPayload):
+                spec.structure({"x": value}, {})
+        assert gc.collect() < 20
+    finally:
+        gc.enable()

@@ -31,6 +31,8 @@ ENCODE = "encode"
 """Lane of media encoding."""
 DECODE = "decode"
 """Lane of decoding what clients sent. A call that was cancelled is abandoned: nobody waits for its end."""
+PAYLOADS = "payloads"
+"""Lane of long texts, which are read and validated; one at a time, since Python's lock lets one alone."""
 FILES = "files"
 """Lane of temporary files and of `load`."""
 
@@ -150,6 +152,7 @@ class ThreadExecutor:
         self._limiters: dict[str, trio.CapacityLimiter] = {
             FILES: trio.CapacityLimiter(8),
             HANDLERS: trio.CapacityLimiter(32),
+            PAYLOADS: trio.CapacityLimiter(1),
         }
         # A call a frame and session: the others are few, or long, or want `trio.from_thread`.
         self._encoders = ThreadPool(self._cores, "reactor-trio encoder")

@@ -63,12 +63,13 @@ class Structurer:
         hooks = _Hooks()
         self._hook = hooks.hook(payload_class)
         self.has_uploads = has_uploads(payload_class)
-        self._needs_context = self.has_uploads or hooks.needs_trying
+        self.needs_trying = hooks.needs_trying
+        """Whether there is a union in it whose members may have to be tried: that is slow."""
 
     def structure(self, data: Mapping[str, Any], files: Files) -> Any:
         """Raises `InvalidPayload` with all faults, or `PendingUploads`."""
         try:
-            if not self._needs_context:
+            if not (self.has_uploads or self.needs_trying):
                 return self._hook(data, None)
             token = CONTEXT.set(Context(files))
             try:
@@ -76,7 +77,7 @@ class Structurer:
             finally:
                 CONTEXT.reset(token)
         except Exception as exc:
-            error = exc
+            error = exc.with_traceback(None)  # it would refer to this frame, and so to itself
         raise self._refusal(error, data) from None
 
     def _refusal(self, error: Exception, data: Mapping[str, Any]) -> InvalidPayload | PendingUploads:

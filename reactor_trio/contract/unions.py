@@ -44,12 +44,20 @@ class Outline:
     required: frozenset[str]
     tags: Mapping[str, tuple[Any, ...]]
     """By field: the JSON values that it may have, where these are a few."""
+    kinds: Mapping[str, frozenset[type]]
+    """By field: the kinds of JSON values that it may have."""
 
     def fits(self, value: dict[str, Any]) -> bool:
         """Whether an object may be of this class."""
         if not self.required <= value.keys() <= self.names:
             return False
-        return all(_is_among(value[name], allowed) for name, allowed in self.tags.items() if name in value)
+        kinds, tags = self.kinds, self.tags
+        for name, each in value.items():
+            if each.__class__ not in kinds[name]:
+                return False
+            if name in tags and not _is_among(each, tags[name]):
+                return False
+        return True
 
     def likeness(self, value: dict[str, Any]) -> tuple[int, int, int]:
         """How much an object that fits no class looks like one of this; the first number counts most."""
@@ -111,7 +119,7 @@ def _member(tp: Any, hook: Hook) -> Member:
 def _outline(tp: Any) -> Outline | None:
     if upload_rule(tp) is not None:
         only = frozenset(("upload_id",))
-        return Outline(only, only, {})
+        return Outline(only, only, {}, {"upload_id": frozenset((str,))})
     if not is_record(tp):
         return None
     fields = record_fields(tp)
@@ -120,6 +128,7 @@ def _outline(tp: Any) -> Outline | None:
         names=frozenset(field.name for field in fields),
         required=frozenset(field.name for field in fields if field.default is attrs.NOTHING),
         tags={name: allowed for name, allowed in tags.items() if allowed is not None},
+        kinds={field.name: json_types(field.type) for field in fields},
     )
 
 
@@ -249,20 +258,36 @@ def _try_each(value: Any, members: Sequence[Member]) -> tuple[bool, Any]:
 
     Raises what says that only uploads are missing, if that is so for one and no other fits.
     """
-    tried, errors = CONTEXT.get().tried, []
-    for member in members:
-        key = id(value), member.key
-        known = tried.get(key)
-        if known is None:
-            try:
-                known = True, member.hook(value, None)
-            except Exception as error:
-                known = False, error.with_traceback(None)
-            tried[key] = known
-        if known[0]:
-            return known
-        errors.append(known[1])
+    context, errors = CONTEXT.get(), []
+    is_outermost, context.is_trying = not context.is_trying, True
+    try:
+        for member in members:
+            # Nobody comes here again but by trying what is around it.
+            fits, result = _try(value, member) if is_outermost else _try_once(value, member, context.tried)
+            if fits:
+                return True, result
+            errors.append(result)
+    finally:
+        if is_outermost:
+            context.is_trying = False
+            context.tried.clear()
     for each in errors:
         if summary(each).only_pending:
             raise each
     return False, errors
+
+
+def _try_once(value: Any, member: Member, tried: dict[tuple[int, int], tuple[bool, Any]]) -> tuple[bool, Any]:
+    key = id(value), member.key
+    known = tried.get(key)
+    if known is None:
+        known = tried[key] = _try(value, member)
+    return known
+
+
+def _try(value: Any, member: Member) -> tuple[bool, Any]:
+    try:
+        return True, member.hook(value, None)
+    except Exception as error:
+        summary(error)  # which leaves no frames in it: they would be kept for as long as what was tried
+        return False, error.with_traceback(None)

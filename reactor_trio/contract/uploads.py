@@ -45,10 +45,12 @@ class Files(Protocol):
 class Context:
     """What hooks need to know of the payload at hand beside its values. One for each payload."""
 
-    __slots__ = ("files", "tried")
+    __slots__ = ("files", "is_trying", "tried")
 
     def __init__(self, files: Files) -> None:
         self.files = files
+        self.is_trying = False
+        """Whether a value is being tried as a member of a union."""
         self.tried: dict[tuple[int, int], tuple[bool, Any]] = {}
         """What came of a value that was tried as a member of a union: (value, hook) -> (whether it fits, the
         result or the error)."""

@@ -242,6 +242,8 @@ class Session:
                 self._log,
                 TrackControl(self._host.contract.tracks, self.output, self._latency),
                 self.inputs,
+                self._host.executor,
+                lambda: self.ending is not None,
             )
             for track, decoder in self.inputs.decoders.items():
                 services.start_soon(

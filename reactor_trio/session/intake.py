@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from reactor_trio.authoring.uploads import UploadedFile
+from reactor_trio.compute.executor import PAYLOADS
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.contract.faults import listed
 from reactor_trio.errors import LONGEST_NAME, InvalidPayload, ProtocolError, shorten
@@ -26,14 +27,16 @@ from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
 from reactor_trio.session.failures import split
 from reactor_trio.session.observer import UNKNOWN
 from reactor_trio.session.rates import Rates
+from reactor_trio.session.reading import Reading, inline_characters, read, structure
 from reactor_trio.session.uploads import NO_FILES
-from reactor_trio.session.work import Begun, Command, FileArrived, Work
+from reactor_trio.session.work import NOTHING_UNREAD, Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from structlog.typing import FilteringBoundLogger
 
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.contract.events import Declarations, EventSpec
     from reactor_trio.protocol.text import ClientText, Id
     from reactor_trio.protocol.uploads import Upload
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.track_control import TrackControl
     from reactor_trio.session.transport import Transport
-    from reactor_trio.session.uploads import Uploads
+    from reactor_trio.session.uploads import Lent, Uploads
 
 _OUTCOMES: Mapping[str, NotHandled] = {names.UNKNOWN_EVENT: "unknown", names.OVERLOADED: "overloaded"}
 """Of the other codes with which a command is refused, each says that its payload or upload is wrong."""
@@ -61,7 +64,8 @@ class _Aside:
     upload_ids: tuple[str, ...]
     scope: trio.CancelScope
     """Cancelled when a later command of the same event supersedes this one; its deadline is the time-out."""
-    superseded: bool = False
+    is_long: bool
+    """Whether it is structured in a thread."""
 
 
 class Intake:
@@ -83,8 +87,13 @@ class Intake:
         log: FilteringBoundLogger,
         tracks: TrackControl,
         inputs: SessionInputs,
+        executor: Executor,
+        is_over: Callable[[], bool],
     ) -> None:
         self._events = declarations.events
+        self._inline_characters = inline_characters(declarations.events)
+        self._executor = executor
+        self._is_over = is_over
         self._wants_files = declarations.file_uploaded is not None
         self._limits = limits
         self._rates = Rates(limits)
@@ -129,7 +138,10 @@ class Intake:
             is_sound = True
             try:
                 if isinstance(message, str):
-                    self._text(decode_client_text(message))
+                    if len(message) <= self._inline_characters:
+                        self._text(decode_client_text(message))
+                    elif not await self._long_text(message):
+                        return
                 else:
                     await self._settle()
                     await self._rates.received(len(message))
@@ -217,24 +229,70 @@ class Intake:
 
     def _text(self, message: ClientText) -> None:
         if message.type.startswith(names.RUNTIME_PREFIX):
-            self._control(message)
+            self._control(control.parse_control(message), message)
             return
         self.last_active = self._arrived
         self._rates.command(message, self._arrived)
         spec = self._events.get(message.type)
         if spec is None:
-            raise ProtocolError(
-                names.UNKNOWN_EVENT,
-                f"this model has no event {shorten(message.type, LONGEST_NAME)!r}; {self._known_events()}",
-                event=message.type,
-                reply_to=message.id,
-            )
+            raise self._unknown(message)
         try:
             command = self._structure(spec, message, self._arrived)
         except PendingUploads as pending:
             self._put_aside(spec, message, pending.upload_ids)
         else:
             self._queue(command)
+
+    async def _long_text(self, text: str) -> bool:
+        """The same for a text that would keep the loop for too long; returns whether the session goes on.
+
+        A thread reads it, and what comes behind it waits, so that the order stays; the transport is not read
+        meanwhile. If cancelled, or if the session ends meanwhile, this waits for the thread.
+        """
+        await self._settle()
+        lent = self._uploads.lend()
+        reading = await self._executor.run(PAYLOADS, read, text, self._events, lent)
+        # A cancelled call to a thread returns all the same, but no task may be started any more.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._is_over():
+            return False
+        self._step_ends = self._now() + STEP
+        self._take_reading(reading, lent)
+        return True
+
+    def _take_reading(self, reading: Reading, lent: Lent) -> None:
+        message, spec = reading.message, reading.spec
+        if message.type.startswith(names.RUNTIME_PREFIX):
+            if reading.error is not None:
+                raise reading.error
+            assert reading.asks is not None
+            self._control(reading.asks, message)
+            return
+        self.last_active = self._arrived
+        self._rates.command(message, self._arrived)
+        if spec is None:
+            raise self._unknown(message)
+        if reading.pending:
+            self._put_aside(spec, message, reading.pending, is_long=True)
+        else:
+            self._queue(self._command_of(reading, spec, self._arrived, lent))
+
+    def _command_of(self, reading: Reading, spec: EventSpec, arrived: float, lent: Lent) -> Command:
+        """The command that was read. Raises what is wrong with it."""
+        id_ = reading.message.id
+        if reading.failure is not None:
+            raise self._not_checked(spec, id_, reading.failure)
+        if reading.error is not None:
+            raise reading.error
+        return Command(spec, reading.payload, id_, arrived, lent.unread or NOTHING_UNREAD)
+
+    def _unknown(self, message: ClientText) -> ProtocolError:
+        return ProtocolError(
+            names.UNKNOWN_EVENT,
+            f"this model has no event {shorten(message.type, LONGEST_NAME)!r}; {self._known_events()}",
+            event=message.type,
+            reply_to=message.id,
+        )
 
     def _known_events(self) -> str:
         return f"it has: {listed(list(self._events))}" if self._events else "it has none"
@@ -249,15 +307,19 @@ class Intake:
         except PendingUploads:
             raise
         except BaseException as raised:  # of a validator of the author's, which may be more than a fault
-            failure, rest = split(raised)
-            if rest is not None:
-                raise rest from None
-            self._log.error("checking a command failed", command=spec.name, exc_info=failure)
-            text = "the command could not be checked"
-            raise ProtocolError(names.INTERNAL_ERROR, text, event=spec.name, reply_to=message.id) from None
+            raise self._not_checked(spec, message.id, raised) from None
         if lent is None or not lent.unread:
             return Command(spec, payload, message.id, arrived)
         return Command(spec, payload, message.id, arrived, lent.unread)
+
+    def _not_checked(self, spec: EventSpec, id_: Id | None, raised: BaseException) -> ProtocolError:
+        """What the client is told of a failure of an author's validator. Raises what is not ours to stop."""
+        failure, rest = split(raised)
+        if rest is not None:
+            raise rest from None
+        self._log.error("checking a command failed", command=spec.name, exc_info=failure)
+        text = "the command could not be checked"
+        return ProtocolError(names.INTERNAL_ERROR, text, event=spec.name, reply_to=id_)
 
     def _queue(self, command: Command) -> None:
         key = command.key
@@ -312,8 +374,8 @@ class Intake:
         text = f"{self._limits.max_queued_events} commands wait already; this one was not taken"
         raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
 
-    def _control(self, message: ClientText) -> None:
-        match control.parse_control(message):
+    def _control(self, asks: control.ClientControl, message: ClientText) -> None:
+        match asks:
             case control.Ping(t):
                 self._answer(control.pong(t, trio.current_time(), message.id))
             case control.UploadStart() as start:
@@ -379,13 +441,15 @@ class Intake:
 
     # ---- commands that wait for an upload (DESIGN, section 3.4)
 
-    def _put_aside(self, spec: EventSpec, message: ClientText, upload_ids: tuple[str, ...]) -> None:
+    def _put_aside(
+        self, spec: EventSpec, message: ClientText, upload_ids: tuple[str, ...], *, is_long: bool = False
+    ) -> None:
         # One in the inbox is not replaced before the bytes are there, if they ever are.
         self._check_room(spec, message.id, replaces=spec.dedupe and self._is_aside(spec.name))
         if spec.dedupe:
             self._supersede_aside(spec.name)
         scope = trio.CancelScope(deadline=trio.current_time() + self._limits.upload_timeout)
-        aside = _Aside(spec, message, self._arrived, upload_ids, scope)
+        aside = _Aside(spec, message, self._arrived, upload_ids, scope, is_long)
         self._aside.append(aside)
         self._nursery.start_soon(self._wait_aside, aside, name=f"{spec.name} waits for its upload")
 
@@ -395,29 +459,41 @@ class Intake:
     def _supersede_aside(self, event: str) -> None:
         for aside in [aside for aside in self._aside if aside.spec.name == event]:
             self._aside.remove(aside)
-            aside.superseded = True
             aside.scope.cancel(reason="superseded by a later command")
             self._superseded(aside.spec, aside.message.id)
 
     async def _wait_aside(self, aside: _Aside) -> None:
+        lent = self._uploads.lend()
         with aside.scope:
-            await self._uploads.settled(aside.upload_ids)
-        if aside.superseded:
-            return
+            while True:
+                await self._uploads.settled(aside.upload_ids)
+                reading = await self._structured_again(aside, lent)
+                if not reading.pending:
+                    break
+                aside.upload_ids = reading.pending  # of very many only the first were named
+        if aside not in self._aside:
+            return  # it is superseded, and answered
         self._aside.remove(aside)
         try:
-            self._resume(aside)
+            if aside.scope.cancelled_caught:
+                raise self._came_too_late(aside)
+            self._send(self._command_of(reading, aside.spec, aside.arrived, lent))
         except ProtocolError as error:
             self._refuse(error)
         await self._settle()
 
-    def _resume(self, aside: _Aside) -> None:
-        if aside.scope.cancelled_caught:
-            raise ProtocolError(
-                names.UNRESOLVED_UPLOAD,
-                f"the upload did not arrive within {self._limits.upload_timeout:g} s",
-                event=aside.spec.name,
-                upload_id=aside.upload_ids[0],
-                reply_to=aside.message.id,
-            )
-        self._send(self._structure(aside.spec, aside.message, aside.arrived))
+    async def _structured_again(self, aside: _Aside, lent: Lent) -> Reading:
+        if not aside.is_long:
+            return structure(aside.message, aside.spec, lent)
+        reading = await self._executor.run(PAYLOADS, structure, aside.message, aside.spec, lent)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return reading
+
+    def _came_too_late(self, aside: _Aside) -> ProtocolError:
+        return ProtocolError(
+            names.UNRESOLVED_UPLOAD,
+            f"the upload did not arrive within {self._limits.upload_timeout:g} s",
+            event=aside.spec.name,
+            upload_id=aside.upload_ids[0],
+            reply_to=aside.message.id,
+        )
