@@ -44,6 +44,8 @@ class Reading:
     """Uploads that the payload is complete but for."""
     error: ProtocolError | None = None
     """What is wrong with the payload, or with a message to the runtime."""
+    failure: BaseException | None = None
+    """What a validator of the author's raised beside errors."""
 
 
 def inline_characters(events: Mapping[str, EventSpec]) -> int:
@@ -80,6 +82,8 @@ def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:
     except InvalidPayload as error:
         error.reply_to = message.id
         return Reading(kept, spec, error=_alone(error))
+    except BaseException as failure:  # the session's to judge, which is told in any case
+        return Reading(kept, spec, failure=failure)
 
 
 @contextmanager
