@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 128 * 1024
 """How much one read may bring: some 20,000 frames."""
-FRAMING_SECONDS = 0.005
-"""How long frames are read before other tasks run."""
+FRAMING_SECONDS = 0.003
+"""How long frames are read before other tasks run: what is done with them comes on top of it."""
 FRAMES_BETWEEN_LOOKS = 32
 """How many are read between two looks at the clock."""
 CONTROL_FRAMES_PER_SECOND = 1000

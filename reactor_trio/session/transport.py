@@ -22,7 +22,12 @@ def whole(message: Outgoing) -> str | bytes:
 
 
 class Transport(Protocol):
-    """One connection. `receive` is used by one task, `send` and `ping` by one other."""
+    """One connection. `receive` is used by one task, `send` and `ping` by one other.
+
+    Reading and writing do not wait for each other: while a write waits for the peer, `receive` goes on, and
+    what the peer is answered by the transport itself (a pong, a close) is written when there is room for it.
+    `tests/test_transport_contract.py` holds all implementations to what is said here.
+    """
 
     @property
     def last_received(self) -> float:
@@ -34,15 +39,17 @@ class Transport(Protocol):
         ...
 
     async def receive(self) -> Sequence[str | bytes]:
-        """Wait for the peer and return all whole messages that have arrived, at least one.
+        """Wait for the peer and return whole messages that have arrived, in order and at least one.
 
-        Raises `TransportClosed` once the peer has closed or the connection is lost; what arrived before
-        that is returned first. If cancelled, no message is lost.
+        A few milliseconds' worth of them at a time, so that a peer that sends very many leaves the loop to
+        others. Not always a checkpoint if messages are there. Raises `TransportClosed` once the peer has
+        closed or the connection is lost; what arrived before that is returned first. If cancelled, no message
+        is lost.
         """
         ...
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
-        """Write the messages in order, as few writes as they need. No checkpoint if it need not wait.
+        """Write the messages in order, as few writes as they need. Not always a checkpoint.
 
         Raises `TransportClosed`, or `TransportStalled` if the peer accepted no byte for `send_timeout`
         seconds. If cancelled, the stream may be torn: nothing may be sent any more but `abort`.
@@ -65,7 +72,7 @@ class Transport(Protocol):
         """Write a ping; the answer shows in `last_received`. Errors and cancellation as in `send`."""
 
     async def aclose(self, code: int, reason: str) -> None:
-        """Close politely and wait for the peer's answer; `receive` should still be waited on.
+        """Close politely and wait for the peer's answer; `receive` may be waited on beside it, and ends then.
 
         Closing a connection that is closed does nothing. If cancelled, it is closed by force.
         """

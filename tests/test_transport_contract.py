@@ -1,0 +1,583 @@
+"""What `session.transport.Transport` promises, sentence by sentence, of every implementation there is.
+
+`ours` is the end under test; `peer` is the other end: a reader that can pause, speak, hang up or vanish. The
+clock is the real one, since some of the ends are real sockets; what is waited for is an event, never a time.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from reactor_trio.errors import TransportClosed, TransportStalled
+from reactor_trio.server.streams import PatientStream
+from reactor_trio.server.tls import TLSStream
+from reactor_trio.server.websocket import WebSocketTransport, accept_websocket
+from reactor_trio.session.transport import Transport
+from reactor_trio.testing import Network, memory_transport_pair
+from strict_transport import StrictTransport
+
+DEADLINE = 60.0
+PATIENCE = 2 * DEADLINE
+"""Seconds that a write waits for its peer: longer than a test may take, but for the one that waits for it."""
+SHORT = 0.3
+A_MOMENT = 0.03
+"""Seconds in which a task gets to where it waits; if it does not, the test shows less, and does not fail."""
+MAX_MESSAGE_BYTES = 1 << 20
+BUFFER_BYTES = 100_000
+"""What an end in memory holds for a peer that does not read."""
+CHUNK = bytes(200_000)
+MANY = [CHUNK] * 60
+"""More than any network between the two ends holds."""
+
+
+class Peer(Protocol):
+    """The other end, played by the test."""
+
+    received: list[str | bytes]
+
+    async def say(self, *messages: str | bytes) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    async def hang_up(self, code: int) -> None: ...
+    async def vanish(self) -> None: ...
+
+
+class TransportPeer:
+    """A peer that is itself one end of the same kind of connection."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.received: list[str | bytes] = []
+        self.transport = transport
+        self._scope = trio.CancelScope()
+        self._reads = trio.Event()
+        self._reads.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._reads.wait()
+                with trio.CancelScope() as self._scope:
+                    while True:
+                        self.received += await self.transport.receive()
+        except TransportClosed:
+            pass
+
+    async def say(self, *messages: str | bytes) -> None:
+        await self.transport.send(messages)
+
+    def pause(self) -> None:
+        self._reads = trio.Event()
+        self._scope.cancel(reason="the peer pauses")
+
+    def resume(self) -> None:
+        self._reads.set()
+
+    async def hang_up(self, code: int) -> None:
+        await self.transport.aclose(code, "left")
+
+    async def vanish(self) -> None:
+        await self.transport.abort()
+
+
+class StrictPeer:
+    """The same, of a transport whose peer is the test already."""
+
+    def __init__(self, transport: StrictTransport) -> None:
+        self.transport = transport
+
+    @property
+    def received(self) -> list[str | bytes]:
+        return [message for _, message in self.transport.read]
+
+    async def say(self, *messages: str | bytes) -> None:
+        self.transport.arrive(*messages)
+        await trio.lowlevel.checkpoint()
+
+    def pause(self) -> None:
+        self.transport.pause()
+
+    def resume(self) -> None:
+        self.transport.resume()
+
+    async def hang_up(self, code: int) -> None:
+        self.transport.hang_up(code)
+        await trio.lowlevel.checkpoint()
+
+    async def vanish(self) -> None:
+        self.transport.cut()
+        await trio.lowlevel.checkpoint()
+
+
+# ---- the implementations
+
+Ends = AbstractAsyncContextManager[tuple[Transport, Peer]]
+
+
+@asynccontextmanager
+async def meeting(ours: Transport, theirs: Transport) -> AsyncIterator[tuple[Transport, Peer]]:
+    peer = TransportPeer(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.run)
+        yield ours, peer
+        await ours.abort()
+        await theirs.abort()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@asynccontextmanager
+async def websockets(
+    left: trio.abc.Stream, right: trio.abc.Stream, patience: float
+) -> AsyncIterator[tuple[WebSocketTransport, WebSocketTransport]]:
+    """A server's transport and a client's, after their handshake."""
+    client = WebSocketTransport.client(
+        PatientStream(right, send_timeout=patience),
+        "localhost",
+        "/ws",
+        max_message_bytes=MAX_MESSAGE_BYTES,
+    )
+    opened = trio.Event()
+
+    async def open_it() -> None:
+        await client.opened()
+        opened.set()
+
+    async with client.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(open_it)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await left.receive_some()
+        (key,) = (
+            line.split(b": ")[1]
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        )
+        async with accept_websocket(
+            PatientStream(left, send_timeout=patience),
+            key=key,
+            subprotocol=None,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+        ) as server:
+            await opened.wait()
+            yield server, client
+
+
+@asynccontextmanager
+async def over_sockets(patience: float, *, server_is_ours: bool) -> AsyncIterator[tuple[Transport, Peer]]:
+    left, right = trio.socket.socketpair()
+    async with websockets(trio.SocketStream(left), trio.SocketStream(right), patience) as (server, client):
+        ours, theirs = (server, client) if server_is_ours else (client, server)
+        async with meeting(ours, theirs) as ends:
+            yield ends
+
+
+AUTHORITY = trustme.CA()
+SERVER_CONTEXT = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+AUTHORITY.issue_cert("localhost").configure_cert(SERVER_CONTEXT)
+CLIENT_CONTEXT = ssl.create_default_context()
+AUTHORITY.configure_trust(CLIENT_CONTEXT)
+
+
+@asynccontextmanager
+async def over_tls(patience: float, *, server_is_ours: bool) -> AsyncIterator[tuple[Transport, Peer]]:
+    left, right = trio.socket.socketpair()
+    server_side = TLSStream(trio.SocketStream(left), SERVER_CONTEXT)
+    client_side = trio.SSLStream(
+        trio.SocketStream(right), CLIENT_CONTEXT, server_hostname="localhost", https_compatible=True
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server_side.do_handshake)
+        nursery.start_soon(client_side.do_handshake)
+    async with websockets(server_side, client_side, patience) as (server, client):
+        ours, theirs = (server, client) if server_is_ours else (client, server)
+        async with meeting(ours, theirs) as ends:
+            yield ends
+
+
+@asynccontextmanager
+async def in_memory(
+    patience: float, network: Network, *, server_is_ours: bool
+) -> AsyncIterator[tuple[Transport, Peer]]:
+    client, server = memory_transport_pair(send_timeout=patience, network=network)
+    ours, theirs = (server, client) if server_is_ours else (client, server)
+    async with meeting(ours, theirs) as ends:
+        yield ends
+
+
+@asynccontextmanager
+async def strict(patience: float, *, short_writes: bool) -> AsyncIterator[tuple[Transport, Peer]]:
+    transport = StrictTransport(send_timeout=patience, capacity=BUFFER_BYTES, short_writes=short_writes)
+    yield transport, StrictPeer(transport)
+    assert [fault for fault in transport.faults if fault not in NOTED] == []
+
+
+NOTED = ("receive after abort", "write after abort", "two tasks receive at a time")
+"""What `StrictTransport` objects to in a session, and this suite does on purpose."""
+
+NEAR = Network(buffer_bytes=BUFFER_BYTES)
+FAR = Network(delay=0.002, jitter=0.002, bandwidth=20_000_000, buffer_bytes=BUFFER_BYTES)
+IMPLEMENTATIONS: dict[str, Callable[[float], Ends]] = {
+    "websocket server": lambda patience: over_sockets(patience, server_is_ours=True),
+    "websocket client": lambda patience: over_sockets(patience, server_is_ours=False),
+    "websocket server over TLS": lambda patience: over_tls(patience, server_is_ours=True),
+    "websocket client over TLS": lambda patience: over_tls(patience, server_is_ours=False),
+    "memory server": lambda patience: in_memory(patience, NEAR, server_is_ours=True),
+    "memory client": lambda patience: in_memory(patience, NEAR, server_is_ours=False),
+    "network server": lambda patience: in_memory(patience, FAR, server_is_ours=True),
+    "network client": lambda patience: in_memory(patience, FAR, server_is_ours=False),
+    "strict": lambda patience: strict(patience, short_writes=False),
+    "strict with short writes": lambda patience: strict(patience, short_writes=True),
+}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def ends(request: pytest.FixtureRequest) -> Callable[..., Ends]:
+    def make(patience: float = PATIENCE) -> Ends:
+        return IMPLEMENTATIONS[request.param](patience)
+
+    return make
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Wait until something is so; the test's deadline ends it."""
+    while not is_so():  # noqa: ASYNC110  it is asked of ends of all kinds, and none of them tells
+        await trio.sleep(0.001)
+
+
+async def received(transport: Transport, count: int) -> list[str | bytes]:
+    messages: list[str | bytes] = []
+    while len(messages) < count:
+        batch = await transport.receive()
+        assert batch, "at least one"
+        messages += batch
+    return messages
+
+
+async def end_of(transport: Transport, before: list[str | bytes] | None = None) -> TransportClosed:
+    """Receive until the end, and return it."""
+    messages = [] if before is None else before
+    while True:
+        try:
+            messages += await transport.receive()
+        except TransportClosed as closed:
+            return closed
+
+
+async def blocked_write(transport: Transport) -> None:
+    """A write that waits for a peer that does not read; how it ends is another task's to say."""
+    with pytest.raises(TransportClosed):
+        await transport.send(MANY)
+
+
+# ---- receive
+
+
+async def test_whole_messages_arrive_in_order_however_many(ends: Callable[..., Ends]) -> None:
+    said = [f"{number} \u00e9" if number % 3 else bytes([number % 256]) * number for number in range(500)]
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.say, *said)
+                assert await received(ours, len(said)) == said
+
+
+async def test_what_arrived_before_the_end_is_returned_first(ends: Callable[..., Ends]) -> None:
+    before: list[str | bytes] = []
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            await peer.say("one", b"two")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.hang_up, 4321)
+                closed = await end_of(ours, before)
+            assert before == ["one", b"two"]
+            assert closed.code == 4321
+            assert (await end_of(ours)).code == 4321, "and again"
+
+
+async def test_a_peer_that_vanishes_is_1006(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer), trio.open_nursery() as nursery:
+            nursery.start_soon(peer.vanish)
+            assert (await end_of(ours)).code == 1006
+
+
+async def test_a_cancelled_receive_loses_no_message(ends: Callable[..., Ends]) -> None:
+    said = [str(number) for number in range(300)]
+    heard: list[str | bytes] = []
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer), trio.open_nursery() as nursery:
+
+            async def say() -> None:
+                for message in said:
+                    await peer.say(message)
+
+            nursery.start_soon(say)
+            turn = 0
+            while len(heard) < len(said):
+                turn += 1
+                with trio.CancelScope() as scope:
+                    if turn % 2:
+                        scope.cancel(reason="test")
+                    elif turn % 5 == 0:
+                        scope.deadline = trio.current_time() + 0.0005
+                    heard += await ours.receive()
+    assert heard == said
+
+
+# ---- send, send_nowait, has_unsent
+
+
+async def test_messages_are_written_in_order_and_also_in_parts(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            await ours.send(["one", b"two", (b"th", memoryview(b"r"), b"ee"), "", "f\u00f6ur"])
+            await ours.send([])
+            await ours.send(["five"])
+            expected = ["one", b"two", b"three", "f\u00f6ur", "five"]
+            await until(lambda: len([each for each in peer.received if each]) >= len(expected))
+            assert [each for each in peer.received if each] == expected
+
+
+async def test_a_large_write_goes_on_as_the_peer_reads(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            await ours.send([*MANY, "end"])
+            await until(lambda: peer.received and peer.received[-1] == "end")
+            assert peer.received == [*MANY, "end"]
+
+
+async def test_writing_at_once_takes_all_or_nothing_and_keeps_the_order(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            peer.pause()
+            taken: list[str | bytes] = []
+            for number in range(10_000):
+                message = b"%d " % number + bytes(10_000)
+                if not ours.send_nowait([message]):
+                    break
+                taken.append(message)
+            else:
+                raise AssertionError("it would have had to wait")
+            if ours.has_unsent:
+                assert not ours.send_nowait(["overtakes nothing"])
+            peer.resume()
+            await ours.send([])  # of nothing at least
+            assert not ours.has_unsent
+            await ours.send(["last"])
+            await until(lambda: peer.received and peer.received[-1] == "last")
+            assert peer.received == [*taken, "last"]
+
+
+async def test_a_peer_that_accepts_nothing_stalls_the_writer_and_ends_the_reader(
+    ends: Callable[..., Ends],
+) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends(SHORT) as (ours, peer):
+            peer.pause()
+            async with trio.open_nursery() as nursery:
+
+                async def read() -> None:
+                    assert isinstance(await end_of(ours), TransportClosed)
+
+                nursery.start_soon(read)
+                with pytest.raises(TransportStalled):
+                    await ours.send(MANY)
+            with pytest.raises(TransportClosed):
+                await ours.send(["no more"])
+            assert not ours.send_nowait(["nor this"])
+
+
+async def test_nothing_is_written_to_a_connection_that_is_closed(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.hang_up, 1000)
+                await end_of(ours)
+            for attempt in (ours.send(["late"]), ours.ping(), ours.receive()):
+                with pytest.raises(TransportClosed):
+                    await attempt
+            assert not ours.send_nowait(["late"])
+            await ours.aclose(1000, "does nothing")
+
+
+async def test_after_a_cancelled_send_the_peer_reads_whole_messages_and_then_the_end(
+    ends: Callable[..., Ends],
+) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            peer.pause()
+            with trio.move_on_after(A_MOMENT) as scope:
+                await ours.send(MANY)
+            assert scope.cancelled_caught
+            peer.resume()
+            await ours.abort()
+            assert isinstance(await end_of(ours), TransportClosed)
+            assert [each for each in peer.received if each != CHUNK] == []
+
+
+# ---- both ways at once
+
+
+async def test_a_write_that_waits_keeps_nothing_from_being_received(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer), trio.open_nursery() as nursery:
+            peer.pause()
+            nursery.start_soon(blocked_write, ours)
+            await trio.sleep(A_MOMENT)
+            await peer.say("stop")
+            assert await ours.receive() == ["stop"]
+            await ours.abort()
+
+
+async def test_a_ping_that_arrives_while_a_write_waits_keeps_nothing_from_being_received(
+    ends: Callable[..., Ends],
+) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer), trio.open_nursery() as nursery:
+            peer.pause()
+            nursery.start_soon(blocked_write, ours)
+            await trio.sleep(A_MOMENT)
+            if isinstance(peer, TransportPeer):
+                for _ in range(5):
+                    await peer.transport.ping()
+            await peer.say("stop")
+            assert await ours.receive() == ["stop"]
+            await ours.abort()
+
+
+# ---- last_received, ping
+
+
+async def test_the_time_of_the_last_byte_is_kept_while_somebody_listens(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer), trio.open_nursery() as nursery:
+            before = trio.current_time()
+            await trio.sleep(0.02)
+            assert ours.last_received >= before + 0.02, "nobody listens: it is now"
+            heard: list[str | bytes] = []
+            nursery.start_soon(end_of, ours, heard)
+            await peer.say("x")
+            await until(lambda: heard and ours.last_received < trio.current_time() - 0.01)
+            quiet = ours.last_received
+            assert quiet >= before
+            await trio.sleep(0.02)
+            assert ours.last_received == quiet
+            await peer.say("y")
+            await until(lambda: ours.last_received > quiet)
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_the_answer_to_a_ping_shows_in_the_time_of_the_last_byte(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, _), trio.open_nursery() as nursery:
+            nursery.start_soon(end_of, ours)
+            await trio.sleep(0.02)
+            for _ in range(3):
+                pinged = trio.current_time()
+                await ours.ping()
+                await until(lambda pinged=pinged: ours.last_received >= pinged)
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_ping_does_not_go_out_in_the_middle_of_a_message(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            for number in range(20):
+                await ours.send([f"{number}", CHUNK])
+                await ours.ping()
+            await until(lambda: len([each for each in peer.received if each]) == 40)
+
+
+# ---- the end
+
+
+async def test_a_polite_close_tells_the_peer_and_ends_the_reader(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            closed: list[TransportClosed] = []
+
+            async def read() -> None:
+                closed.append(await end_of(ours))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await ours.send(["last words"])
+                await ours.aclose(1001, "shutting_down")
+            assert [each.code for each in closed] == [1001]
+            await until(lambda: peer.received == ["last words"])
+            await ours.aclose(1000, "closing what is closed does nothing")
+            await ours.abort()
+            with pytest.raises(TransportClosed):
+                await ours.send(["late"])
+
+
+async def test_a_close_that_nobody_receives_beside_is_answered_all_the_same(
+    ends: Callable[..., Ends],
+) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            await peer.say("on its way")
+            await ours.aclose(1000, "finished")
+            assert (await end_of(ours)).code == 1000
+
+
+async def test_receive_may_begin_while_a_close_is_under_way(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer), trio.open_nursery() as nursery:
+            peer.pause()  # its answer takes its time
+            nursery.start_soon(ours.aclose, 1000, "finished")
+            await trio.sleep(0.01)
+            nursery.start_soon(end_of, ours)
+            nursery.start_soon(end_of, ours)
+            await trio.sleep(0.01)
+            peer.resume()
+
+
+async def test_a_cancelled_close_is_by_force(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            peer.pause()
+            with trio.move_on_after(0.02) as scope:
+                await ours.aclose(1000, "never answered")
+            assert scope.cancelled_caught
+            assert isinstance(await end_of(ours), TransportClosed)
+            with pytest.raises(TransportClosed):
+                await ours.send(["late"])
+
+
+async def test_an_abort_ends_whoever_waits_and_may_be_repeated(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            peer.pause()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(end_of, ours)
+                nursery.start_soon(blocked_write, ours)
+                await trio.sleep(0.02)
+                await ours.abort()
+            await ours.abort()
+            await ours.aclose(1000, "does nothing")
+            assert (await end_of(ours)).code == 1006
+
+
+async def test_an_abort_says_no_word(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer):
+            await ours.abort()
+            if isinstance(peer, TransportPeer):
+                assert (await end_of(peer.transport)).code == 1006
+
+
+async def test_closing_and_ending_at_once_are_no_error(ends: Callable[..., Ends]) -> None:
+    with trio.fail_after(DEADLINE):
+        async with ends() as (ours, peer), trio.open_nursery() as nursery:
+            nursery.start_soon(end_of, ours)
+            nursery.start_soon(ours.aclose, 1000, "finished")
+            nursery.start_soon(peer.hang_up, 1001)
