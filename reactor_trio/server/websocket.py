@@ -442,10 +442,12 @@ class WebSocketTransport:
     async def _write(self, buffers: Iterable[bytes | bytearray | memoryview]) -> None:
         if await self._write_all(buffers):
             return
-        # The reader may be about to read why: a close frame that came before the reset.
+        # What came before the reset may say why: a close frame. If nobody reads just now, this task does, up
+        # to the next message, which is for others.
         if not self._stream.stalled:
-            with trio.move_on_after(LINGER_SECONDS):
-                await self._ended.wait()
+            with trio.move_on_after(LINGER_SECONDS), suppress(TransportClosed):
+                while not self._ended.is_set() and not self._connection.received:
+                    await self._read()
         raise self._error()
 
     async def _write_all(self, buffers: Iterable[bytes | bytearray | memoryview]) -> bool:
