@@ -16,6 +16,7 @@ from reactor_trio.client import Frame, connect
 from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.media.h264 import H264Decoder
 from reactor_trio.protocol import names
+from reactor_trio.session.encoding import NEW_STREAMS, NEW_STREAMS_AT_ONCE
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.session.thinning import Thinning
@@ -311,6 +312,36 @@ async def test_the_bit_rate_stays_within_its_bounds_when_the_model_gets_faster()
         while (frame := await client.frame("screen")).received_at < began + 5:
             bits += 8 * len(frame.payload) if frame.received_at >= began else 0
     assert bits < 5.6 * media.bit_rate(320, 180, 60)
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        [{"max_width": 32}, {"max_width": 48}],
+        [{"max_fps": 240}, {"max_fps": 20}],
+        [{"codec": "jpeg"}, {"codec": "h264"}],
+        [{"max_width": 16, "codec": "raw"}, {"max_width": None, "codec": "h264"}],
+    ],
+)
+@virtually
+async def test_a_client_that_changes_its_mind_all_the_time_gets_few_new_streams(
+    wishes: list[dict[str, Any]],
+) -> None:
+    async with open_session(Painter, media=H264, limits=Limits(max_events_per_second=0)) as client:
+        screen = Decoding(client)
+        await screen.frames(3)
+        seen: list[Frame] = []
+        for number in range(90):
+            await client.configure_track("screen", **wishes[number % 2])
+            seen += await screen.rest(1 / FPS)
+        assert 60 < len(seen) < 100
+        new = sum(frame.codec == "h264" and frame.key for frame in seen)
+        assert new <= NEW_STREAMS_AT_ONCE + 3 * NEW_STREAMS + 1
+        await trio.sleep(1 / NEW_STREAMS)
+        await screen.rest(0.1)
+        last = (await screen.frames(3))[-1]
+        assert last.codec == wishes[1].get("codec", "h264")
+        assert last.width == (wishes[1].get("max_width") or WIDTH)
 
 
 @virtually

@@ -21,6 +21,7 @@ from reactor_trio.media.h264 import H264Config, H264Encoder
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.media.scale import downscale, fitted
 from reactor_trio.protocol import names
+from reactor_trio.session.rates import TokenBucket
 from reactor_trio.session.thinning import Thinning
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 KEY_FRAME_INTERVAL = 0.5
 """Seconds between the key frames that a client gets by asking; each costs ten other frames."""
+NEW_STREAMS = 2.0
+"""New streams of H.264 a second that a client gets by asking: each is a new encoder and a key frame."""
+NEW_STREAMS_AT_ONCE = 6
+"""After a pause."""
 SHORT_PIXELS = 1 << 19
 """Of a JPEG that takes 1 to 1.5 ms: 724 x 724."""
 CLOSE_TIMEOUT = 5.0
@@ -91,6 +96,9 @@ class VideoEncoder:
         self._rate = rate
         self._default = VideoChoices(media.video_codec)
         self._choices = self._default
+        # Those in force: a client that changes its mind with every frame has its newest wish twice a second.
+        self._applied = self._default
+        self._new_streams = TokenBucket(NEW_STREAMS, NEW_STREAMS_AT_ONCE, trio.current_time())
         self._thinning = Thinning(None)
         self._h264 = H264Encoder()
         # The rate that the stream was begun with.
@@ -145,7 +153,7 @@ class VideoEncoder:
 
         One at a time, and each `Encoded` is told to `have_encoded`, in order.
         """
-        choices = self._choices
+        choices = self._apply_choices()
         if choices.codec == "h264":
             return self._h264_encoding(pixels, choices)
         height, width, _ = pixels.shape
@@ -161,6 +169,14 @@ class VideoEncoder:
         if self._h264.is_open:  # its memory; the client may never come back to it
             return Encoding(self._lane, partial(_closing, self._h264, encoding.call))
         return encoding
+
+    def _apply_choices(self) -> VideoChoices:
+        wanted = attrs.evolve(self._choices, paused=False)
+        if wanted != self._applied:
+            is_stream = "h264" in (wanted.codec, self._applied.codec)
+            if not is_stream or not self._new_streams.take(trio.current_time()):
+                self._applied = wanted
+        return self._applied
 
     def _h264_encoding(self, pixels: np.ndarray[Any, Any], choices: VideoChoices) -> Encoding:
         height, width, _ = pixels.shape
