@@ -32,6 +32,10 @@ LONGEST_NAME: Final = 200
 """Characters of a path or a name in an error: it may be one that a client made up."""
 LONGEST_MESSAGE: Final = 1000
 """Characters of an error's text."""
+LONGEST_CODE: Final = 64
+"""Characters of an error's code."""
+LONGEST_REFUSAL: Final = 4000
+"""Characters of what a handler says to the client with `CommandError`: what is longer is cut off."""
 
 
 def shorten(text: str, longest: int) -> str:
@@ -49,7 +53,11 @@ class CommandError(ReactorError):
     On the client's side `Client.call` raises it with what the server answered: there `event`,
     `upload_id`, `errors` and `retry_after` (seconds) are filled in where the server named them.
 
-    Raises `ValueError` if `code` is not of the form `[a-z][a-z0-9_]*`.
+    The client is sent the first 4000 characters of the message; half a surrogate pair, as in a file's name
+    that is no UTF-8, becomes U+FFFD.
+
+    Raises `ValueError` if `code` is not of the form `[a-z][a-z0-9_]*`, with at most 64 characters, and
+    `TypeError` if it or the message is no `str`.
     """
 
     def __init__(
@@ -62,8 +70,7 @@ class CommandError(ReactorError):
         errors: Sequence[FieldError] = (),
         retry_after: float | None = None,
     ) -> None:
-        if not _CODE.fullmatch(code):
-            raise ValueError(f"an error code is [a-z][a-z0-9_]*, not {code!r}")
+        check_refusal(code, message)
         super().__init__(code, message)
         self.code = code
         self.message = message
@@ -77,6 +84,19 @@ class CommandError(ReactorError):
         says_more = [str(error) for error in self.errors] != [self.message]
         details = "".join(f"\n  {error}" for error in self.errors) if says_more else ""
         return f"{self.code}: {self.message}{details}"
+
+
+def check_refusal(code: object, message: object) -> None:
+    """Raises `TypeError` or `ValueError` for what a `CommandError` cannot hold."""
+    for name, value in (("code", code), ("message", message)):
+        if not isinstance(value, str):
+            raise TypeError(f"the {name} of a CommandError is a str, not {type(value).__name__}")
+    assert isinstance(code, str)
+    if len(code) > LONGEST_CODE or not _CODE.fullmatch(code):
+        shown = shorten(repr(code), LONGEST_NAME)
+        raise ValueError(
+            f"an error code is [a-z][a-z0-9_]*, of at most {LONGEST_CODE} characters, not {shown}"
+        )
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ import pytest
 from reactor_trio.authoring.decorators import event
 from reactor_trio.authoring.fields import InputField, MessageField
 from reactor_trio.authoring.messages import ModelMessage
+from reactor_trio.authoring.model import ReactorModel
 from reactor_trio.authoring.tracks import Audio, Output, Video
 from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.contract import read_contract
@@ -217,3 +218,30 @@ def test_a_message_with_an_annotation_that_means_nothing_is_told() -> None:
 
     with pytest.raises(TypeError, match=r"Broken\.value: the annotation 'Nowhere' cannot be resolved"):
         read_contract(Model)
+
+
+HALF = "caf\udce9"
+
+
+def test_a_text_for_clients_that_is_no_unicode_is_refused_before_anyone_is_served() -> None:
+    class Event(ReactorModel):
+        @event(description=HALF)
+        def go(self) -> None: ...
+
+    class Field(ReactorModel):
+        @event
+        def go(self, name: str = InputField(default="a", description=HALF)) -> None: ...
+
+    for model, place in ((Event, "events.go.description"), (Field, "name.description")):
+        with pytest.raises(TypeError, match=f"{place}: a text for clients holds half a surrogate pair"):
+            read_contract(model)
+    with pytest.raises(TypeError, match="half a surrogate pair"):
+        read_contract(ReactorModel, HALF)
+
+
+def test_a_description_is_a_text() -> None:
+    with pytest.raises(TypeError, match="a description is a str, not bytes"):
+
+        class Event(ReactorModel):
+            @event(description=b"x")  # type: ignore[arg-type]
+            def go(self) -> None: ...

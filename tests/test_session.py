@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -209,6 +210,80 @@ async def test_a_failure_inside_the_handlers_own_nursery_is_contained() -> None:
             await client.call("refuse")
         with pytest.raises(CommandError, match="internal_error"):
             await client.call("leave")
+
+
+REFUSALS: dict[str, tuple[Callable[[], BaseException], str, str]] = {
+    "a code that is none": (lambda: CommandError(5, "x"), "internal_error", "the handler failed"),  # type: ignore[arg-type]
+    "no text": (lambda: CommandError("a", None), "internal_error", "the handler failed"),  # type: ignore[arg-type]
+    "bytes": (lambda: CommandError("a", b"\xff"), "internal_error", "the handler failed"),  # type: ignore[arg-type]
+    "an object": (lambda: CommandError("a", object()), "internal_error", "the handler failed"),  # type: ignore[arg-type]
+    "capitals": (lambda: CommandError("Not-So", "x"), "internal_error", "the handler failed"),
+    "a long code": (lambda: CommandError("a" * 65, "x"), "internal_error", "the handler failed"),
+    "a code as long as can be": (lambda: CommandError("a" * 64, "x"), "a" * 64, "x"),
+    "half a pair": (lambda: CommandError("a", "caf\udce9.png"), "a", "caf\ufffd.png"),
+    "both halves": (lambda: CommandError("a", "\ud83d\ude00"), "a", "\U0001f600"),
+    "a long text": (lambda: CommandError("a", "x" * 20_000_000), "a", "x" * 3999 + "…"),
+    "changed afterwards": (lambda: Changed("a", "x"), "internal_error", "the handler failed"),
+}
+
+
+class Changed(CommandError):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.message = b"\xff"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@virtually
+async def test_a_refusal_is_an_answer_whatever_it_is_made_of(refusal: str) -> None:
+    make, code, message = REFUSALS[refusal]
+
+    class Picky(ReactorModel):
+        @event
+        def refuse(self) -> None:
+            raise make()
+
+        @event
+        async def refuse_later(self) -> None:
+            await trio.sleep(1)
+            raise make()
+
+    async with open_session(Picky) as client:
+        for name in ("refuse", "refuse_later"):
+            with pytest.raises(CommandError) as refused:
+                await client.call(name)
+            assert (refused.value.code, refused.value.message) == (code, message)
+        assert client.session.ending is None
+
+
+@virtually
+async def test_a_text_that_is_no_unicode_costs_its_message_and_nothing_else() -> None:
+    half = "caf\udce9"
+
+    class Torn(ReactorModel):
+        @event
+        def reply(self) -> Said:
+            return Said(text=half)
+
+        @event
+        async def send_it(self) -> None:
+            await self.send(Said(text=half))
+
+        @event
+        async def show(self) -> None:
+            await self.emit(Picture(screen=np.zeros((4, 4, 3), np.uint8), metadata={"name": half}))
+
+        @event
+        def check(self, name: str = InputField(pattern="[a-z]*")) -> None:
+            raise ValueError(half)
+
+    async with open_session(Torn) as client:
+        for name in ("reply", "send_it", "show"):
+            with pytest.raises(CommandError, match="internal_error"):
+                await client.call(name)
+        with pytest.raises(CommandError, match="internal_error"):
+            await client.call("check", name="a")
+        assert client.session.ending is None
 
 
 @virtually

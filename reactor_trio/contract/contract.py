@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,7 @@ from reactor_trio.contract.schema import message_schema
 from reactor_trio.contract.serialise import resolve_message_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ def read_contract(model_class: type, name: str | None = None) -> Contract:
     visible = list(_visible(model_class))
     outputs = _subclasses(visible, Output)
     replies = [event.reply for event in declarations.events.values() if event.reply is not None]
-    return Contract(
+    contract = Contract(
         model_class=model_class,
         name=model_class.__name__ if name is None else name,
         description=cleaned_docstring(model_class),
@@ -91,6 +92,26 @@ def read_contract(model_class: type, name: str | None = None) -> Contract:
         tracks=_tracks([*outputs, *bound_inputs(model_class).values()]),
         outputs=tuple(outputs),
     )
+    _check_texts(contract.welcome(), contract.name)
+    return contract
+
+
+def _check_texts(value: Any, path: str) -> None:
+    """Raises `TypeError`, naming the place, for a text that is no Unicode: it could be sent to nobody."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            fault = f"half a surrogate pair, {value[error.start]!r}, as character {error.start}"
+            raise TypeError(f"{path}: a text for clients holds {fault}") from None
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_texts(key, path)
+            _check_texts(inner, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            name = inner.get("name") if isinstance(inner, Mapping) else None
+            _check_texts(inner, path if name is None else f"{path}.{name}")
 
 
 def check_tracks(model_class: type) -> None:

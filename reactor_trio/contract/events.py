@@ -219,6 +219,8 @@ def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
     name = method.name if marker.name is None else marker.name
     if not isinstance(name, str) or not EVENT_NAME.fullmatch(name):
         raise method.refuse(f"an event's name is [a-z][a-z0-9_]*, not {name!r}; say @event(name=...)")
+    if not isinstance(marker.description, str):
+        raise method.refuse(f"a description is a str, not {type(marker.description).__name__}")
     is_async = _is_async(method.function)
     if marker.in_thread and is_async:
         raise method.refuse("in_thread=True is for a def handler; an async def one runs on the loop")

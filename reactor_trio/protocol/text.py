@@ -78,13 +78,31 @@ def encode_client_text(type: str, data: Mapping[str, Any], id: Id | None = None)
 def encode_server_text(type: str, data: Mapping[str, Any] | bytes, reply_to: Id | None = None) -> str:  # noqa: A002
     """Write a server's message; `data` as bytes is JSON already encoded, and is taken as it is.
 
-    Raises `TypeError` for data that JSON cannot carry.
+    Half a surrogate pair in a text becomes U+FFFD. Raises `TypeError` for data that JSON cannot carry.
     """
     body = orjson.Fragment(data) if isinstance(data, bytes) else dict(data)
     message: dict[str, Any] = {"type": type, "data": body}
     if reply_to is not None:
         message["reply_to"] = reply_to
-    return orjson.dumps(message).decode()
+    try:
+        return orjson.dumps(message).decode()
+    except TypeError:  # most likely such a text
+        return orjson.dumps(_encodable(message)).decode()
+
+
+def encodable(text: str) -> str:
+    """The text as UTF-8 can carry it: a surrogate that is no half of a pair becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(inner) for key, inner in value.items()}
+    return [_encodable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _decode(

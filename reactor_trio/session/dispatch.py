@@ -12,9 +12,16 @@ import trio
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.compute.executor import HANDLERS, Executor
 from reactor_trio.contract.serialise import dump
-from reactor_trio.errors import CommandError, InvalidPayload, ProtocolError
+from reactor_trio.errors import (
+    LONGEST_REFUSAL,
+    CommandError,
+    InvalidPayload,
+    ProtocolError,
+    check_refusal,
+    shorten,
+)
 from reactor_trio.protocol import control, names
-from reactor_trio.protocol.text import encode_server_text
+from reactor_trio.protocol.text import encodable, encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
 from reactor_trio.session.failures import contained, is_client_gone, split
 from reactor_trio.session.work import Begun, Command, FileArrived, Work
@@ -272,6 +279,13 @@ class Dispatcher:
         raise rest from None
 
     def _failure(self, command: Command, failure: BaseException, began: float) -> str:
+        """The answer, whatever the failure is made of. Raises only what is not the handler's."""
+        name = command.spec.name
+        with contained(lambda worse: self._log.error("handler failed", command=name, exc_info=worse)):
+            return self._told(command, failure, began)
+        return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)
+
+    def _told(self, command: Command, failure: BaseException, began: float) -> str:
         self._latency.failed()
         name = command.spec.name
         if isinstance(failure, InvalidPayload):  # a state's own validator has the last word
@@ -281,7 +295,12 @@ class Dispatcher:
         outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
         self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
         if isinstance(failure, CommandError):
-            return control.error(failure.code, failure.message, event=name, reply_to=command.id)
+            check_refusal(failure.code, failure.message)  # a subclass may have set them
+            text = shorten(encodable(failure.message), LONGEST_REFUSAL)
+            if text != failure.message:
+                wrong = "it was too long, or held half a surrogate pair"
+                self._log.warning("the message of a CommandError was changed", command=name, reason=wrong)
+            return control.error(failure.code, text, event=name, reply_to=command.id)
         if not is_client_gone(failure):
             self._log.error("handler failed", command=name, exc_info=failure)
         return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)
