@@ -204,7 +204,7 @@ def test_one_more_signal_ends_it_soon_but_lets_it_end_by_itself() -> None:
 
 
 def test_the_end_is_said_without_waiting_for_who_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stalls(text: str) -> None:
+    def stalls(*_: object) -> None:
         threading.Event().wait(TEST_TIMEOUT)
 
     monkeypatch.setattr(drain, "_say", stalls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from reactor_trio import (
     ClientInfo,
@@ -1083,3 +1085,40 @@ async def test_answers_that_find_no_room_wait_for_it_and_none_is_lost() -> None:
             await said(client, json.dumps({"type": "unknown", "id": number}))
         await trio.sleep(1)
         assert list(answers(client)) == list(range(200))
+
+
+@pytest.mark.parametrize("how", ["swallows", "shields"])
+@virtually
+async def test_a_model_that_does_not_end_is_named_and_does_not_keep_its_client(how: str) -> None:
+    done = trio.Event()
+
+    class Stubborn(ReactorModel):
+        @event
+        async def go(self) -> None:
+            if how == "shields":
+                with trio.CancelScope(shield=True):
+                    await done.wait()
+            while not done.is_set():
+                try:
+                    await trio.sleep(1)
+                except trio.Cancelled:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(1)
+
+    with capture_logs() as logs:
+        async with open_session(Stubborn, limits=Limits(hook_timeout=7)) as client:
+            await client.send("go")
+            await trio.sleep(1)
+            began = trio.current_time()
+            client.session.drain()
+            with pytest.raises(TransportClosed) as closed:
+                await client.call("go")
+            assert closed.value.code == 1001
+            assert client.goodbye == "shutting_down"
+            assert trio.current_time() - began == pytest.approx(7, abs=2)
+            await trio.sleep(100)
+            assert client.session.ending is not None
+            done.set()
+            assert (await client.ended()).reason == "shutting_down"
+    [said] = [entry for entry in logs if entry["event"] == "the model goes on after its session"]
+    assert re.search(r"Stubborn\.go at .*test_session\.py:\d+ \(task session-1/dispatch\)", said["waits_for"])

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import structlog
 import trio
 
-from reactor_trio.server.signals import SignalSocket
-from reactor_trio.server.unfinished import (
+from reactor_trio.compute.unfinished import (
     blocked_loop,
     calls_in_threads,
     listed,
     tasks_of_authors,
     threads_and_children,
 )
+from reactor_trio.server.signals import SignalSocket
 from reactor_trio.session.failures import contained, interrupts_are_raised, split
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class Signals(Protocol):
         ...
 
 
+def _nothing() -> None:
+    pass
+
+
 class Shutdown:
     """Ends a server when the process is told to, and the process if it does not end by itself.
 
@@ -76,11 +80,13 @@ class Shutdown:
         signals: Signals,
         *,
         clock: Callable[[], float] = time.monotonic,
+        flush: Callable[[], object] = _nothing,
         exit_now: Callable[[int], NoReturn] = os._exit,
     ) -> None:
         self._executor = executor
         self._signals = signals
         self._clock = clock
+        self._flush = flush
         self._exit_now = exit_now
         # Set by `runs`, and belong to the loop.
         self._server: Server | None = None
@@ -206,33 +212,39 @@ class Shutdown:
         assert self._root is not None
         calls = calls_in_threads(self._executor, self._now())
         return listed(
-            [*blocked, *calls, *tasks_of_authors(self._root)], "a task that does not end when it is cancelled"
+            [*blocked, *calls, *tasks_of_authors(self._root.child_nurseries)],
+            "a task that does not end when it is cancelled",
         )
 
     def _end(self, status: int, what: str) -> NoReturn:
         text = f"Stopped without waiting for: {what}"
         # In a thread, since whoever should read it may be what hangs.
-        said = threading.Thread(target=_say, args=(text,), daemon=True)
+        said = threading.Thread(target=_say, args=(text, self._flush), daemon=True)
         said.start()
         said.join(LEAVE_SECONDS)
         self._exit_now(status)
 
 
-def _say(text: str) -> None:
-    with suppress(OSError, ValueError):
+def _say(text: str, flush: Callable[[], object]) -> None:
+    with suppress(OSError, ValueError, AttributeError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201
         sys.stdout.flush()
+    flush()
 
 
 @contextmanager
-def shutting_down(executor: Executor, *, ends_process: bool = False) -> Iterator[Shutdown]:
+def shutting_down(
+    executor: Executor, *, ends_process: bool = False, flush: Callable[[], object] = _nothing
+) -> Iterator[Shutdown]:
     """Take SIGINT, SIGTERM and SIGHUP in this block. Only in the main thread.
+
+    `flush` is given half a second before the process is ended by force.
 
     With `ends_process` the block is the last that the process does. If the process is still there 5 s after
     it, since the author has left a thread that is no daemon, it is ended with status 1.
     """
     signals = SignalSocket()
-    shutdown = Shutdown(executor, signals)
+    shutdown = Shutdown(executor, signals, flush=flush)
     thread = threading.Thread(target=shutdown.follow, name="reactor-trio shutdown", daemon=True)
     signals.take()
     thread.start()

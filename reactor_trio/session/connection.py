@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -25,6 +26,7 @@ from structlog.contextvars import bound_contextvars
 
 from reactor_trio.authoring.connected import Connected
 from reactor_trio.authoring.pipeline import ReactorPipeline
+from reactor_trio.compute.unfinished import listed, tasks_of_authors
 from reactor_trio.contract.inputs import bound_inputs
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol import control, names
@@ -46,7 +48,7 @@ from reactor_trio.session.turns import Turns
 from reactor_trio.session.uploads import Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -58,6 +60,10 @@ if TYPE_CHECKING:
     from reactor_trio.session.host import ModelHost
     from reactor_trio.session.transport import Outgoing, Transport
     from reactor_trio.session.work import Work
+
+
+LATE = 1.0
+"""Seconds beyond `hook_timeout` after which a model that goes on is spoken of."""
 
 
 class Session:
@@ -140,6 +146,9 @@ class Session:
         self._closing = False
         # Whether a task of the runtime's own has failed, so that no farewell could be said.
         self._is_broken = False
+        self._farewell_begun = False
+        # Set by `_serve` while it can start a task for this; `_end` calls it.
+        self._watch_the_end: Callable[[], object] | None = None
         self._is_in_its_last_hook = False
         # Cancelled when the transport is lost or the client is slow: there is no one left to say goodbye to.
         self._farewell_scope = trio.CancelScope()
@@ -164,6 +173,7 @@ class Session:
                     if self.ending is None:
                         raise RuntimeError("a `Cancelled` that was kept has ended a task of the session")
             finally:
+                self._watch_the_end = None
                 self._end(endings.CANCELLED)
                 # Shielded in there, each part with its own time limit.
                 await self._close_down()  # noqa: ASYNC102
@@ -175,6 +185,7 @@ class Session:
         async with trio.open_nursery() as services:
             with self._work_scope:
                 async with trio.open_nursery() as work:
+                    self._watch_the_end = partial(services.start_soon, self._late, work)
                     # It outlives `work`, but starts nothing there once the session is ending.
                     services.start_soon(
                         self._receive,
@@ -192,13 +203,14 @@ class Session:
                     # it: what `run` does before its first await is done before `@connected`.
                     await trio.lowlevel.checkpoint()
                     work.start_soon(self._dispatcher.run, name=f"{self.id}/dispatch")
-            with self._farewell_scope:
-                await self._farewell()
+            self._watch_the_end = None
+            await self._say_farewell()
             services.cancel_scope.cancel(reason="the session has ended")
 
     def _broke(self, failure: BaseException) -> None:
         self._log.error("the runtime failed", exc_info=failure)
         self._is_broken = True
+        self._watch_the_end = None
         self._end(endings.INTERNAL_ERROR)
 
     def drain(self) -> None:
@@ -222,6 +234,8 @@ class Session:
             # Before the model is cancelled: a read that waits tells it why.
             self.inputs.close()
             self._work_scope.cancel(reason=ending.reason)
+            if self._watch_the_end is not None:
+                self._watch_the_end()
 
     # ---- the tasks
 
@@ -318,6 +332,12 @@ class Session:
 
     # ---- the end
 
+    async def _say_farewell(self) -> None:
+        if not self._farewell_begun:
+            self._farewell_begun = True
+            with self._farewell_scope:
+                await self._farewell()
+
     async def _farewell(self) -> None:
         """Tell the client why, and close; receive and send still run."""
         ending = self.ending
@@ -336,6 +356,15 @@ class Session:
                 await self._outbox.put(control.goodbye(ending.reason), last=True)
             await self._outbox.flushed()
         await self._close(ending.close_code, ending.reason)
+
+    async def _late(self, work: trio.Nursery) -> None:
+        """The model does not end though it was cancelled: say where it is, and do not keep the client."""
+        # A generator that is being closed has as long, and is cut off then.
+        await trio.sleep(self._limits.hook_timeout + LATE)
+        hint = "a thread cannot be cancelled; nor can what shields itself, or swallows Cancelled"
+        waits_for = listed(tasks_of_authors([work]), "a call in a thread")
+        self._log.warning("the model goes on after its session", waits_for=waits_for, hint=hint)
+        await self._say_farewell()
 
     async def _close(self, code: int, reason: str) -> None:
         self._closing = True
@@ -371,6 +400,8 @@ class Session:
                 await self._dispatcher.hook(hook)
         if scope.cancelled_caught:
             self._log.error("@disconnected was cut off", after_seconds=self._limits.hook_timeout)
+        elif trio.current_time() > scope.deadline:
+            self._log.error("@disconnected took too long", limit_seconds=self._limits.hook_timeout)
 
     # ---- what the model sees (authoring/model.py)
 

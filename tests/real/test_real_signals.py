@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from reactor_trio.client import connect
+from reactor_trio.errors import CommandError, TransportClosed
 from serving import default_signals
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
@@ -83,6 +84,18 @@ class M(ReactorModel):
             await trio.sleep_forever()
 
     @event
+    def interrupts(self):
+        raise KeyboardInterrupt
+
+    @event
+    def panics(self):
+        raise Panic("index out of bounds")
+
+    @event
+    def ping(self):
+        pass
+
+    @event
     async def swallows(self):
         say("at it")
         while True:
@@ -100,6 +113,16 @@ class OnLoop(M):
     async def load(self, config):
         say("loading")
         time.sleep(3600)
+
+
+class Second(M):
+    copies = 0
+
+    def __copy__(self):
+        Second.copies += 1
+        if Second.copies == 2:
+            raise Panic("no copies")
+        return Second()
 
 
 class Patient(M):
@@ -313,5 +336,39 @@ def test_a_signal_to_a_child_of_the_models_is_not_the_servers(tmp_path: Path) ->
         with connect(process.url()):
             pass
         assert "draining" not in process.errors()
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.end() == 0
+
+
+# ---- what is no `Exception`
+
+
+def test_a_panic_or_an_interrupt_that_a_handler_raises_ends_nothing(tmp_path: Path) -> None:
+    with started(tmp_path, "M") as process:
+        url = process.url()
+        with connect(url) as bystander, connect(url) as client:
+            for command in ("panics", "interrupts"):
+                with pytest.raises(CommandError, match="internal_error"):
+                    client.call(command)
+                client.call("ping")
+            bystander.call("ping")
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.end() == 0
+        assert "Panic: index out of bounds" in process.errors()
+
+
+def test_a_session_that_could_not_begin_gives_its_place_back(tmp_path: Path) -> None:
+    with started(tmp_path, "Second", "--max-sessions", "1", "--max-waiting", "0") as process:
+        url = process.url()
+        with connect(url) as client:
+            client.call("ping")
+        process.error_line("session ended")
+        with pytest.raises(TransportClosed) as closed, connect(url) as client:
+            client.call("ping")
+        assert closed.value.code == 1011
+        process.error_line("Panic: no copies")
+        process.error_line("reason=model_error")
+        with connect(url) as client:
+            client.call("ping")
         process.popen.send_signal(signal.SIGTERM)
         assert process.end() == 0

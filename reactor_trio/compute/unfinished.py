@@ -1,4 +1,4 @@
-"""What keeps a process from ending: calls in threads, tasks, a blocked loop, threads and child processes."""
+"""What keeps a session or a process from ending: calls in threads, tasks, a blocked loop, children."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def calls_in_threads(executor: Executor, now: float) -> list[str]:
     return [f"{call.name} in lane {call.lane}, for {now - call.asked:.0f} s" for call in executor.running()]
 
 
-def tasks_of_authors(root: trio.lowlevel.Task) -> list[str]:
-    """The tasks that wait in a line that a model's author wrote; from any thread."""
+def tasks_of_authors(nurseries: Iterable[trio.Nursery]) -> list[str]:
+    """The tasks in and below these that wait in a line that a model's author wrote; from any thread."""
     try:
-        return [described for task in _below(root) if (described := _described(task)) is not None]
+        return [described for task in _below(nurseries) if (described := _described(task)) is not None]
     except RuntimeError:  # the loop goes on, and has changed what was looked at
         return []
 
 
-def _below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
-    for child in chain.from_iterable(nursery.child_tasks for nursery in task.child_nurseries):
+def _below(nurseries: Iterable[trio.Nursery]) -> Iterator[trio.lowlevel.Task]:
+    for child in chain.from_iterable(nursery.child_tasks for nursery in nurseries):
         yield child
-        yield from _below(child)
+        yield from _below(child.child_nurseries)
 
 
 def _described(task: trio.lowlevel.Task) -> str | None:
