@@ -1,52 +1,114 @@
-"""Logging: structlog to standard error, as text for people or JSON for machines."""
+"""Logging: structlog and the standard library to standard error, as text for people or JSON for machines."""
 
 from __future__ import annotations
 
 import logging
+import math
+import os
 import sys
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
-import structlog.tracebacks
+
+from reactor_trio.logs.logger import never_raising
+from reactor_trio.logs.process import LineLogger, Log, LogHandler, descriptor_of, process_hooks
+from reactor_trio.logs.rendering import LineRenderer, LogFormat
+from reactor_trio.logs.repeats import Repeats
+from reactor_trio.logs.writer import is_writable
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from collections.abc import Iterator
 
-LogFormat = Literal["text", "json"]
+__all__ = ["LEVELS", "LogFormat", "configure_logging", "logging_process", "plain_tracebacks"]
+
 LEVELS = ("debug", "info", "warning", "error")
+KIT_SECONDS = 1.0
+"""How long a test waits for who reads its output."""
+
+_handler: LogHandler | None = None
 
 
-def configure_logging(log_format: LogFormat = "text", level: str = "info") -> None:
-    """Set up structlog for the process. `level` is one of `LEVELS`."""
+def configure_logging(log_format: LogFormat = "text", level: str = "info") -> Log:
+    """Set up structlog and `logging` for the process. `level` is one of `LEVELS`.
+
+    From now on no line raises or blocks, whatever is in it and whoever reads it.
+    """
+    log = Log(log_format, sys.stderr)
+    number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            *(_json() if log_format == "json" else _text()),
+            log.line,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=never_raising(structlog.make_filtering_bound_logger(number)),
+        logger_factory=lambda *_: LineLogger(log.write),
     )
+    _take_over_stdlib(log, number)
+    return log
+
+
+def _take_over_stdlib(log: Log, level: int) -> None:
+    global _handler
+    root = logging.getLogger()
+    if _handler is not None:
+        root.removeHandler(_handler)
+    _handler = LogHandler(log)
+    root.addHandler(_handler)
+    root.setLevel(level)
+
+
+@contextmanager
+def logging_process(log_format: LogFormat, level: str) -> Iterator[Log]:
+    """The log of a process that serves: `configure_logging`, and warnings, `print`, and what nobody caught.
+
+    On the way out what waits is written, for at most a second.
+    """
+    hold_standard_descriptors()
+    log = configure_logging(log_format, level)
+    with process_hooks(log):
+        yield log
+
+
+def hold_standard_descriptors() -> None:
+    """Open what was closed of standard input, output and error (`2>&-`).
+
+    Else the next socket would get the number, and a client what C libraries print there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def plain_tracebacks() -> None:
-    """For a process that has not set up structlog: its default, but without the values of variables."""
+    """For a process that has not set up structlog: its default, but without the values of variables.
+
+    A line that cannot be written raises no error, and does not stop a test for longer than a second.
+    """
     *before, _ = structlog.get_config()["processors"]
-    console = structlog.dev.ConsoleRenderer(
-        colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+    line = LineRenderer(
+        "text", colours=sys.stdout is not None and sys.stdout.isatty(), repeats=Repeats(burst=math.inf)
     )
-    structlog.configure(processors=[*before, console])
+    structlog.configure(
+        processors=[*before, line],
+        logger_factory=lambda *_: LineLogger(lambda text: _print(text, sys.stdout)),
+    )
 
 
-def _json() -> list[Processor]:
-    # Local variables stay out of it: among them are requests, with their tokens.
-    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    return [structlog.processors.ExceptionRenderer(frames), structlog.processors.JSONRenderer()]
-
-
-def _text() -> list[Processor]:
-    colours = sys.stderr.isatty()
-    return [
-        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
-    ]
+def _print(line: str, stream: TextIO | None) -> None:
+    if stream is None:
+        return
+    fd = descriptor_of(stream)
+    try:
+        if fd is None or is_writable(fd, KIT_SECONDS):
+            stream.write(f"{line}\n")
+            stream.flush()
+    except (OSError, ValueError):  # the reader is gone, the disk full, or the stream closed
+        return

@@ -1,0 +1,259 @@
+"""Writes lines to a descriptor without ever making their author wait, or telling it that it did not work.
+
+The reader of a log may go away, its disk may be full, or it may just not read: a pipe takes 64 KiB and then
+stops who writes to it. So a thread writes, and what it cannot write in time is counted and lost.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import stat
+import threading
+import time
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MAX_LINES = 10_000
+MAX_BYTES = 4 * 1024 * 1024
+"""What may wait to be written."""
+MAX_WRITE = 64 * 1024
+"""Bytes that are written at once."""
+CLOSE_SECONDS = 1.0
+"""How long the end of a process waits for a reader that does not read."""
+_PATIENCE = 0.25
+"""Seconds that a line waits which is written without the thread."""
+_NOTICE_PERIOD = 1.0
+"""Seconds between two questions for notices, while there may be some."""
+
+
+class LineWriter:
+    """A bounded queue of bytes, and the daemon thread that writes them to a copy of the descriptor `fd`.
+
+    `put` may be called from any thread, a signal handler, a finaliser or a forked child. When it can write
+    again, it writes what `lost_notice` makes of the number of items that were lost. While `has_notices`, it
+    asks for `notices` to write, once a second; an empty `put` has it look.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        *,
+        lost_notice: Callable[[int], bytes] = lambda lost: b"",
+        notices: Callable[[], Iterable[bytes]] = tuple,
+        has_notices: Callable[[], bool] = bool,
+        max_lines: int = MAX_LINES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        # A copy: were the number closed and given to a client's socket, the client would read the log.
+        self._fd = os.dup(fd)
+        weakref.finalize(self, os.close, self._fd).atexit = False
+        self._lost_notice = lost_notice
+        self._notices = notices
+        self._has_notices = has_notices
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
+        self.lost = 0
+        """Items that were not written, or not as a whole."""
+        # Lost ones of which no notice was written; only the thread takes from it.
+        self._untold = 0
+        # Where lines go without the thread: in a forked child, and when it was closed.
+        self._is_direct = False
+        self._patience = _PATIENCE
+        # The last write was cut: the next line begins with a line break.
+        self._is_torn = False
+        self._begin()
+        _writers.add(self)
+
+    def _begin(self) -> None:
+        # Reentrant: a finaliser may log while its thread is in `put`.
+        self._lock = threading.RLock()
+        # Reentrant too, as only a `SimpleQueue` is. None ends the thread, an event is set when it is reached.
+        self._queue: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
+        self._bytes = 0
+        self._thread: threading.Thread | None = None
+
+    def put(self, data: bytes) -> None:
+        """Have it written. Never blocks, never raises; lost if there is no room."""
+        if self._is_direct:
+            self._write_directly(data)
+            return
+        with self._lock:
+            if self._bytes + len(data) > self._max_bytes or self._queue.qsize() >= self._max_lines:
+                self._lose()
+                return
+            self._bytes += len(data)
+            self._queue.put(data)
+            if self._thread is None:
+                self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="reactor-trio log", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter ends
+            self._thread = None
+
+    def _lose(self, count: int = 1) -> None:
+        with self._lock:
+            self.lost += count
+            self._untold += count
+
+    def flush(self, timeout: float = CLOSE_SECONDS) -> bool:
+        """Wait until what was put before is written, at most so many seconds; returns whether it is."""
+        with self._lock:
+            if self._thread is None or self._is_direct:
+                return True
+            reached = threading.Event()
+            self._queue.put(reached)
+        return reached.wait(timeout)
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Flush, and let the thread end. What comes later is written at once, or lost."""
+        with self._lock:
+            thread, self._is_direct = self._thread, True
+            self._queue.put(None)
+        if thread is None:
+            return
+        thread.join(timeout)
+        if thread.is_alive():
+            # It is in a write that does not end. The copy of the descriptor stays with it.
+            self._patience = 0.0
+            self._lose(self._queue.qsize())
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        queue_ = self._queue
+        while True:
+            items = self._take(queue_)
+            lines = [each for each in items if isinstance(each, bytes)]
+            self._tell_lost()
+            self._write_all(lines)
+            if self._has_notices():
+                self._write_all(list(self._notices()), is_notice=True)
+            if lines:
+                with self._lock:
+                    self._bytes = max(0, self._bytes - sum(map(len, lines))) if queue_.qsize() else 0
+            for each in items:
+                if isinstance(each, threading.Event):
+                    each.set()
+            if None in items:
+                return
+
+    def _take(
+        self, queue_: queue.SimpleQueue[bytes | threading.Event | None]
+    ) -> list[bytes | threading.Event | None]:
+        """What waits, as much as is written at once; nothing if it is time to ask for notices."""
+        items: list[bytes | threading.Event | None] = []
+        size = 0
+        with suppress(queue.Empty):
+            items.append(queue_.get(timeout=_NOTICE_PERIOD if self._untold or self._has_notices() else None))
+            while size < MAX_WRITE and items[-1] is not None:
+                items.append(queue_.get_nowait())
+                size += len(items[-1]) if isinstance(items[-1], bytes) else 0
+        return items
+
+    def _tell_lost(self) -> None:
+        with self._lock:
+            untold, self._untold = self._untold, 0
+        if untold and not self._write_all([self._lost_notice(untold)], is_notice=True):
+            with self._lock:
+                self._untold += untold
+
+    def _write_all(self, lines: list[bytes], *, is_notice: bool = False) -> bool:
+        if not lines:
+            return True
+        data = b"".join(lines)
+        if self._is_torn:
+            data = b"\n" + data
+        written = _write(self._fd, data)
+        self._is_torn = 0 < written < len(data) or (self._is_torn and written == 0)
+        if written < len(data) and not is_notice:
+            # Those that went out whole are not lost.
+            end = written - (len(data) - sum(map(len, lines)))
+            for count, line in enumerate(lines):
+                end -= len(line)
+                if end < 0:
+                    self._lose(len(lines) - count)
+                    break
+        return written == len(data)
+
+    # ---- without the thread
+
+    def _write_directly(self, data: bytes) -> None:
+        done = write_within(self._fd, data, self._patience)
+        if not done:
+            self._lose()
+        # Who did not read once is not waited for again, until it does.
+        self._patience = _PATIENCE if done else 0.0
+
+    def _after_fork(self) -> None:
+        """In the child the thread is gone, and the queue's lines are the parent's to write."""
+        self._begin()
+        self._is_direct = True
+
+
+def _write(fd: int, data: bytes) -> int:
+    """Write it all, however long that takes; returns how much it was when it failed."""
+    view, written = memoryview(data), 0
+    while written < len(data):
+        try:
+            with suppress(BlockingIOError):  # somebody else, who has the descriptor too, has made it so
+                written += os.write(fd, view[written:])
+                continue
+            is_writable(fd, None)
+        except OSError:
+            break
+    return written
+
+
+def write_within(fd: int, data: bytes, seconds: float) -> bool:
+    """Write it in this thread, but wait for at most so long in all; returns whether it was written.
+
+    Never raises. What has been written by then stays written.
+    """
+    view = memoryview(data)
+    deadline = time.monotonic() + seconds
+    try:
+        # A pipe that is writable takes that much without blocking; a file may take all at once.
+        piece = len(data) if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
+        while view:
+            if not is_writable(fd, max(0.0, deadline - time.monotonic())):
+                return False
+            with suppress(BlockingIOError):
+                view = view[os.write(fd, view[:piece]) :]
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_writable(fd: int, seconds: float | None) -> bool:
+    """Wait until something can be written, or the reader is gone; at most so long. Raises `OSError`."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(None if seconds is None else 1000 * seconds))
+
+
+_writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
+
+
+def write_what_waits(timeout: float = CLOSE_SECONDS) -> None:
+    """Flush all writers of the process, for at most so many seconds: before `os._exit`."""
+    deadline = time.monotonic() + timeout
+    for writer in tuple(_writers):
+        writer.flush(max(0.0, deadline - time.monotonic()))
+
+
+def _after_fork_in_child() -> None:
+    for writer in _writers:
+        writer._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
