@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 import outcome
-import structlog
 import trio
 
 from reactor_trio.cli import EndsProcess
@@ -35,10 +34,13 @@ from reactor_trio.compute.executor import FILES, ThreadExecutor
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.errors import BadModelSetting, ModelNotFound
+from reactor_trio.logs.logger import get_logger
+from reactor_trio.logs.values import printable
+from reactor_trio.logs.writer import write_what_waits
 from reactor_trio.server.drain import INTERRUPTED, serve_process, shutting_down
 from reactor_trio.server.gate import raise_descriptor_limit
 from reactor_trio.server.listeners import ListenError
-from reactor_trio.server.logs import LEVELS, LogFormat, configure_logging
+from reactor_trio.server.logs import LEVELS, LogFormat, logging_process
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from reactor_trio.cli.find_model import ModelChoice
+    from reactor_trio.logs.process import Log
     from reactor_trio.server.auth import Authenticate
 
 LIMITS = {
@@ -91,7 +94,7 @@ MEDIA = {
 }
 """Each field of `MediaSettings`, and what its option's help says."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _OUR_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 
@@ -274,7 +277,19 @@ def serve(
     MODEL is module:Class or path/to/file.py:Class; the class may be left out where there is only one.
     Without it, reactor.yaml in the current folder says what to serve; without that, it is the demo.
     """
-    configure_logging(log_format, log_level)
+    with logging_process(log_format, log_level) as process_log:
+        _serve(model, config_file, overrides, options, process_log, has_watchdog=watchdog)
+
+
+def _serve(
+    model: str | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    options: dict[str, Any],
+    process_log: Log,
+    *,
+    has_watchdog: bool,
+) -> None:
     try:
         choice = choose(model, Path.cwd())
         hook = find_hook(choice.authenticate) if choice.authenticate else None
@@ -286,7 +301,7 @@ def serve(
     except ModelNotFound as exc:
         raise Refusal(str(exc)) from None
     except ModelImportError as exc:
-        _print_traceback(exc.__cause__ or exc)
+        _tell_failure(exc.__cause__ or exc, process_log)
         raise SystemExit(1) from None
     except KeyboardInterrupt:  # importing the model's file takes a while
         raise SystemExit(INTERRUPTED) from None
@@ -295,7 +310,8 @@ def serve(
     except TypeError as exc:  # two classes that do not go together: there is no line to show
         raise Failure(str(exc)) from None
     name = choice.name or model_class.__name__
-    _run(name, settings, partial(_load, model_class, config, choice, limits, media), has_watchdog=watchdog)
+    load = partial(_load, model_class, config, choice, limits, media)
+    _run(name, settings, load, process_log, has_watchdog=has_watchdog)
 
 
 def _settings(
@@ -364,11 +380,13 @@ def _run(
     name: str,
     settings: ServerSettings,
     load: Callable[[ThreadExecutor, Metrics], Any],
+    process_log: Log,
     *,
     has_watchdog: bool,
 ) -> None:
     executor, metrics = ThreadExecutor(), Metrics()
     log.debug("limit of descriptors", descriptors=raise_descriptor_limit())
+    metrics.log_losses = lambda: (process_log.lost, process_log.repeats.suppressed)
 
     async def main() -> None:
         server = Server(settings, name=name, metrics=metrics, executor=executor)
@@ -378,7 +396,7 @@ def _run(
             )
 
     ends_process = click.get_current_context().find_object(EndsProcess) is not None
-    with shutting_down(executor, ends_process=ends_process) as shutdown:
+    with shutting_down(executor, ends_process=ends_process, flush=write_what_waits) as shutdown:
         try:
             trio.run(main)
         except (ListenError, BadModelSetting) as exc:
@@ -387,7 +405,7 @@ def _run(
             raise
         except BaseException as exc:
             if shutdown.status is None:
-                _print_traceback(exc)
+                _tell_failure(exc, process_log)
                 raise SystemExit(1) from None
         if shutdown.status is not None:
             raise SystemExit(shutdown.status)
@@ -400,6 +418,13 @@ def _announce(server: Server) -> None:
         sys.stdout.flush()
 
 
+def _tell_failure(exc: BaseException, process_log: Log) -> None:
+    if process_log.log_format == "json":
+        process_log.say("error", "the model could not be served", exc_info=exc)
+    else:
+        _print_traceback(exc)
+
+
 def _print_traceback(exc: BaseException) -> None:
     """Print what the author's code raised, from the first line of theirs; all of it if none is theirs.
 
@@ -410,7 +435,8 @@ def _print_traceback(exc: BaseException) -> None:
         frames = _without_our_tail(frames)
     if frames is None and not isinstance(exc, SyntaxError):  # which names the place itself
         frames = exc.__traceback__
-    traceback.print_exception(type(exc), exc, frames)
+    text = "".join(traceback.format_exception(type(exc), exc, frames))
+    click.echo("\n".join(map(printable, text.rstrip("\n").split("\n"))), err=True)
 
 
 def _without_our_tail(frames: TracebackType) -> TracebackType | None:

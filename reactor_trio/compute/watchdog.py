@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 import outcome
-import structlog
 import trio
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
+
+from reactor_trio.logs.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ ADVICE = (
 )
 NO_ADVICE = "no line of the model's: the machine, or the runtime, was too slow"
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @attrs.frozen

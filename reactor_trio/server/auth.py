@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import parse_qsl
 
 import attrs
-import structlog
 import trio
 
 from reactor_trio.authoring.identity import AuthRequest, Identity
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol.names import TOKEN_SUBPROTOCOL
 from reactor_trio.server.http import Response, plain, unauthorised, unavailable
 from reactor_trio.session.failures import contained
@@ -33,7 +33,7 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 TOKEN_SUBJECT = "token"
 """The subject of all who know the fixed token."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @attrs.frozen

@@ -14,7 +14,6 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-import structlog
 import trio
 
 from reactor_trio.compute.unfinished import (
@@ -24,6 +23,7 @@ from reactor_trio.compute.unfinished import (
     tasks_of_authors,
     threads_and_children,
 )
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.signals import SignalSocket
 from reactor_trio.session.failures import contained, interrupts_are_raised, split
 
@@ -47,7 +47,7 @@ INTERRUPTED = 128 + signal.SIGINT
 HOOK_POLL = 0.25
 """Seconds between two looks whether hooks within their own time are all that is left."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Signals(Protocol):

@@ -17,10 +17,10 @@ import enum
 from collections import deque
 from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
 from reactor_trio.errors import ProtocolError, TransportClosed
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import decode_client_text
 from reactor_trio.session.dispatch import STEP
@@ -28,8 +28,6 @@ from reactor_trio.session.heartbeat import Heartbeat
 from reactor_trio.session.rates import Rates
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
-
     from reactor_trio.protocol.text import ClientText
     from reactor_trio.server.admission import Place
     from reactor_trio.session.limits import Limits
@@ -60,7 +58,7 @@ class Waiting:
         self._place = place
         self._limits = limits
         self._max_wait = max_wait
-        self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(address=address)
+        self._log = get_logger(__name__, address=address)
         self._early_bytes = 0
         # What was read and not looked at yet: one batch.
         self._unread: deque[str | bytes] = deque()

@@ -111,6 +111,8 @@ class Metrics:
         """How many clients wait in line; the server says."""
         self.gate = Gate()
         """Connections, and clients that were refused; the server puts its own in this place."""
+        self.log_losses: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """Lines of the log that were lost, and that were left out; the process says."""
         self.lag = Histogram()
         """How late the loop was for a task that wanted to wake up at a certain time."""
         self._stalls = 0
@@ -280,6 +282,11 @@ class Metrics:
             "loop_lag_seconds", "How late the loop woke a task that wanted to wake at a given time.", self.lag
         )
         yield _count("loop_stalls", "Task steps that held the loop for too long.", self._stalls)
+        lost, left_out = self.log_losses()
+        yield _count("log_lines_lost", "Lines of the log that could not be written in time.", lost)
+        yield _count(
+            "log_lines_left_out", "Lines of the log that were one too many from the same place.", left_out
+        )
 
     def _commands(self) -> Metric:
         family = CounterMetricFamily(

@@ -11,13 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import orjson
-import structlog
 import trio
 
 from reactor_trio.compute.executor import is_stuck
 from reactor_trio.compute.watchdog import measure_lag
 from reactor_trio.contract.openapi import openapi
 from reactor_trio.errors import TransportClosed
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.address import network_of
 from reactor_trio.server.admission import Admission
 from reactor_trio.server.auth import Refused, auth_request, identify, offered_token
@@ -73,7 +73,7 @@ ALWAYS_ANSWERED = ("/health", "/metrics")
 MAX_LOGGED = 200
 """Characters of a header in the log."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Drainable(Protocol):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import jwt
-import structlog
 from jwt.algorithms import get_default_algorithms
 
 from reactor_trio.authoring.identity import Identity
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.auth import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LEEWAY = 30.0
 
 _DIGEST_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def signed_tokens(

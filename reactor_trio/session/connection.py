@@ -20,7 +20,6 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
 import trio
 from structlog.contextvars import bound_contextvars
 
@@ -29,6 +28,7 @@ from reactor_trio.authoring.pipeline import ReactorPipeline
 from reactor_trio.compute.unfinished import listed, tasks_of_authors
 from reactor_trio.contract.inputs import bound_inputs
 from reactor_trio.errors import TransportClosed
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol import control, names
 from reactor_trio.session import endings
 from reactor_trio.session.coalescing import open_coalescing_channel
@@ -49,8 +49,6 @@ from reactor_trio.session.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-
-    from structlog.typing import FilteringBoundLogger
 
     from reactor_trio.authoring.client_info import ClientInfo
     from reactor_trio.authoring.messages import ModelMessage
@@ -82,7 +80,7 @@ class Session:
         self._limits = limits
         self._transport = transport
         self._early = early
-        self._log: FilteringBoundLogger = structlog.get_logger(__name__).bind(session_id=client.id)
+        self._log = get_logger(__name__, session_id=client.id)
         self._observer = host.observer
         self._counts = Counts()
         self._latency = LatencyTracker(self._observer)

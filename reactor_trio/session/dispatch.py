@@ -31,13 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from structlog.typing import FilteringBoundLogger
-
     from reactor_trio.authoring.client_info import ClientInfo
     from reactor_trio.authoring.connected import Connected
     from reactor_trio.authoring.model import ReactorModel
     from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import HookSpec
+    from reactor_trio.logs.logger import Logger
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.coalescing import CoalescingReceiveChannel
     from reactor_trio.session.latency import LatencyTracker
@@ -71,7 +70,7 @@ class Dispatcher:
         inbox: CoalescingReceiveChannel[Work],
         outbox: Outbox,
         executor: Executor,
-        log: FilteringBoundLogger,
+        log: Logger,
         end: Callable[[Ending], None],
         observer: Observer,
         latency: LatencyTracker,

@@ -34,10 +34,9 @@ from reactor_trio.session.work import NOTHING_UNREAD, Begun, Command, FileArrive
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from structlog.typing import FilteringBoundLogger
-
     from reactor_trio.compute.executor import Executor
     from reactor_trio.contract.events import Declarations, EventSpec
+    from reactor_trio.logs.logger import Logger
     from reactor_trio.protocol.text import ClientText, Id
     from reactor_trio.protocol.uploads import Upload
     from reactor_trio.session.coalescing import CoalescingSendChannel
@@ -84,7 +83,7 @@ class Intake:
         end: Callable[[Ending], None],
         observer: Observer,
         counts: Counts,
-        log: FilteringBoundLogger,
+        log: Logger,
         tracks: TrackControl,
         inputs: SessionInputs,
         executor: Executor,

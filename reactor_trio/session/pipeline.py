@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
     from types import FrameType
 
-    from structlog.typing import FilteringBoundLogger
-
     from reactor_trio.authoring.tracks import TrackSpec
     from reactor_trio.compute.worker import Worker
+    from reactor_trio.logs.logger import Logger
     from reactor_trio.session.turns import Turns
 
 _END: Final = object()
@@ -51,7 +50,7 @@ class Pipeline:
         turns: Turns,
         executor: Executor,
         hook_timeout: float,
-        log: FilteringBoundLogger,
+        log: Logger,
     ) -> None:
         self._model = model
         self._where = f"{type(model).__qualname__}.inference"

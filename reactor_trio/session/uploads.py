@@ -20,13 +20,13 @@ from typing import IO, TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import attrs
-import structlog
 import trio
 
 from reactor_trio.authoring.uploads import UploadedFile, fill, is_on_disk, on_disk
 from reactor_trio.compute.executor import FILES, Executor
 from reactor_trio.contract.uploads import PendingUpload
 from reactor_trio.errors import ProtocolError
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol.names import UPLOAD_QUOTA, UPLOAD_REJECTED
 from reactor_trio.protocol.uploads import Upload, UploadLedger
 from reactor_trio.session.spool import Spool, SpooledFile
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 RETRY_AFTER = 10.0
 """Seconds after which a client may try again when the server has no room: nobody knows when it has."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @attrs.define(eq=False)
