@@ -70,6 +70,7 @@ LIMITS = {
     "disk_timeout": "How long an upload waits for a slow disk until it fails, in seconds.",
     "upload_timeout": "How long a command waits for its upload, in seconds.",
     "max_queued_events": "Commands of a session that may wait.",
+    "max_queued_event_bytes": "Memory of commands of a session that wait, in bytes; one alone always may.",
     "max_defer": "How long newer commands may push a deduplicated one back, in seconds.",
     "max_events_per_second": "Commands of a session in a second, and at once; 0: no limit.",
     "max_messages_per_second": "Messages of a session of any kind in a second, and at once; 0: no limit.",

@@ -15,6 +15,7 @@ from reactor_trio.errors import ProtocolError
 from reactor_trio.protocol.control import upload_id_fault
 from reactor_trio.protocol.names import BAD_MESSAGE
 from reactor_trio.protocol.text import MAX_SAFE_INTEGER
+from reactor_trio.protocol.weight import weight_of_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,8 @@ class MediaFrame:
     rate: int | None = None
     channels: int | None = None
     extra: Mapping[str, Any] = attrs.field(factory=dict)
+    weight: int = attrs.field(default=0, eq=False, repr=False)
+    """Bytes of memory that `extra` may take, if it was decoded."""
 
 
 @attrs.frozen
@@ -122,7 +125,8 @@ def decode_binary(data: bytes) -> MediaFrame | UploadChunk:
             )
         return _upload_chunk(_header(view[_PREFIX.size : start]), view[start:])
     if kind == MEDIA:
-        return _media_frame(_header(view[_PREFIX.size : start]), view[start:])
+        header = view[_PREFIX.size : start]
+        return _media_frame(header, view[start:])
     raise _bad(f"unknown kind {kind} of binary message")
 
 
@@ -148,17 +152,20 @@ def _header(view: memoryview) -> dict[str, Any]:
     return header
 
 
-def _media_frame(header: dict[str, Any], payload: memoryview) -> MediaFrame:
+def _media_frame(encoded: memoryview, payload: memoryview) -> MediaFrame:
+    header = _header(encoded)
     pts = header.get("pts")
     if type(pts) is not float and type(pts) is not int:
         raise _bad("`pts` must be a number of seconds")
+    extra = {name: value for name, value in header.items() if name not in _KNOWN}
     return MediaFrame(
         track=_text(header, "track"),
         seq=_count(header, "seq"),
         pts=float(pts),
         codec=_text(header, "codec"),
         payload=payload,
-        extra={name: value for name, value in header.items() if name not in _KNOWN},
+        extra=extra,
+        weight=weight_of_bytes(bytes(encoded)) if extra else 0,
         **{name: _count(header, name, least=1) for name in _SIZES if name in header},
     )
 

@@ -25,8 +25,10 @@ MAX_DEPTH = 100
 """Arrays and objects of a client's message that may stand in one another, the message itself among them."""
 
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
-_ID_RULE = "`id` must be a string or an integer within ±2^53"
-_REPLY_RULE = "`reply_to` must be a string or an integer within ±2^53"
+MAX_ID_LENGTH = 1024
+"""Characters of an `id`: it is kept, and sent back, for as long as what it names goes on."""
+_ID_RULE = f"`id` must be a string of at most {MAX_ID_LENGTH} characters, or an integer within ±2^53"
+_REPLY_RULE = f"`reply_to` must be a string of at most {MAX_ID_LENGTH} characters, or an integer within ±2^53"
 _JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
 
 
@@ -123,7 +125,8 @@ def _decode(
         if id_key in message:
             raise ProtocolError(BAD_MESSAGE, f"{id_rule}, not null")
     elif not is_id(id_):
-        raise ProtocolError(BAD_MESSAGE, f"{id_rule}, not {_json_name(id_)}")
+        found = "a longer one" if type(id_) is str else _json_name(id_)
+        raise ProtocolError(BAD_MESSAGE, f"{id_rule}, not {found}")
     type_ = message.get("type")
     if type(type_) is not str or not type_:
         raise ProtocolError(BAD_MESSAGE, _type_fault(message), reply_to=id_)
@@ -147,7 +150,9 @@ _ABSENT: Any = object()
 def is_id(value: object) -> bool:
     """Whether a value may be an `id`. A boolean is no integer (DESIGN, section 2.2: strict)."""
     kind = type(value)
-    return kind is str or (kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)  # type: ignore[operator]
+    if kind is str:
+        return len(value) <= MAX_ID_LENGTH  # type: ignore[arg-type]
+    return kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER  # type: ignore[operator]
 
 
 def _has_duplicate_keys(text: str, message: dict[str, Any]) -> bool:

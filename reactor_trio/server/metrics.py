@@ -274,6 +274,15 @@ class Metrics:
             "Bytes of messages that wait for clients.",
             value=sum(numbers.bytes_waiting for numbers in live),
         )
+        yield _gauge(
+            "uploads_kept_bytes",
+            "Bytes of uploads that are kept, all sessions together: in memory, or on disk.",
+            "place",
+            {
+                "memory": sum(numbers.upload_bytes_in_memory for numbers in live),
+                "disk": sum(numbers.upload_bytes_on_disk for numbers in live),
+            },
+        )
         yield _count("messages_sent", "Text messages sent to clients.", counts.messages_sent)
         yield from _frame_counters(counts)
         yield _count("upload_bytes", "Bytes of uploads that were accepted.", counts.upload_bytes)

@@ -228,6 +228,13 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
         """
         return not self._channel.senders and self._channel.would_replace(key, trio.current_time())
 
+    def replaceable(self, key: Hashable) -> T | None:
+        """The value that `send_nowait` with this key would replace; None if there is none."""
+        if not self.would_replace(key):
+            return None
+        ticket = self._channel.keys[key].latest
+        return None if ticket is None else self._channel.buffer[ticket][0]
+
     def send_nowait(self, value: T, key: Hashable = None) -> T | None:
         """Like `send`, but raises `trio.WouldBlock` where that would wait."""
         if self._closed:

@@ -424,6 +424,8 @@ class Session:
             messages_waiting=outbox.messages,
             bytes_waiting=outbox.bytes,
             frames_waiting=self.output.statistics().waiting,
+            upload_bytes_in_memory=self._uploads.bytes_in_memory,
+            upload_bytes_on_disk=self._uploads.bytes_on_disk,
             counts=self._counts,
         )
 

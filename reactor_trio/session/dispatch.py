@@ -24,7 +24,7 @@ from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import encodable, encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
 from reactor_trio.session.failures import contained, is_client_gone, split
-from reactor_trio.session.work import Begun, Command, FileArrived, Work
+from reactor_trio.session.work import Backlog, Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
     import contextvars
@@ -91,6 +91,7 @@ class Dispatcher:
         """Of a `ReactorPipeline`: handlers run between the steps of its generator."""
         # Reads files from the disk, and frees them again; see `Uploads.loaded`.
         self._loaded = loaded
+        self.backlog = Backlog()
         # Half the price of `trio.current_time`, and asked twice for each command.
         self._now = trio.lowlevel.current_clock().current_time
         # That of `run`'s task: all handlers of a session share their context variables.
@@ -177,6 +178,7 @@ class Dispatcher:
         if isinstance(work, FileArrived):
             self._log.error("@file_uploaded was not called", reason=error.message)
             return
+        self.backlog.bytes -= work.weight
         self._observer.not_handled(work.spec.name, "invalid")
         error.event, error.reply_to = work.spec.name, work.id
         await self._send(control.error_of(error))
@@ -184,6 +186,7 @@ class Dispatcher:
     async def _run(self, work: Work) -> None:
         match work:
             case Command():
+                self.backlog.bytes -= work.weight
                 answer = await self._command(work)
             case Begun(command, result, began):
                 answer = await self._rest(command, result, began)

@@ -59,6 +59,8 @@ class InputTrack:
         self._max_bytes = max_bytes
         self._counts = counts
         self._frames: deque[InputFrame] = deque()
+        # Of each of them with its metadata, and all together.
+        self._sizes: deque[int] = deque()
         self._bytes = 0
         self._closed = False
         # In order of their calls. Only the first one is served, so a reader of many frames gets its turn.
@@ -140,14 +142,14 @@ class InputTrack:
 
     def _pop(self) -> InputFrame:
         frame = self._frames.popleft()
-        self._bytes -= frame.nbytes
+        self._bytes -= self._sizes.popleft()
         return frame
 
     def _check_fits(self, count: int) -> None:
         """Who waits for more than the ring can hold would wait for ever."""
-        if self._frames and count * self._frames[-1].nbytes > self._max_bytes:
+        if self._sizes and count * self._sizes[-1] > self._max_bytes:
             raise ValueError(
-                f"input track {self.spec.name!r}: {count} frames of {self._frames[-1].nbytes} bytes are more "
+                f"input track {self.spec.name!r}: {count} frames of {self._sizes[-1]} bytes are more "
                 f"than the limit max_input_bytes, {self._max_bytes}"
             )
 
@@ -171,13 +173,17 @@ class InputTrack:
 
     # ---- the session's side
 
-    def put(self, frame: InputFrame) -> None:
-        """Add the newest frame, of at most `max_input_bytes`; a full ring drops its oldest."""
+    def put(self, frame: InputFrame, weight: int = 0) -> None:
+        """Add the newest frame, of at most `max_input_bytes`; a full ring drops its oldest.
+
+        `weight` is what its metadata may take, in bytes.
+        """
         with self._lock:
             if self._closed:
                 return
             self._frames.append(frame)
-            self._bytes += frame.nbytes
+            self._sizes.append(frame.nbytes + weight)
+            self._bytes += self._sizes[-1]
             while len(self._frames) > MAX_FRAMES or self._bytes > self._max_bytes:
                 self._pop()
                 self._counts.dropped += 1
@@ -188,6 +194,7 @@ class InputTrack:
         with self._lock:
             self._closed = True
             self._frames.clear()
+            self._sizes.clear()
             self._bytes = 0
         for reader in self._readers:
             self._wake(reader, self._gone())
@@ -201,6 +208,10 @@ def _checked(n: int) -> int:
     return count
 
 
+def _undecoded_size(frame: MediaFrame) -> int:
+    return len(frame.payload) + frame.weight
+
+
 class _Decoder:
     """Decodes the frames of one track, one after the other, in order."""
 
@@ -210,6 +221,8 @@ class _Decoder:
         self._max_bytes = max_bytes
         self._counts = counts
         self._waiting: deque[MediaFrame] = deque()
+        # Of these, with their metadata.
+        self._waiting_bytes = 0
         self._busy = False
         # Set by `put`; `run` waits for it.
         self._wake = trio.Event()
@@ -227,12 +240,20 @@ class _Decoder:
         if self._is_immediate(frame):
             self._deliver(frame, decode_frame(frame, self._max_bytes))
             return True
-        if len(self._waiting) == UNDECODED[self._track.spec.kind]:
-            self._waiting.popleft()
+        size = _undecoded_size(frame)
+        too_many, room = UNDECODED[self._track.spec.kind], self._max_bytes - size
+        while self._waiting and (len(self._waiting) >= too_many or self._waiting_bytes > room):
+            self._next()
             self._counts.dropped += 1
         self._waiting.append(frame)
+        self._waiting_bytes += size
         self._wake.set()
         return False
+
+    def _next(self) -> MediaFrame:
+        frame = self._waiting.popleft()
+        self._waiting_bytes -= _undecoded_size(frame)
+        return frame
 
     def _is_immediate(self, frame: MediaFrame) -> bool:
         is_short = frame.codec != "jpeg" and len(frame.payload) <= IMMEDIATE_BYTES
@@ -246,7 +267,7 @@ class _Decoder:
             while not self._waiting:
                 self._wake = trio.Event()
                 await self._wake.wait()
-            frame = self._waiting.popleft()
+            frame = self._next()
             self._busy = True
             try:
                 values = await self._executor.run(DECODE, decode_frame, frame, self._max_bytes)
@@ -259,7 +280,7 @@ class _Decoder:
 
     def _deliver(self, frame: MediaFrame, values: Any) -> None:
         metadata = frame.extra.get("metadata")
-        self._track.put(InputFrame(values, pts=frame.pts, seq=frame.seq, metadata=metadata))
+        self._track.put(InputFrame(values, pts=frame.pts, seq=frame.seq, metadata=metadata), frame.weight)
 
 
 class SessionInputs:

@@ -22,6 +22,7 @@ from reactor_trio.errors import LONGEST_NAME, InvalidPayload, ProtocolError, sho
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.protocol.weight import weight_of
 from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
 from reactor_trio.session.failures import split
@@ -65,6 +66,8 @@ class _Aside:
     """Cancelled when a later command of the same event supersedes this one; its deadline is the time-out."""
     is_long: bool
     """Whether it is structured in a thread."""
+    weight: int
+    """Bytes that the message may take; see `Command.weight`."""
 
 
 class Intake:
@@ -99,6 +102,7 @@ class Intake:
         self._inbox = inbox
         self._dispatcher = dispatcher
         self._turns = dispatcher.turns
+        self._backlog = dispatcher.backlog
         self._outbox = outbox
         self._transport = transport
         self._uploads = uploads
@@ -138,7 +142,7 @@ class Intake:
             try:
                 if isinstance(message, str):
                     if len(message) <= self._inline_characters:
-                        self._text(decode_client_text(message))
+                        self._text(decode_client_text(message), message)
                     elif not await self._long_text(message):
                         return
                 else:
@@ -226,7 +230,7 @@ class Intake:
 
     # ---- text: commands, and the runtime's own messages
 
-    def _text(self, message: ClientText) -> None:
+    def _text(self, message: ClientText, text: str) -> None:
         if message.type.startswith(names.RUNTIME_PREFIX):
             self._control(control.parse_control(message), message)
             return
@@ -235,10 +239,11 @@ class Intake:
         spec = self._events.get(message.type)
         if spec is None:
             raise self._unknown(message)
+        weight = weight_of(text)
         try:
-            command = self._structure(spec, message, self._arrived)
+            command = self._structure(spec, message, self._arrived, weight)
         except PendingUploads as pending:
-            self._put_aside(spec, message, pending.upload_ids)
+            self._put_aside(spec, message, pending.upload_ids, weight)
         else:
             self._queue(command)
 
@@ -272,18 +277,20 @@ class Intake:
         if spec is None:
             raise self._unknown(message)
         if reading.pending:
-            self._put_aside(spec, message, reading.pending, is_long=True)
+            self._put_aside(spec, message, reading.pending, reading.weight, is_long=True)
         else:
-            self._queue(self._command_of(reading, spec, self._arrived, lent))
+            self._queue(self._command_of(reading, spec, self._arrived, lent, reading.weight))
 
-    def _command_of(self, reading: Reading, spec: EventSpec, arrived: float, lent: Lent) -> Command:
+    def _command_of(
+        self, reading: Reading, spec: EventSpec, arrived: float, lent: Lent, weight: int
+    ) -> Command:
         """The command that was read. Raises what is wrong with it."""
         id_ = reading.message.id
         if reading.failure is not None:
             raise self._not_checked(spec, id_, reading.failure)
         if reading.error is not None:
             raise reading.error
-        return Command(spec, reading.payload, id_, arrived, lent.unread or NOTHING_UNREAD)
+        return Command(spec, reading.payload, id_, arrived, lent.unread or NOTHING_UNREAD, weight)
 
     def _unknown(self, message: ClientText) -> ProtocolError:
         return ProtocolError(
@@ -296,7 +303,7 @@ class Intake:
     def _known_events(self) -> str:
         return f"it has: {listed(list(self._events))}" if self._events else "it has none"
 
-    def _structure(self, spec: EventSpec, message: ClientText, arrived: float) -> Command:
+    def _structure(self, spec: EventSpec, message: ClientText, arrived: float, weight: int) -> Command:
         lent = self._uploads.lend() if spec.has_uploads else None
         try:
             payload = spec.structure(message.data, NO_FILES if lent is None else lent)
@@ -307,9 +314,8 @@ class Intake:
             raise
         except BaseException as raised:  # of a validator of the author's, which may be more than a fault
             raise self._not_checked(spec, message.id, raised) from None
-        if lent is None or not lent.unread:
-            return Command(spec, payload, message.id, arrived)
-        return Command(spec, payload, message.id, arrived, lent.unread)
+        unread = NOTHING_UNREAD if lent is None else lent.unread
+        return Command(spec, payload, message.id, arrived, unread, weight)
 
     def _not_checked(self, spec: EventSpec, id_: Id | None, raised: BaseException) -> ProtocolError:
         """What the client is told of a failure of an author's validator. Raises what is not ours to stop."""
@@ -324,6 +330,8 @@ class Intake:
         key = command.key
         replaces = key is not None and (self._inbox.would_replace(key) or self._is_aside(key))
         self._check_room(command.spec, command.id, replaces=replaces)
+        if self._backlog.bytes:
+            self._check_weight(command.spec, command.id, command.weight, queued=True)
         if self._aside and command.key is not None:
             self._supersede_aside(command.key)
         now = self._now()
@@ -353,7 +361,9 @@ class Intake:
             replaced = self._inbox.send_nowait(command, command.key)
         except trio.BrokenResourceError:
             return  # the dispatcher has ended, and with it the session
+        self._backlog.bytes += command.weight
         if isinstance(replaced, Command):
+            self._backlog.bytes -= replaced.weight
             self._superseded(replaced.spec, replaced.id)
 
     def _superseded(self, spec: EventSpec, id_: Id | None) -> None:
@@ -372,6 +382,19 @@ class Intake:
             return
         text = f"{self._limits.max_queued_events} commands wait already; this one was not taken"
         raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
+
+    def _check_weight(self, spec: EventSpec, id_: Id | None, weight: int, *, queued: bool) -> None:
+        """Refuse a command that is too heavy beside those that wait; `queued`: it may replace one of them."""
+        limit, waiting = self._limits.max_queued_event_bytes, self._backlog.bytes
+        if waiting + weight <= limit:
+            return
+        if spec.dedupe:
+            waiting -= sum(aside.weight for aside in self._aside if aside.spec.name == spec.name)
+            replaced = self._inbox.replaceable(spec.name) if queued else None
+            waiting -= replaced.weight if isinstance(replaced, Command) else 0
+        if waiting and waiting + weight > limit:
+            text = f"the commands that wait take {waiting} of {limit} bytes; this one was not taken"
+            raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
 
     def _control(self, asks: control.ClientControl, message: ClientText) -> None:
         match asks:
@@ -441,15 +464,23 @@ class Intake:
     # ---- commands that wait for an upload (DESIGN, section 3.4)
 
     def _put_aside(
-        self, spec: EventSpec, message: ClientText, upload_ids: tuple[str, ...], *, is_long: bool = False
+        self,
+        spec: EventSpec,
+        message: ClientText,
+        upload_ids: tuple[str, ...],
+        weight: int,
+        *,
+        is_long: bool = False,
     ) -> None:
         # One in the inbox is not replaced before the bytes are there, if they ever are.
         self._check_room(spec, message.id, replaces=spec.dedupe and self._is_aside(spec.name))
+        self._check_weight(spec, message.id, weight, queued=False)
         if spec.dedupe:
             self._supersede_aside(spec.name)
         scope = trio.CancelScope(deadline=trio.current_time() + self._limits.upload_timeout)
-        aside = _Aside(spec, message, self._arrived, upload_ids, scope, is_long)
+        aside = _Aside(spec, message, self._arrived, upload_ids, scope, is_long, weight)
         self._aside.append(aside)
+        self._backlog.bytes += weight
         self._nursery.start_soon(self._wait_aside, aside, name=f"{spec.name} waits for its upload")
 
     def _is_aside(self, event: str) -> bool:
@@ -457,9 +488,13 @@ class Intake:
 
     def _supersede_aside(self, event: str) -> None:
         for aside in [aside for aside in self._aside if aside.spec.name == event]:
-            self._aside.remove(aside)
+            self._remove_aside(aside)
             aside.scope.cancel(reason="superseded by a later command")
             self._superseded(aside.spec, aside.message.id)
+
+    def _remove_aside(self, aside: _Aside) -> None:
+        self._aside.remove(aside)
+        self._backlog.bytes -= aside.weight
 
     async def _wait_aside(self, aside: _Aside) -> None:
         lent = self._uploads.lend()
@@ -472,11 +507,11 @@ class Intake:
                 aside.upload_ids = reading.pending  # of very many only the first were named
         if aside not in self._aside:
             return  # it is superseded, and answered
-        self._aside.remove(aside)
+        self._remove_aside(aside)
         try:
             if aside.scope.cancelled_caught:
                 raise self._came_too_late(aside)
-            self._send(self._command_of(reading, aside.spec, aside.arrived, lent))
+            self._send(self._command_of(reading, aside.spec, aside.arrived, lent, aside.weight))
         except ProtocolError as error:
             self._refuse(error)
         await self._settle()

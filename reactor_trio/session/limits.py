@@ -37,6 +37,8 @@ class Limits:
     """How long a command waits for the upload that it refers to."""
     max_queued_events: int = attrs.field(default=64, validator=ge(1))
     """Commands that may wait for their handler; more are answered `overloaded`."""
+    max_queued_event_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=ge(0))
+    """Memory that commands may take which wait for their handler; one alone may always wait."""
     max_defer: float = attrs.field(default=1.0, validator=ge(0))
     """How long a flood may push a deduplicated command back before its place in the queue is held."""
     max_events_per_second: float = attrs.field(default=200.0, validator=ge(0))

@@ -103,6 +103,10 @@ class SessionStatistics:
     """Bytes of these messages."""
     frames_waiting: int
     """Steps of the output, a frame a track, that wait for their time."""
+    upload_bytes_in_memory: int
+    """Of uploads: small files, large ones in use, and what is not yet on the disk."""
+    upload_bytes_on_disk: int
+    """Of uploads in temporary files."""
     counts: Counts
     """Not a copy."""
 

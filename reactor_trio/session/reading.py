@@ -16,6 +16,7 @@ from reactor_trio.contract.events import PendingUploads
 from reactor_trio.errors import InvalidPayload, ProtocolError
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import ClientText, decode_client_text
+from reactor_trio.protocol.weight import weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,6 +47,8 @@ class Reading:
     """What is wrong with the payload, or with a message to the runtime."""
     failure: BaseException | None = None
     """What a validator of the author's raised beside errors."""
+    weight: int = 0
+    """Bytes that its values may take, of a text that was read just now."""
 
 
 def inline_characters(events: Mapping[str, EventSpec]) -> int:
@@ -69,7 +72,9 @@ def _read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
         except ProtocolError as error:
             return Reading(kept, error=_alone(error))
     spec = events.get(message.type)
-    return Reading(kept) if spec is None else structure(message, spec, files)
+    if spec is None:
+        return Reading(kept)
+    return attrs.evolve(structure(message, spec, files), weight=weight_of(text))
 
 
 def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:

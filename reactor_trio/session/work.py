@@ -29,6 +29,8 @@ class Command:
     """When it was read from the transport, in seconds of Trio's clock."""
     unread: Mapping[str, UploadedFile] = NOTHING_UNREAD
     """Files of the payload, by upload id, that are to be read from the disk before the handler begins."""
+    weight: int = 0
+    """Bytes that its payload may take while it waits."""
 
     @property
     def key(self) -> str | None:
@@ -53,6 +55,13 @@ class Begun:
     result: Awaitable[Any]
     began: float
     """When its handler was called."""
+
+
+@attrs.define(eq=False)
+class Backlog:
+    """What the commands weigh that wait in the inbox or aside. Receive adds to it, dispatch takes."""
+
+    bytes: int = 0
 
 
 Work = Command | FileArrived | Begun
