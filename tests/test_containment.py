@@ -442,10 +442,10 @@ async def test_a_validator_that_is_worse_than_wrong_costs_its_command(
     class State(InputState):
         size: int = attrs.field(default=1, validator=validate)
 
-    def hinted(self: Any, box: Any) -> None:
+    def hinted(self: Any, box: Any, rest: Any = "") -> None:
         pass
 
-    hinted.__annotations__ = {"box": Box, "return": None}
+    hinted.__annotations__ = {"box": Box, "rest": str, "return": None}
 
     class Model(ReactorPipeline):
         __annotations__ = {"state": State}
@@ -460,6 +460,8 @@ async def test_a_validator_that_is_worse_than_wrong_costs_its_command(
         await client.call("put", box={"width": 1})
         with pytest.raises(CommandError):
             await client.call("put", box={"width": 13})
+        with pytest.raises(CommandError):  # long enough to be checked in a thread
+            await client.call("put", box={"width": 13}, rest="x" * 20_000)
         with pytest.raises(CommandError):
             await client.call("set_size", size=13)
         await client.call("set_size", size=2)

@@ -241,9 +241,11 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
             raise trio.ClosedResourceError
         if self._channel.open_receive_channels == 0:
             raise trio.BrokenResourceError
-        now = 0.0 if key is None else trio.current_time()
-        if not self._channel.receivers and (self._channel.senders or not self._channel.has_room(key, now)):
-            raise trio.WouldBlock
+        now = 0.0  # not asked for where nobody uses it
+        if not self._channel.receivers:
+            now = 0.0 if key is None else trio.current_time()
+            if self._channel.senders or not self._channel.has_room(key, now):
+                raise trio.WouldBlock
         return self._channel.put(value, key, now)
 
     async def send(self, value: T, key: Hashable = None) -> T | None:
