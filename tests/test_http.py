@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 from contextlib import suppress
 
+import attrs
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reactor_trio.server.forwarded import Arrival
 from reactor_trio.server.http import (
     MAX_HEAD_BYTES,
     HeadError,
@@ -371,6 +373,37 @@ def test_a_page_whose_name_was_made_to_resolve_to_loopback_is_403() -> None:
     assert refused(rebound, LOOPBACK).status == 403
     granted(rebound, Policy(own_names=frozenset({"evil.example"})))
     granted(rebound, OPEN)
+
+
+APP = Arrival(host="app.example", scheme="https", is_forwarded=True)
+"""What a proxy has told that speaks TLS and serves an app under this name."""
+
+
+@pytest.mark.parametrize("policy", [OPEN, LOOPBACK])
+def test_a_page_of_the_proxys_name_is_of_the_servers_origin(policy: Policy) -> None:
+    asked = attrs.evolve(upgrade(origin="https://app.example"), arrival=APP)
+    granted(asked, policy)
+    granted(attrs.evolve(asked, arrival=attrs.evolve(APP, host="app.example:443")), policy)
+    granted(attrs.evolve(asked, arrival=attrs.evolve(APP, scheme=None)), policy)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://app.example", "https://app.example:8443", "https://evil.example", "http://127.0.0.1:8080"],
+)
+def test_a_page_of_another_scheme_or_host_than_the_proxys_is_403(origin: str) -> None:
+    assert refused(attrs.evolve(upgrade(origin=origin), arrival=APP)).status == 403
+
+
+def test_a_server_behind_a_proxy_is_asked_by_the_proxys_name() -> None:
+    asked = request("/health")
+    assert refused(attrs.evolve(asked, arrival=APP), LOOPBACK).status == 200
+    assert refused(attrs.evolve(asked, arrival=Arrival(host="app.example")), LOOPBACK).status == 421
+
+
+def test_a_name_that_no_proxy_vouches_for_is_not_the_servers_own() -> None:
+    rebound = attrs.evolve(upgrade(origin="http://evil.example"), arrival=Arrival(host="evil.example"))
+    assert refused(rebound, LOOPBACK).status == 403
 
 
 # ---- room

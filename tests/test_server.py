@@ -559,3 +559,58 @@ async def test_a_page_that_asks_by_another_name_is_logged_with_the_option_that_l
             assert (await fetch(server, raw))[0] == 421
     [entry] = [entry for entry in logged if entry["event"] == "page refused"]
     assert (entry["host"], entry["remedy"]) == ("evil.com", "--allow-host")
+
+
+# ---- behind a proxy
+
+SAID = [
+    (b"X-Forwarded-For", b"203.0.113.9"),
+    (b"X-Forwarded-Proto", b"https"),
+    (b"X-Forwarded-Host", b"app.example"),
+]
+
+
+def asked_from(origin: bytes) -> bytes:
+    lines = [b": ".join(header) for header in (*SAID, (b"Origin", origin))]
+    return UPGRADE.replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(lines) + b"\r\n\r\n")
+
+
+async def test_a_trusted_proxys_word_reaches_session_origin_and_log(logged: Any) -> None:
+    host = FakeHost()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(host, proxy_headers=True) as server:
+            async with websocket(server, extra_headers=[*SAID, (b"Origin", b"https://app.example")]):
+                pass
+            status, _, _ = await fetch(server, asked_from(b"http://app.example"))
+            assert status == 403
+    assert [session.address for session in host.sessions] == ["203.0.113.9"]
+    [entry] = [entry for entry in logged if entry["event"] == "page refused"]
+    assert (entry["address"], entry["host"]) == ("203.0.113.9", "app.example")
+
+
+async def test_nobody_elses_word_does() -> None:
+    host = FakeHost()
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(host, proxy_headers=True, trusted_proxies=("192.0.2.1",)) as server:
+            async with websocket(server, extra_headers=SAID):
+                pass
+            status, _, _ = await fetch(server, asked_from(b"https://app.example"))
+            assert status == 403
+    [session] = host.sessions
+    assert session.address.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("target", ["/app1/health", "/health", "/app1/health?x=1"])
+async def test_a_server_below_a_path_answers_with_and_without_it(target: str) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(root_path="/app1") as server:
+            status, _, _ = await fetch(server, get(target))
+    assert status == 200
+
+
+@pytest.mark.parametrize("target", ["/app1/ws", "/ws", "/app1/schema"])
+async def test_the_token_guards_with_and_without_the_path(target: str) -> None:
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(root_path="/app1", token="s3cret") as server:
+            status, _, _ = await fetch(server, get(target))
+    assert status == 401

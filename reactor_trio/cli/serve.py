@@ -30,6 +30,7 @@ from reactor_trio.cli.find_model import (
     find_model,
     read_yaml,
 )
+from reactor_trio.cli.proxies import proxy_options
 from reactor_trio.compute.executor import FILES, ThreadExecutor
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
@@ -228,6 +229,7 @@ def _media_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="FILE",
     help="The certificate's key in PEM, without a password, if it is not in --certfile.",
 )
+@proxy_options
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),

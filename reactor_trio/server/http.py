@@ -18,6 +18,7 @@ import h11
 import orjson
 
 from reactor_trio.protocol.names import SUBPROTOCOL, TOKEN_SUBPROTOCOL
+from reactor_trio.server.forwarded import AUTHORITY, Arrival
 from reactor_trio.server.web import HEADERS as WEB_HEADERS
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ WEBSOCKET_VERSION = "13"
 RETRY_SECONDS = 5
 """`Retry-After` of every 503."""
 
-# RFC 9110, section 7.2; it may be empty.
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)?(:[0-9]{0,5})?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/@?#\s]+)")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
@@ -55,10 +54,32 @@ class Request:
     target: str
     headers: Headers = ()
     http_version: str = "1.1"
+    arrival: Arrival = attrs.field(factory=Arrival)
+    """From whom it comes, and how it was asked for; the server sees to it (`server.forwarded`)."""
+
+    @property
+    def host(self) -> str:
+        """Host and port that it is meant for, in lower case; empty if it says none."""
+        if self.arrival.host:
+            return self.arrival.host
+        # RFC 9112, 3.2.2: the absolute form counts, whatever the Host header says.
+        _, is_absolute, rest = self.target.partition("://")
+        if is_absolute and not self.target.startswith("/"):
+            return re.split(r"[/?#]", rest)[0].rpartition("@")[2].lower()
+        return next(iter(self.all("host")), "").lower()
 
     @property
     def path(self) -> str:
-        """The target without scheme, host and query; not percent-decoded, as no path here needs it."""
+        """The target without scheme, host, query and the prefix below which the server stands.
+
+        A proxy may have taken the prefix away already. Not percent-decoded, as no path here needs it.
+        """
+        path, prefix = self.full_path, self.arrival.prefix
+        return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
+
+    @property
+    def full_path(self) -> str:
+        """The same, with its prefix."""
         target = self.target
         if not target.startswith("/"):  # RFC 9112, 3.2.2: a server must take the absolute form too
             _, _, rest = target.partition("://")
@@ -149,7 +170,7 @@ class HeadParser:
 
 def _request(event: h11.Request) -> Request:
     headers = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
-    if not all(_AUTHORITY.fullmatch(value) for name, value in headers if name == "host"):
+    if not all(AUTHORITY.fullmatch(value) for name, value in headers if name == "host"):
         raise HeadError(400, "the Host header names no host")
     method, target = event.method.decode("ascii"), event.target.decode("latin-1")
     return Request(method, target, headers, event.http_version.decode("ascii"))
@@ -342,21 +363,12 @@ def is_host_allowed(request: Request, policy: Policy) -> bool:
     Such a page is of the "same origin" as the server, so a browser shows it every answer (DNS rebinding).
     A name without a dot is none that a stranger can have.
     """
-    if policy.own_names is None or "*" in policy.allow_origins:
+    if policy.own_names is None or "*" in policy.allow_origins or request.arrival.is_forwarded:
         return True
-    name = _without_port(asked_authority(request)).rstrip(".")
+    name = _without_port(request.host).rstrip(".")
     allowed = {_without_port(origin.lower().rpartition("/")[2]) for origin in policy.allow_origins}
     is_simple = "." not in name and ":" not in name
     return is_simple or name in allowed or name in policy.allow_hosts or _is_own_name(name, policy)
-
-
-def asked_authority(request: Request) -> str:
-    """Host and port that the request is meant for, in lower case; empty if it says none."""
-    # RFC 9112, 3.2.2: the absolute form counts, whatever the Host header says.
-    _, is_absolute, rest = request.target.partition("://")
-    if is_absolute and not request.target.startswith("/"):
-        return re.split(r"[/?#]", rest)[0].rpartition("@")[2].lower()
-    return next(iter(request.all("host")), "").lower()
 
 
 def _without_port(authority: str) -> str:
@@ -375,8 +387,13 @@ def _is_origin_allowed(request: Request, policy: Policy) -> bool:
     if match is None:
         return False
     scheme, authority = match["scheme"], match["authority"]
-    host = next(iter(request.all("host")), "").lower()
-    return _with_port(host, scheme) == _with_port(authority, scheme) and _is_own_name(authority, policy)
+    arrival = request.arrival
+    if arrival.scheme is not None and arrival.scheme != scheme:
+        return False
+    if _with_port(request.host, scheme) != _with_port(authority, scheme):
+        return False
+    # A page cannot make a browser say that a proxy has forwarded its WebSocket: the name is the proxy's then.
+    return arrival.is_forwarded or _is_own_name(authority, policy)
 
 
 def _with_port(authority: str, scheme: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
+
+from reactor_trio.server.forwarded import UNIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,12 +73,15 @@ async def open_listeners(settings: ServerSettings) -> list[trio.SocketListener]:
 
 
 def peer_of(stream: trio.SocketStream) -> str:
-    """Host and port of the peer; empty if it has gone already."""
+    """Host and port of the peer; `unix` on a unix socket; empty if it has gone already."""
+    if stream.socket.family == getattr(socket, "AF_UNIX", None):  # clients have no name there
+        return UNIX
     try:
         host, port, *_ = stream.socket.getpeername()
     except OSError:
         return ""
-    return authority_of(host, port)
+    # A socket for both families says ::ffff:192.0.2.7 of an IPv4 address.
+    return authority_of(host.removeprefix("::ffff:") if "." in host else host, port)
 
 
 def authority_of(host: str, port: int) -> str:

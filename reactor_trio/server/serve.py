@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
 import orjson
 import trio
 
@@ -21,6 +22,7 @@ from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.address import network_of
 from reactor_trio.server.admission import Admission
 from reactor_trio.server.auth import Refused, auth_request, identify, offered_token
+from reactor_trio.server.forwarded import arrival_of
 from reactor_trio.server.gate import (
     RESERVED_SECONDS,
     Gate,
@@ -39,7 +41,6 @@ from reactor_trio.server.http import (
     Status,
     Upgrade,
     answer,
-    asked_authority,
     is_guarded,
     too_many,
     unavailable,
@@ -130,6 +131,7 @@ class Server:
         """Host and port of each listener, once `run` has bound them."""
         self._policy = settings.policy
         self._authenticate = settings.authenticator
+        self._proxies = settings.proxies
         self._metrics = metrics
         """What `/metrics` shows; the host must have been given it as its observer."""
         self._executor = executor
@@ -289,7 +291,7 @@ class Server:
                 await trio.aclose_forcefully(stream)  # noqa: ASYNC102  no checkpoint that matters
 
     async def _converse(self, socket: trio.SocketStream, passed: Pass) -> None:
-        address = peer_of(socket)
+        peer = peer_of(socket)
         timeout = self.settings.handshake_timeout
         deadline = trio.current_time() + (min(timeout, RESERVED_SECONDS) if passed.is_reserved else timeout)
         stream = await self._secured(socket, deadline)
@@ -301,6 +303,8 @@ class Server:
             return
         if request is None:
             return
+        arrival = arrival_of(request, peer, self._proxies, self.settings.root_path)
+        request, address = attrs.evolve(request, arrival=arrival), arrival.address
         log.debug("request", method=request.method, path=request.path, address=address)
         identity: Identity | Refused | None = None
         if self._authenticate is not None and is_guarded(request):
@@ -345,10 +349,11 @@ class Server:
         # A browser does not tell its page why, so the operator has to be told.
         if status == 403:
             origin = ", ".join(request.all("origin"))[:MAX_LOGGED]
-            log.info("page refused", origin=origin, remedy="--allow-origin", address=address)
+            host = request.host[:MAX_LOGGED]
+            log.info("page refused", origin=origin, host=host, remedy="--allow-origin", address=address)
         elif status == 421:
             self._gate.refused["host"] += 1
-            host = asked_authority(request)[:MAX_LOGGED]
+            host = request.host[:MAX_LOGGED]
             log.info("page refused", host=host, remedy="--allow-host", address=address)
 
     async def _secured(self, socket: trio.SocketStream, deadline: float) -> trio.abc.Stream:

@@ -10,6 +10,7 @@ import attrs
 from attrs.validators import ge, gt
 
 from reactor_trio.server.auth import fixed_token
+from reactor_trio.server.forwarded import LOOPBACK, TrustedProxies, is_prefix
 from reactor_trio.server.http import MAX_HEAD_BYTES, Policy
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 # What browsers send; `null` is what they say of a file.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+/?", re.IGNORECASE)
+
+
+def _without_last_slash(path: str) -> str:
+    return path.rstrip("/")
 
 
 @attrs.frozen(kw_only=True)
@@ -55,6 +60,15 @@ class ServerSettings:
     """How long a client may wait in line."""
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
     """Speak TLS (https, wss), and nothing else; see `server.tls.load_context`."""
+    proxy_headers: bool = False
+    """Believe trusted proxies who their client is and how it asked; see `server.forwarded`."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of these proxies; `*` is all. By default those of this machine (loopback).
+
+    Whoever may connect to a unix socket is trusted too.
+    """
+    root_path: str = attrs.field(default="", converter=_without_last_slash)
+    """The path below which a proxy serves this server, such as `/app1`; it may take it away or leave it."""
     drain_timeout: float = attrs.field(default=30.0, validator=ge(0))
     """How long sessions may take to end after the first signal."""
     stuck_timeout: float = attrs.field(default=300.0, validator=ge(0))
@@ -70,6 +84,11 @@ class ServerSettings:
             raise ValueError("a token must be visible ASCII, and not empty")
         if self.token is not None and self.authenticate is not None:
             raise ValueError("a fixed token, or another way to authenticate, but not both")
+        if self.trusted_proxies and not self.proxy_headers:
+            raise ValueError("--trusted-proxy needs --proxy-headers")
+        TrustedProxies.named(self.trusted_proxies)
+        if not is_prefix(self.root_path):
+            raise ValueError(f"{self.root_path!r} is no path such as /app1 (--root-path)")
         for origin in self.allow_origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(
@@ -86,6 +105,11 @@ class ServerSettings:
     def authenticator(self) -> Authenticate | None:
         """Who decides who may come in; None: anyone may."""
         return self.authenticate if self.token is None else fixed_token(self.token)
+
+    @property
+    def proxies(self) -> TrustedProxies | None:
+        """The proxies that are believed; None: none is."""
+        return TrustedProxies.named(self.trusted_proxies or LOOPBACK) if self.proxy_headers else None
 
     @property
     def is_loopback(self) -> bool:
