@@ -242,6 +242,34 @@ async def test_a_long_command_waits_for_its_uploads() -> None:
         assert executor.calls >= 2
 
 
+@pytest.mark.parametrize(
+    ("tp", "value"),
+    [
+        (Any, [[1, {"a": [None, "b"]}]] * 1500),
+        (dict, {f"k{number}": {"a": [number]} for number in range(1500)}),
+        (list[dict[str, Any]], [{"a": [1, 2], "b": {"c": "d"}}] * 1500),
+        (list[list[int]] | dict[str, list[float]], [[1, 2]] * 3000),
+        (dict[str, tuple[Row, ...]], {f"k{number}": ({"size": 1},) for number in range(1500)}),
+    ],
+)
+@virtually
+async def test_a_handler_gets_all_of_a_long_payload(tp: Any, value: Any) -> None:
+    given = []
+
+    def put(self: Any, x: Any) -> None:
+        given.append(x)
+
+    put.__annotations__ = {"x": tp, "return": None}
+    model = type("Model", (ReactorModel,), {"put": event(name="put")(put)})
+    async with open_session(model) as client:
+        await client.call("put", x=value)
+    assert json.loads(json.dumps(given[0], default=attrs_or_dataclass)) == json.loads(json.dumps(value))
+
+
+def attrs_or_dataclass(value: Any) -> Any:
+    return {"size": value.size}
+
+
 @virtually
 async def test_a_validator_that_fails_in_the_thread_costs_its_command() -> None:
     class Panic(BaseException):

@@ -63,6 +63,8 @@ class Structurer:
         hooks = _Hooks()
         self._hook = hooks.hook(payload_class)
         self.has_uploads = has_uploads(payload_class)
+        self.hands_on = hooks.hands_on
+        """Whether parts of a payload are handed on as they are: where the type is `Any`."""
         self.needs_trying = hooks.needs_trying
         """Whether there is a union in it whose members may have to be tried: that is slow."""
 
@@ -105,11 +107,14 @@ class _Hooks:
     def __init__(self) -> None:
         self.needs_trying = False
         """Whether there is a union among them whose members may have to be tried."""
+        self.hands_on = False
+        """Whether there is one that gives what it was given."""
         self._records: dict[type, Hook] = {}
         # In its detailed mode what cattrs generates goes on behind a fault, and collects them.
         self._converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
     def hook(self, tp: Any) -> Hook:
+        self.hands_on = self.hands_on or tp is Any
         simple = SIMPLE.get(tp)
         if simple is not None:
             return simple

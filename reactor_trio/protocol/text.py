@@ -14,7 +14,7 @@ from reactor_trio.errors import ProtocolError
 from reactor_trio.protocol.names import BAD_MESSAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Id = str | int
 
@@ -50,15 +50,16 @@ class ServerText:
     reply_to: Id | None = None
 
 
-def decode_client_text(text: str) -> ClientText:
+def decode_client_text(text: str, loads: Callable[[str], Any] = orjson.loads) -> ClientText:
     """Read a client's message. Unknown keys beside `type`, `data` and `id` are ignored.
 
     It is nested `MAX_DEPTH` levels deep at most, so that who looks at its values by recursion, here and in an
     author's code, has a stack for it, and who writes them back.
 
-    Raises `ProtocolError` (`bad_message`), with `reply_to` wherever a valid `id` could be read.
+    `loads` parses JSON: for a long text there is `slices.loads`. Raises `ProtocolError` (`bad_message`), with
+    `reply_to` wherever a valid `id` could be read.
     """
-    return ClientText(*_decode(text, "id", _ID_RULE, MAX_DEPTH))
+    return ClientText(*_decode(text, "id", _ID_RULE, MAX_DEPTH, loads))
 
 
 def decode_server_text(text: str) -> ServerText:
@@ -108,11 +109,15 @@ def _encodable(value: Any) -> Any:
 
 
 def _decode(
-    text: str, id_key: str, id_rule: str, max_depth: int | None = None
+    text: str,
+    id_key: str,
+    id_rule: str,
+    max_depth: int | None = None,
+    loads: Callable[[str], Any] = orjson.loads,
 ) -> tuple[str, dict[str, Any], Id | None]:
     # The hot path of every command: one parse, four type checks, one count of a character.
     try:
-        message = orjson.loads(text)
+        message = loads(text)
     except ValueError as error:
         # Of 1024 levels that is, which is more than anyone's limit.
         fault = _TOO_DEEP if "depth limit" in str(error) else f"not JSON: {error}"

@@ -7,15 +7,17 @@ was read is thrown away there too.
 from __future__ import annotations
 
 import gc
+import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.errors import InvalidPayload, ProtocolError
-from reactor_trio.protocol import control, names
-from reactor_trio.protocol.text import ClientText, decode_client_text
+from reactor_trio.protocol import control, names, slices
+from reactor_trio.protocol.text import MAX_DEPTH, ClientText, decode_client_text
 from reactor_trio.protocol.weight import weight_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ INLINE_CHARACTERS = 8192
 """A longer text is read in a thread: a millisecond or two for most types."""
 INLINE_CHARACTERS_TRIED = 1024
 """The same if the members of a union may have to be tried, which costs some ten times as much."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that reads gives Python's lock to one that waits for it."""
+_AT_ONCE = 1000
+"""Items of a list or dict that are thrown away in one go."""
+_loads = partial(slices.loads, max_depth=MAX_DEPTH)
 
 
 @attrs.frozen
@@ -59,12 +66,12 @@ def inline_characters(events: Mapping[str, EventSpec]) -> int:
 
 def read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
     """Read and structure a text. Raises `ProtocolError` (`bad_message`) if it cannot be read."""
-    with _no_full_collection():
+    with _beside_the_loop():
         return _read(text, events, files)
 
 
 def _read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
-    message = decode_client_text(text)
+    message = decode_client_text(text, _loads)
     kept = ClientText(message.type, {}, message.id)
     if message.type.startswith(names.RUNTIME_PREFIX):
         try:
@@ -73,8 +80,12 @@ def _read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
             return Reading(kept, error=_alone(error))
     spec = events.get(message.type)
     if spec is None:
+        _throw_away(message.data)
         return Reading(kept)
-    return attrs.evolve(structure(message, spec, files), weight=weight_of(text))
+    reading = structure(message, spec, files)
+    if not reading.pending and not (spec.structurer.hands_on and reading.error is None):
+        _throw_away(message.data)
+    return attrs.evolve(reading, weight=weight_of(text))
 
 
 def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:
@@ -92,20 +103,38 @@ def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:
 
 
 @contextmanager
-def _no_full_collection() -> Iterator[None]:
-    """Let Python's garbage collector look at what is new, but not at everything again and again.
+def _beside_the_loop() -> Iterator[None]:
+    """Let the loop have Python's lock as soon as it wants it, as long as this thread keeps it busy.
 
-    A megabyte of JSON is 350,000 lists, and each full collection on the way there holds all threads for as
-    long as it looks at them: 160 ms together instead of 60 in the worst case. Afterwards most are gone.
+    By default it waits for 5 ms each time, four times for a command, and for each full collection of garbage:
+    a megabyte of JSON is up to 350,000 lists, which are looked at again and again as they become more. Both
+    settings are the process's, so they are as they were when nothing long is read.
     """
-    before = gc.get_threshold()
-    within = (*before[:2], 1_000_000)
-    gc.set_threshold(*within)
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    patient = (*thresholds[:2], 1_000_000)
+    sys.setswitchinterval(min(interval, SWITCH_INTERVAL))
+    gc.set_threshold(*patient)
     try:
         yield
     finally:
-        if gc.get_threshold() == within:  # else somebody else has set it, and knows better
-            gc.set_threshold(*before)
+        sys.setswitchinterval(interval)
+        if gc.get_threshold() == patient:  # else somebody else has set it, and knows better
+            gc.set_threshold(*thresholds)
+
+
+def _throw_away(data: dict[str, Any]) -> None:
+    """Take JSON apart bit by bit: at once it would take 10 ms or more in which no other thread runs."""
+    waiting: list[Any] = [data]
+    while waiting:
+        items = waiting.pop()
+        if type(items) is dict:
+            values = list(items.values())
+            items.clear()
+            items = values
+        while items:
+            some = items[-_AT_ONCE:]
+            del items[-_AT_ONCE:]
+            waiting += [item for item in some if type(item) in (dict, list) and len(item) > _AT_ONCE]
 
 
 def _alone(error: ProtocolError) -> ProtocolError:
