@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import attrs
 import h11
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -404,6 +405,39 @@ def test_a_server_behind_a_proxy_is_asked_by_the_proxys_name() -> None:
 def test_a_name_that_no_proxy_vouches_for_is_not_the_servers_own() -> None:
     rebound = attrs.evolve(upgrade(origin="http://evil.example"), arrival=Arrival(host="evil.example"))
     assert refused(rebound, LOOPBACK).status == 403
+
+
+# ---- below a path
+
+BELOW = Arrival(prefix="/a/app1")
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [("/a/app1", "app1/"), ("/a/app1?x=/y", "app1/?x=/y"), ("http://h/a/app1", "app1/")],
+)
+def test_the_path_without_its_slash_leads_to_the_page(target: str, location: str) -> None:
+    response = refused(attrs.evolve(request(target), arrival=BELOW))
+    assert (response.status, dict(response.headers)["Location"]) == (307, location)
+    assert refused(attrs.evolve(request(target, "POST"), arrival=BELOW)).status == 404
+    assert refused(request(target)).status == 404
+
+
+def test_everything_is_found_with_and_without_the_path() -> None:
+    for path in ("/", "/reactor.js", "/health", "/schema"):
+        for target in (path, f"/a/app1{path}"):
+            assert refused(attrs.evolve(request(target), arrival=BELOW)).status == 200
+    for target in ("/ws", "/a/app1/ws"):
+        granted(attrs.evolve(upgrade(), target=target, arrival=BELOW))
+        assert is_guarded(attrs.evolve(upgrade(), target=target, arrival=BELOW))
+    for target in ("/a/app1x/ws", "/a/ws", "/a/app1/a/app1/ws", "//a/app1/ws"):
+        assert refused(attrs.evolve(upgrade(), target=target, arrival=BELOW)).status == 404
+
+
+def test_the_schema_says_below_which_path_the_server_stands() -> None:
+    response = refused(attrs.evolve(request("/schema"), arrival=BELOW))
+    assert orjson.loads(response.body) == {"openapi": "3.1.0", "servers": [{"url": "/a/app1"}]}
+    assert refused(request("/schema")).body == SCHEMA
 
 
 # ---- room

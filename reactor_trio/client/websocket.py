@@ -43,7 +43,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read a URL of scheme ws, wss, http or https; without a path it means `/ws`.
+        """Read a URL of scheme ws, wss, http or https.
+
+        One that ends with a slash, or an http one with another path than `.../ws`, is that of a server's
+        page: the WebSocket is at `ws` below it.
 
         Raises `ValueError` for anything else.
         """
@@ -53,7 +56,9 @@ class Address:
         if parts.username is not None:
             raise ValueError("a URL with a user name: hand in the token by itself")
         tls = _SCHEMES[parts.scheme]
-        path = parts.path if parts.path.strip("/") else "/ws"
+        path, is_page = parts.path, parts.scheme.startswith("http") and not parts.path.endswith("/ws")
+        if is_page or path.endswith("/") or not path:
+            path = f"{path.rstrip('/')}/ws"
         resource = f"{path}?{parts.query}" if parts.query else path
         return cls(parts.hostname, parts.port or (443 if tls else 80), resource, tls)
 
@@ -75,7 +80,8 @@ async def open_client(
 ) -> AsyncGenerator[Client]:
     """Connect to a server, `async with open_client("ws://127.0.0.1:8080") as client`; see `Client`.
 
-    The URL may be ws, wss, http or https, and needs no path. `ssl_context` replaces the default one for
+    The URL may be ws, wss, http or https: that of the server, of its page (`https://example.com/app1/`), or
+    of the WebSocket itself. `ssl_context` replaces the default one for
     wss; `options` are those of `Client.over`. Connecting takes at most 10 s; waiting in the line of a full
     server (`on_queued`) comes on top.
 

@@ -234,10 +234,21 @@ def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade
         return plain(421, "this server is not asked by that name; its --allow-host would allow it")
     route = _ROUTES.get(request.path) or (_web_file if request.path in state.web else None)
     if route is None:
-        return plain(404, "not found")
+        return _below(request) or plain(404, "not found")
     if request.method not in _METHODS:
         return plain(405, "only GET and HEAD", ("Allow", "GET, HEAD"))
     return route(request, policy, state)
+
+
+def _below(request: Request) -> Response | None:
+    """The page stands below the prefix, and so do all addresses in it: `/app1` is `/app1/`."""
+    path, prefix = request.full_path, request.arrival.prefix
+    if not prefix or path != prefix or request.method not in _METHODS:
+        return None
+    # Relative, as another proxy before the one that is known may serve it below a longer path.
+    location = f"{prefix.rpartition('/')[2]}/"
+    _, mark, query = request.target.partition("?")
+    return plain(307, f"it is at {location}", ("Location", f"{location}{mark}{query}"))
 
 
 def _web_file(request: Request, policy: Policy, state: State) -> Response:
@@ -253,7 +264,10 @@ def _web_file(request: Request, policy: Policy, state: State) -> Response:
 def _schema(request: Request, policy: Policy, state: State) -> Response:
     if state.schema is None:
         return unavailable(f"{state.model} is {state.status}")
-    return Response(200, state.schema, "application/json")
+    schema = state.schema
+    if prefix := request.arrival.prefix:  # which needs no escaping
+        schema = b'{"servers":[{"url":"%b"}],%b' % (prefix.encode("ascii"), schema[1:])
+    return Response(200, schema, "application/json")
 
 
 def _health(request: Request, policy: Policy, state: State) -> Response:

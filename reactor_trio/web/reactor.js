@@ -52,12 +52,12 @@ const DEFAULT_MAX_MESSAGE = 1024 * 1024;
  *
  * Throws `SyntaxError` for what is no URL.
  *
- * @param {string | URL} [url] By default `/ws` of the page's own server. `http` will do for `ws`.
+ * @param {string | URL} [url] By default `ws` beside the page. `http` will do for `ws`, and a server's page for its socket.
  * @param {ConnectOptions} [options]
  * @returns {Client}
  */
 export function connect(url, options = {}) {
-  return new Client(webSocketUrl(url, globalThis.location?.href), options);
+  return new Client(webSocketUrl(url, globalThis.document?.baseURI ?? globalThis.location?.href), options);
 }
 
 /** Made by `connect`. */

@@ -58,7 +58,17 @@ test("a number that JSON does not have is refused, not written as null", () => {
 
 for (const [url, base, expected] of [
   [undefined, "http://127.0.0.1:8080/?a=b#token=x", "ws://127.0.0.1:8080/ws"],
-  [undefined, "https://example.org/app/", "wss://example.org/ws"],
+  [undefined, "https://example.org/app/", "wss://example.org/app/ws"],
+  [undefined, "https://example.org/app/page.html?x#y", "wss://example.org/app/ws"],
+  [undefined, "https://example.org/app", "wss://example.org/ws"],
+  ["https://example.org/app", undefined, "wss://example.org/app/ws"],
+  ["https://example.org/app/?x=1", undefined, "wss://example.org/app/ws?x=1"],
+  ["https://example.org/app/ws", undefined, "wss://example.org/app/ws"],
+  ["HTTPS://example.org/laws", undefined, "wss://example.org/laws/ws"],
+  ["wss://example.org/app/", undefined, "wss://example.org/app/ws"],
+  ["wss://example.org/paint", undefined, "wss://example.org/paint"],
+  ["/paint", "http://127.0.0.1/app/", "ws://127.0.0.1/paint"],
+  ["/app1/", "http://127.0.0.1/", "ws://127.0.0.1/app1/ws"],
   ["http://127.0.0.1:8080", undefined, "ws://127.0.0.1:8080/ws"],
   ["wss://example.org/models/1/ws?x=1#y", undefined, "wss://example.org/models/1/ws?x=1"],
   ["/other/ws", "http://127.0.0.1/", "ws://127.0.0.1/other/ws"],

@@ -30,6 +30,11 @@ export class CodeDialog {
   }
 }
 
+/** Where this page is, which may be below a path of its host; without the last slash. */
+function page() {
+  return new URL(".", document.baseURI).href.replace(/\/$/, "");
+}
+
 /**
  * The first command that can be called with its defaults, or a short text.
  * @param {Welcome | null} welcome
@@ -55,7 +60,7 @@ function python(event, data, needsToken, hasVideo) {
   return [
     "from reactor_trio.client import connect",
     "",
-    `with connect("${location.origin}"${needsToken ? ', token="..."' : ""}) as client:`,
+    `with connect("${page()}"${needsToken ? ', token="..."' : ""}) as client:`,
     call || "    print(client.welcome)",
     hasVideo && "    print(client.frame().array().shape)",
   ].filter((line) => line !== false).join("\n");
@@ -68,9 +73,9 @@ function python(event, data, needsToken, hasVideo) {
  * @param {string | undefined} track
  */
 function javascript(event, data, needsToken, track) {
-  const socket = `${location.origin.replace(/^http/, "ws")}/ws`;
+  const socket = `${page().replace(/^http/, "ws")}/ws`;
   return [
-    `import { connect } from "${location.origin}/reactor.js";`,
+    `import { connect } from "${page()}/reactor.js";`,
     "",
     `const client = connect("${socket}"${needsToken ? ', { token: "..." }' : ""});`,
     track && `client.video("${track}", document.querySelector("canvas"));`,
@@ -85,9 +90,8 @@ function javascript(event, data, needsToken, track) {
  * @param {boolean} needsToken
  */
 function terminal(event, data, needsToken) {
-  const socket = location.origin.replace(/^http/, "ws");
   const fields = Object.entries(data).map(([name, value]) => ` ${name}="${value}"`).join("");
-  return `python -m reactor_trio call ${socket} ${event ?? "EVENT"}${fields}${needsToken ? " --token ..." : ""}`;
+  return `python -m reactor_trio call ${page()} ${event ?? "EVENT"}${fields}${needsToken ? " --token ..." : ""}`;
 }
 
 /**

@@ -155,17 +155,23 @@ export function subprotocols(token) {
 }
 
 /**
- * The WebSocket's URL. `http` and `https` become `ws` and `wss`, and a URL without a path means `/ws`.
+ * The WebSocket's URL. `http` and `https` become `ws` and `wss`.
+ *
+ * What ends with a slash, or is the `http` address of another path than `.../ws`, is a server's page: the WebSocket is
+ * at `ws` below it. Without a URL it is the one beside the page.
  *
  * @param {string | URL | undefined} url
- * @param {string} [base] The page's own URL.
+ * @param {string} [base] The page's own URL, or that of its `<base>`.
  * @returns {URL}
  */
 export function webSocketUrl(url, base) {
-  const found = new URL(url ?? "/ws", base);
+  const given = String(url ?? "ws");
+  const found = new URL(given, base);
+  const isPage = /^https?:/i.test(given) && !found.pathname.endsWith("/ws");
   found.protocol = found.protocol.replace(/^http/, "ws");
   if (found.protocol !== "ws:" && found.protocol !== "wss:") throw new SyntaxError(`no WebSocket: ${found}`);
-  if (found.pathname === "/") found.pathname = "/ws";
+  if (found.pathname.endsWith("/")) found.pathname += "ws";
+  else if (isPage) found.pathname += "/ws";
   found.hash = "";
   return found;
 }
