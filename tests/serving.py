@@ -57,7 +57,7 @@ class Served:
         done = subprocess.run(
             [sys.executable, *words[1:]],
             cwd=self.folder,
-            env=_environment(),
+            env=environment(),
             timeout=PROCESS_TIMEOUT,
             capture_output=True,
             text=True,
@@ -76,7 +76,7 @@ def serve(model: Path | str, folder: Path, *options: str) -> Iterator[Served]:
     command = [sys.executable, "-m", "reactor_trio", "serve", str(model), "--port", "0", *options]
     with errors.open("w") as stderr:
         process = subprocess.Popen(
-            command, cwd=folder, env=_environment(), stdout=subprocess.PIPE, stderr=stderr, text=True
+            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True
         )
     try:
         yield Served(f"ws://{_wait_until_ready(process, errors)}", folder)
@@ -104,7 +104,7 @@ def _wait_until_ready(process: subprocess.Popen[str], errors: Path) -> str:
     raise AssertionError(f"the server ended before it was ready:\n{errors.read_text()}")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Without what would change a server's behaviour; the source tree is importable from any folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

@@ -18,6 +18,7 @@ import structlog
 from reactor_trio import ReactorModel, event
 from reactor_trio.logs.writer import LineWriter, write_within
 from reactor_trio.testing import open_session
+from serving import environment
 from virtual import virtually
 
 TIMEOUT = 60.0
@@ -260,6 +261,8 @@ def test_a_process_of_the_kit_needs_no_output(output: str, tmp_path: Path) -> No
         reader, writer = os.pipe()
         os.close(reader)
         streams = writer if output == "gone" else full
-        subprocess.run(command, stdout=streams, stderr=streams, timeout=TIMEOUT, check=False)
+        subprocess.run(
+            command, env=environment(), stdout=streams, stderr=streams, timeout=TIMEOUT, check=False
+        )
         os.close(writer)
     assert done.read_text() == "done"

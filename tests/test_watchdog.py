@@ -5,7 +5,9 @@ from __future__ import annotations
 import pathlib
 import sys
 import time
+import weakref
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,12 +19,15 @@ from structlog.testing import capture_logs
 
 import reactor_trio
 from reactor_trio import ReactorModel, event
+from reactor_trio.compute.loop_time import Usage
 from reactor_trio.compute.watchdog import (
     HUNG,
     LIMIT,
     MAX_PLACES,
     Place,
+    Spot,
     Watchdog,
+    _frames,
     is_authored,
     measure_lag,
     place_of,
@@ -108,7 +113,13 @@ class Stage:
         self.now = 100.0
         self.frame = frame
         self.stalls: list[float] = []
-        self.watchdog = Watchdog(self.stalls.append, clock=lambda: self.now, frame=lambda: self.frame)
+        self.running = self.queued = self.collecting = 0.0
+        self.watchdog = Watchdog(
+            self.stalls.append,
+            clock=lambda: self.now,
+            frame=lambda: self.frame,
+            usage=lambda: Usage(self.running, self.queued, self.collecting),
+        )
         self.task = trio.lowlevel.current_task()
 
     def step(self, *looks_at: float, lasts: float) -> list[float]:
@@ -200,7 +211,7 @@ async def test_a_step_that_does_not_end_is_said_while_it_lasts() -> None:
 async def test_what_is_logged_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = iter(range(10 * MAX_PLACES))
     monkeypatch.setattr(
-        "reactor_trio.compute.watchdog.place_of", lambda frame: Place("model.py", next(lines), "run")
+        "reactor_trio.compute.watchdog.place_in", lambda stack: Place("model.py", next(lines), "run")
     )
     stage = Stage(frame_here())
     with capture_logs() as logs:
@@ -208,6 +219,124 @@ async def test_what_is_logged_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
             stage.step(2 * LIMIT, lasts=3 * LIMIT)
     assert len(logs) == MAX_PLACES
     assert len(stage.stalls) == MAX_PLACES + 10
+
+
+# ---- what is no line's fault
+
+
+async def test_a_step_that_had_no_processor_is_not_blamed() -> None:
+    stage = Stage(frame_here())
+    stage.watchdog.look()
+    with capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        stage.now += 1.0
+        stage.running, stage.queued = 0.02, 0.98
+        stage.watchdog.look()
+        stage.watchdog.before_io_wait(0.0)
+    assert logs == []
+    assert stage.stalls == []
+
+
+async def test_a_line_that_sleeps_or_computes_is_blamed_also_where_processors_are_scarce() -> None:
+    for running, queued in ((0.0, 0.3), (0.5, 0.5), (1.0, 0.0)):
+        stage = Stage(frame_here())
+        stage.watchdog.look()
+        with capture_logs() as logs:
+            stage.watchdog.before_task_step(stage.task)
+            stage.now += 1.0
+            stage.running, stage.queued = running, queued
+            stage.watchdog.look()
+            stage.watchdog.before_io_wait(0.0)
+        assert [entry["place"].split(":")[0] for entry in logs] == [HERE]
+        assert stage.stalls == [1.0]
+
+
+async def test_a_process_that_was_stopped_is_not_blamed() -> None:
+    stage = Stage(frame_here())
+    stage.watchdog.look()
+    with capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        stage.watchdog._due = stage.now + LIMIT
+        stage.now += 60.0  # neither the loop nor the thread that looks ran, and neither was in a queue
+        stage.watchdog.before_io_wait(0.0)
+    assert logs == []
+
+
+async def test_a_line_that_holds_pythons_lock_is_blamed_though_nobody_could_look() -> None:
+    stage = Stage()
+    stage.watchdog.look()
+    with capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        stage.watchdog._due = stage.now + LIMIT
+        stage.now += 1.0
+        stage.running = 1.0
+        stage.watchdog.before_io_wait(0.0)
+    assert [entry["event"] for entry in logs] == ["the loop was blocked"]
+
+
+async def test_a_step_that_waits_for_a_processor_for_ever_is_not_called_hung() -> None:
+    stage = Stage(frame_here())
+    stage.watchdog.look()
+    with capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        for _ in range(3):
+            stage.now += HUNG
+            stage.queued += HUNG
+            stage.watchdog.look()
+    assert logs == []
+
+
+async def test_the_garbage_collector_is_told_apart() -> None:
+    stage = Stage(frame_here())
+    stage.watchdog.look()
+    with capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        stage.now += 1.0
+        stage.running, stage.collecting = 1.0, 0.97
+        stage.watchdog.look()
+        stage.watchdog.before_io_wait(0.0)
+    [entry] = logs
+    assert entry["event"] == "the garbage collector held the loop"
+    assert "place" not in entry
+    assert stage.stalls == [1.0]
+
+
+async def test_what_a_client_sent_is_no_fault_of_the_model() -> None:
+    stage = Stage(frame_in(RUNTIME))
+    stage.task = FakeTask("session-7/receive", trio.lowlevel.current_task())  # type: ignore[assignment]
+    with structlog.contextvars.bound_contextvars(session_id="session-7"), capture_logs() as logs:
+        stage.watchdog.before_task_step(stage.task)
+        stage.now += 1.0
+        entry_of_task = trio.lowlevel.current_task().context
+        assert entry_of_task
+        stage.watchdog.before_io_wait(0.0)
+    [entry] = logs
+    assert entry["session_id"] == "session-7"
+    assert "client sent" in entry["advice"]
+
+
+class FakeTask:
+    def __init__(self, name: str, real: trio.lowlevel.Task) -> None:
+        self.name = name
+        self._real = real
+
+    @property
+    def context(self) -> Any:
+        return copy_context()
+
+
+def test_a_sample_keeps_no_frame() -> None:
+    def hold() -> weakref.ref[Any]:
+        class Held:
+            pass
+
+        held = Held()
+        samples.extend(_frames(sys._getframe()))
+        return weakref.ref(held)
+
+    samples: list[Any] = []
+    assert hold()() is None
+    assert samples
 
 
 # ---- whose line it is
@@ -244,9 +373,9 @@ def test_a_line_is_the_authors_by_where_it_is(file: str, authored: bool) -> None
 
 def chain(monkeypatch: pytest.MonkeyPatch, *files: str) -> Place:
     """The place of a step with such a stack, the innermost first."""
-    frames = [frame_in(file) for file in files]
-    monkeypatch.setattr("reactor_trio.compute.watchdog._frames", lambda frame: iter(frames))
-    return place_of(frames[0])
+    stack = [Spot(file, "f", "f", 1) for file in files]
+    monkeypatch.setattr("reactor_trio.compute.watchdog._frames", lambda frame: iter(stack))
+    return place_of(frame_here())
 
 
 def test_a_library_that_the_author_calls_is_charged_to_the_author(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,9 @@ All sessions share one loop, so a step of one task that blocks stops every clien
 step an instrument looks at the time, no more: that is what a command pays. A thread looks every `limit`
 seconds whether the step under way is overdue, and only then samples the loop's stack, again and again
 while it lasts. When the step is over, the place that was seen most often is logged, once for each place.
+
+Time that the machine did not give to the loop is no line's fault (`loop_time`): the thread notes now and then
+what the loop has had, and a step is only blamed for what is left.
 """
 
 from __future__ import annotations
@@ -16,20 +19,23 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 import outcome
 import trio
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 
+from reactor_trio.compute.loop_time import Reading, ThreadUsage, excused
 from reactor_trio.logs.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+    from reactor_trio.compute.loop_time import Usage
 
 LIMIT = 0.050
 """Seconds that one step of a task may hold the loop."""
@@ -44,6 +50,11 @@ ADVICE = (
     "def inference"
 )
 NO_ADVICE = "no line of the model's: the machine, or the runtime, was too slow"
+CLIENT_ADVICE = (
+    "not the model's doing: what this session's client sent took so long to read; --max-message-bytes, "
+    "--max-messages-per-second and --max-bytes-per-second bound it"
+)
+GC_ADVICE = "Python's garbage collector looked at all objects: make fewer of them in sessions, and no circles"
 
 log = get_logger(__name__)
 
@@ -64,6 +75,16 @@ class Place:
         return f"{self.file}:{self.line}"
 
 
+class Spot(NamedTuple):
+    """What is kept of a frame: were the frame itself kept, so would be all that its variables hold."""
+
+    file: str
+    function: str
+    name: str
+    """The same without the class."""
+    line: int
+
+
 @attrs.define(eq=False)
 class _Samples:
     """What was seen of one overdue step."""
@@ -76,14 +97,18 @@ class _Samples:
 class Watchdog(trio.abc.Instrument):
     """Notices steps longer than `limit` seconds; `on_stall` is called with the length of each.
 
-    Only for use in `watching`. `clock` and `frame`, the loop's innermost frame now, are there for tests.
+    Only for use in `watching`, which says how the loop's `usage` is read. `clock` and `frame`, the loop's
+    innermost frame now, are there for tests.
     """
 
     # Slots, as the two hooks run at every step of every task: a sixth less.
     __slots__ = (
+        "_bases",
         "_began",
         "_clock",
+        "_due",
         "_frame",
+        "_late",
         "_limit",
         "_loop_thread",
         "_on_stall",
@@ -91,6 +116,7 @@ class Watchdog(trio.abc.Instrument):
         "_seen",
         "_stopped",
         "_task",
+        "_usage",
     )
 
     def __init__(
@@ -100,12 +126,19 @@ class Watchdog(trio.abc.Instrument):
         limit: float = LIMIT,
         clock: Callable[[], float] = time.perf_counter,
         frame: Callable[[], FrameType | None] | None = None,
+        usage: Callable[[], Usage] | None = None,
     ) -> None:
         self._on_stall = on_stall
         self._limit = limit
         self._clock = clock
         self._loop_thread = threading.get_ident()
         self._frame = frame or self._loop_frame
+        self._usage = usage
+        # Written by the thread: what the loop had had at its last two looks, before the step under way was
+        # overdue; when it is to look again; and how late it has been, in all.
+        self._bases: tuple[Reading | None, Reading | None] = None, None
+        self._due = math.inf
+        self._late = 0.0
         # Written by the loop at each step; read by the thread. Infinity: no step is under way.
         self._began = math.inf
         self._task: trio.lowlevel.Task | None = None
@@ -141,22 +174,54 @@ class Watchdog(trio.abc.Instrument):
         began, task = self._began, self._task
         assert task is not None
         seconds = now - began
+        held, collecting = self._held(now, seconds)
+        if held <= self._limit:  # for want of a processor
+            return
         if self._on_stall is not None:
             self._on_stall(seconds)
+        if held - collecting <= self._limit:
+            self._say("the garbage collector held the loop", task, None, seconds, GC_ADVICE)
+            return
         samples, place = self._samples, None
         if samples is not None and samples.began == began and samples.places:
             [(place, _)] = samples.places.most_common(1)
         self._say("the loop was blocked", task, place, seconds)
 
-    def _say(self, text: str, task: trio.lowlevel.Task, place: Place | None, seconds: float) -> None:
+    def _held(self, now: float, seconds: float) -> tuple[float, float]:
+        """How much of a step it may be blamed for; and how much of that the garbage collector took."""
+        reading, (older, newer) = self._read(now), self._bases
+        # A step began between two readings: the older of them covers all of it.
+        base = newer if newer is not None and newer.at <= now - seconds else older
+        if reading is None or base is None:
+            return seconds, 0.0
+        collecting = reading.usage.collecting - base.usage.collecting
+        return seconds - excused(base, reading), collecting
+
+    def _read(self, now: float) -> Reading | None:
+        if self._usage is None:
+            return None
+        return Reading(now, self._usage(), self._late + max(0.0, now - self._due))
+
+    def _say(
+        self,
+        text: str,
+        task: trio.lowlevel.Task,
+        place: Place | None,
+        seconds: float,
+        advice: str | None = None,
+    ) -> None:
         key = (text, place.file, place.line) if place else (text, task.name.rpartition("/")[2])
         if key in self._seen or len(self._seen) >= MAX_PLACES:
             return
         self._seen.add(key)
-        details: dict[str, object] = {"session_id": _session_id(task)}
+        session_id = _session_id(task)
+        details: dict[str, object] = {"session_id": session_id}
         if place is not None:
             details |= {"handler": place.handler, "place": str(place)}
-        details["advice"] = ADVICE if place and place.handler else NO_ADVICE
+        if advice is None:
+            reads = session_id is not None and task.name.endswith("/receive")
+            advice = ADVICE if place and place.handler else CLIENT_ADVICE if reads else NO_ADVICE
+        details["advice"] = advice
         shown = {name: value for name, value in details.items() if value is not None}
         log.warning(text, milliseconds=round(1000 * seconds), task=task.name, **shown)
 
@@ -165,13 +230,15 @@ class Watchdog(trio.abc.Instrument):
     def look(self) -> float:
         """Sample the step under way if it is overdue; returns in how many seconds to look again."""
         began, task = self._began, self._task
-        if began == math.inf or task is None:
-            return self._limit
-        seconds = self._clock() - began
-        if seconds < self._limit:
-            return self._limit - seconds
-        frame = self._frame()
-        place = None if frame is None else place_of(frame)
+        now = self._clock()
+        seconds = now - began
+        if task is None or seconds < self._limit:
+            self._bases = self._bases[1], self._read(now)
+            return self._limit if began == math.inf else self._limit - seconds
+        # Before the stack is read: it gives Python's lock away and takes it anew, so that the frames are let
+        # go before another thread asks for it.
+        held, _ = self._held(now, seconds)
+        place = place_in(list(_frames(self._frame())))
         if self._began != began:  # it has ended while its stack was read
             return self._limit
         samples = self._samples
@@ -179,7 +246,7 @@ class Watchdog(trio.abc.Instrument):
             samples = self._samples = _Samples(began)
         if place is not None:
             samples.places[place] += 1
-        if seconds >= HUNG and not samples.said_hung:
+        if held >= HUNG and not samples.said_hung:
             samples.said_hung = True
             self._say("the loop is blocked, still", task, place, seconds)
         return self._limit
@@ -187,8 +254,21 @@ class Watchdog(trio.abc.Instrument):
     def watch(self) -> None:
         """What the thread does, until `stop`."""
         wait = self._limit
-        while not self._stopped.wait(wait):
+        while True:
+            # A look counts as lateness too: this thread has Python's lock in it, and may be put off the
+            # processor with it.
+            now = self._clock()
+            self._late, self._due = self._late + max(0.0, now - self._due), now + wait
+            if self._stopped.wait(wait):
+                return
             wait = self.look()
+
+    def read_usage_by(self, usage: Callable[[], Usage]) -> None:
+        """What `watching` says, unless the constructor was told; before the thread begins."""
+        if self._usage is None and self._clock is time.perf_counter:
+            self._usage = usage
+        first = self._read(self._clock())
+        self._bases = first, first
 
     def stop(self) -> None:
         """Let the thread end."""
@@ -201,6 +281,18 @@ class Watchdog(trio.abc.Instrument):
 @contextmanager
 def watching(watchdog: Watchdog) -> Iterator[None]:
     """Watch the loop in this block. Only in its thread."""
+    with ExitStack() as stack:
+        if hasattr(time, "pthread_getcpuclockid"):  # not on macOS: there a step is blamed for all its time
+            usage = ThreadUsage()
+            stack.callback(usage.close)
+            stack.enter_context(usage.counting_collections())
+            watchdog.read_usage_by(usage.read)
+        with _thread(watchdog):
+            yield
+
+
+@contextmanager
+def _thread(watchdog: Watchdog) -> Iterator[None]:
     thread = threading.Thread(target=watchdog.watch, name="reactor-trio watchdog", daemon=True)
     trio.lowlevel.add_instrument(watchdog)
     thread.start()
@@ -255,12 +347,18 @@ def place_of(frame: FrameType) -> Place:
     there is none, it is the first line below the runtime's, such as that of a model that is installed, and
     if there is none of these, the innermost.
     """
-    frames = list(_frames(frame))
-    authored = [each for each in frames if is_authored(each.f_code.co_filename)]
-    theirs = authored or _below_runtime(frames)
-    innermost = theirs[0] if theirs else frame
-    handler = theirs[-1].f_code.co_qualname if theirs else None
-    return Place(innermost.f_code.co_filename, innermost.f_lineno, handler)
+    place = place_in(list(_frames(frame)))
+    assert place is not None
+    return place
+
+
+def place_in(stack: list[Spot]) -> Place | None:
+    """The same, given what `_frames` yields; None of an empty stack."""
+    if not stack:
+        return None
+    theirs = [each for each in stack if is_authored(each.file)] or _below_runtime(stack)
+    innermost = theirs[0] if theirs else stack[0]
+    return Place(innermost.file, innermost.line, theirs[-1].function if theirs else None)
 
 
 def is_authored(file: str) -> bool:
@@ -269,18 +367,21 @@ def is_authored(file: str) -> bool:
     return file.startswith(_DEMO) or not file.startswith(("<", *_RUNTIME, *_LIBRARIES))
 
 
-def _below_runtime(frames: list[FrameType]) -> list[FrameType]:
-    below: list[FrameType] = []
-    for each in frames:
-        if each.f_code.co_filename.startswith(_RUNTIME):
+def _below_runtime(stack: list[Spot]) -> list[Spot]:
+    below: list[Spot] = []
+    for each in stack:
+        if each.file.startswith(_RUNTIME):
             break
         below.append(each)
     return below[-1:]
 
 
-def _frames(frame: FrameType) -> Iterator[FrameType]:
-    """From the innermost one outwards, as far as the task's step goes."""
-    current: FrameType | None = frame
-    while current is not None and (current.f_code.co_filename, current.f_code.co_name) != _RUNNER:
-        yield current
-        current = current.f_back
+def _frames(frame: FrameType | None) -> Iterator[Spot]:
+    """From the innermost one outwards, as far as the task's step goes. Holds one frame at a time."""
+    while frame is not None:
+        code = frame.f_code
+        spot = Spot(code.co_filename, code.co_qualname, code.co_name, frame.f_lineno)
+        if (spot.file, spot.name) == _RUNNER:
+            return
+        frame = frame.f_back
+        yield spot

@@ -23,6 +23,7 @@ import trio
 from reactor_trio.client import open_client
 from reactor_trio.client.blocking import connect
 from reactor_trio.errors import CommandError
+from serving import environment
 
 TIMEOUT = 120.0
 """Seconds for a test, on however busy a machine."""
@@ -109,7 +110,7 @@ def model(tmp_path: Path) -> Path:
 @contextmanager
 def started(model: Path, *options: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "reactor_trio", "serve", str(model), "--port", "0", *options]
-    process = subprocess.Popen(command, text=True, **streams)
+    process = subprocess.Popen(command, env=environment(), text=True, **streams)
     try:
         yield process
     finally:
@@ -241,7 +242,9 @@ def test_lines_that_were_lost_are_told_of_when_the_log_is_read_again(model: Path
 def test_a_server_without_standard_streams_serves(model: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "reactor_trio", "serve", str(model), "--port", str(port)]
-    process = subprocess.Popen(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *command], text=True)
+    process = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *command], env=environment(), text=True
+    )
     try:
         url = listening_url(process, port)
         all_is_well(url)
