@@ -342,3 +342,45 @@ async def test_long_texts_are_validated_in_a_real_thread_and_short_ones_are_not(
             assert threading.get_ident() not in threads
             with pytest.raises(CommandError, match="invalid_payload"):
                 await client.call("put", boxes=[{"size": 1}] * 20_000 + [{}])
+
+
+@dataclass
+class Deep:
+    v: Deep | Deeper | int | None = None
+
+
+@dataclass
+class Deeper:
+    v: Deeper | Deep | int | None = None
+
+
+@virtually
+async def test_what_may_be_nested_can_be_structured_and_echoed() -> None:
+    class Anything(ModelMessage):
+        value: Any
+
+    def put(self: Any, x: Any) -> None: ...
+
+    def echo(self: Any, x: Any) -> Any:
+        return Anything(value=x)
+
+    put.__annotations__ = {"x": Deep | Deeper, "return": None}
+    echo.__annotations__ = {"x": Any, "return": Anything}
+    model = type("Model", (ReactorModel,), {"put": event(name="put")(put), "echo": event(name="echo")(echo)})
+    async with open_session(model) as client:
+        value: Any = 1
+        for _ in range(97):
+            value = {"v": value}
+        await client.call("put", x=value)
+        reply = await client.call("echo", x=value)
+        assert reply is not None
+        assert reply.data == {"value": value}
+        inner = value
+        while isinstance(inner["v"], dict):
+            inner = inner["v"]
+        inner["v"] = "wrong"
+        with pytest.raises(CommandError) as caught:
+            await client.call("put", x=value)
+        assert caught.value.errors[0].message.startswith("must be ")
+        with pytest.raises(CommandError, match="nested more than 100 levels deep"):
+            await client.call("put", x={"v": {"v": value}})

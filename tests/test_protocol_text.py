@@ -242,12 +242,18 @@ def test_duplicate_keys_are_refused_exactly_where_they_are(rows: list[list[tuple
         assert decode_client_text(text).data == {"rows": [dict(row) for row in rows]}
 
 
-@pytest.mark.parametrize("value", [2**70, {1: 2}, "\ud800", object()])
+@pytest.mark.parametrize("value", [2**70, {1: 2}, object()])
 def test_data_that_json_cannot_carry_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError):
         encode_server_text("a", {"x": value})
     with pytest.raises(TypeError):
         encode_client_text("a", {"x": value})
+
+
+def test_half_a_surrogate_pair_is_the_servers_to_replace_and_a_clients_mistake() -> None:
+    assert decode_server_text(encode_server_text("a", {"x": "\ud800"})).data == {"x": "\ufffd"}
+    with pytest.raises(TypeError):
+        encode_client_text("a", {"x": "\ud800"})
 
 
 # ---- the runtime's own messages

@@ -28,7 +28,7 @@ from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
 from reactor_trio.session.failures import split
 from reactor_trio.session.observer import UNKNOWN
 from reactor_trio.session.rates import Rates
-from reactor_trio.session.reading import Reading, inline_characters, read, structure
+from reactor_trio.session.reading import Reading, inline_characters, read, structure, structure_again
 from reactor_trio.session.uploads import NO_FILES
 from reactor_trio.session.work import NOTHING_UNREAD, Begun, Command, FileArrived, Work
 
@@ -519,7 +519,7 @@ class Intake:
     async def _structured_again(self, aside: _Aside, lent: Lent) -> Reading:
         if not aside.is_long:
             return structure(aside.message, aside.spec, lent)
-        reading = await self._executor.run(PAYLOADS, structure, aside.message, aside.spec, lent)
+        reading = await self._executor.run(PAYLOADS, structure_again, aside.message, aside.spec, lent)
         await trio.lowlevel.checkpoint_if_cancelled()
         return reading
 

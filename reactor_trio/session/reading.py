@@ -102,6 +102,12 @@ def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:
         return Reading(kept, spec, failure=failure)
 
 
+def structure_again(message: ClientText, spec: EventSpec, files: Files) -> Reading:
+    """The same in a thread, of a long text that was put aside for its uploads."""
+    with _beside_the_loop():
+        return structure(message, spec, files)
+
+
 @contextmanager
 def _beside_the_loop() -> Iterator[None]:
     """Let the loop have Python's lock as soon as it wants it, as long as this thread keeps it busy.
