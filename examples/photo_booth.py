@@ -33,6 +33,8 @@ from reactor_trio.media.jpeg import decode_jpeg
 
 Effect = Literal["edges", "posterise", "warmth"]
 Pixels = npt.NDArray[np.uint8]
+MAX_PIXELS = 24_000_000
+"""Of a photo."""
 TILE = 160  # pixels
 
 
@@ -70,11 +72,11 @@ class PhotoBooth(ReactorModel):
     async def apply(
         self, photo: UploadedFile, effect: Effect, strength: float = InputField(default=1.0, ge=0, le=1)
     ) -> Shown:
-        return await self.show(await self.compute(change, read(photo), effect, strength))
+        return await self.show(await self.compute(change, photo, effect, strength))
 
     @event(description="Show photos side by side")
     async def collage(self, photos: list[UploadedFile] = InputField(min_length=1)) -> Shown:
-        return await self.show(await self.compute(tile, [read(photo) for photo in photos]))
+        return await self.show(await self.compute(tile, photos))
 
     async def show(self, picture: Pixels) -> Shown:
         await self.emit(Screen(picture=picture))
@@ -85,14 +87,14 @@ class PhotoBooth(ReactorModel):
 def read(photo: UploadedFile) -> Pixels:
     """What a handler raises as a `CommandError`, the client is told."""
     try:
-        return decode_jpeg(photo.data)
+        return decode_jpeg(photo.data, max_pixels=MAX_PIXELS)
     except ValueError as error:
         raise CommandError("unreadable_photo", f"{photo.name}: {error}") from error
 
 
-def change(photo: Pixels, effect: Effect, strength: float) -> Pixels:
+def change(photo: UploadedFile, effect: Effect, strength: float) -> Pixels:
     """Mix a photo with its changed self; `strength` 0 is the photo, 1 the effect."""
-    plain = photo.astype(np.float32)
+    plain = read(photo).astype(np.float32)
     changed: npt.NDArray[np.float32]
     match effect:
         case "edges":
@@ -105,9 +107,10 @@ def change(photo: Pixels, effect: Effect, strength: float) -> Pixels:
     return np.clip(plain + strength * (changed - plain), 0, 255).astype(np.uint8)
 
 
-def tile(photos: list[Pixels]) -> Pixels:
+def tile(photos: list[UploadedFile]) -> Pixels:
     """Shrink each photo to a square, by leaving pixels out, and put them in a row."""
-    return np.concatenate([photo[np.ix_(*map(every_nth, photo.shape[:2]))] for photo in photos], axis=1)
+    pictures = map(read, photos)  # one at a time: a large photo takes much memory
+    return np.concatenate([each[np.ix_(*map(every_nth, each.shape[:2]))] for each in pictures], axis=1)
 
 
 def every_nth(side: int) -> npt.NDArray[np.intp]:

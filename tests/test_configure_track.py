@@ -16,7 +16,7 @@ from reactor_trio.client import Frame, connect
 from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.media.h264 import H264Decoder
 from reactor_trio.protocol import names
-from reactor_trio.session.encoding import NEW_STREAMS, NEW_STREAMS_AT_ONCE
+from reactor_trio.session.encoding import NEW_STREAMS, NEW_STREAMS_AT_ONCE, RESUMES, RESUMES_AT_ONCE
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.session.thinning import Thinning
@@ -512,6 +512,33 @@ async def test_a_picture_that_is_emitted_once_is_shown_when_the_pause_ends() -> 
         assert await decoding.rest(5) == []
         await client.configure_track("screen", paused=False)
         assert keys(await decoding.rest(1)) == [True]
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "h264"])
+@virtually
+async def test_a_client_that_pauses_all_the_time_is_told_to_wait_and_gets_few_key_frames(codec: str) -> None:
+    media = MediaSettings(video_codec=codec)  # type: ignore[arg-type]
+    limits = Limits(max_events_per_second=0)
+    async with open_session(Painter, media=media, limits=limits) as client:
+        screen = Decoding(client)
+        await screen.frames(3)
+        seen: list[Frame] = []
+        refused = []
+        for _ in range(100):
+            await client.configure_track("screen", paused=True)
+            try:
+                await client.configure_track("screen", paused=False)
+            except CommandError as error:
+                refused.append(error)
+            seen += await screen.rest(1 / FPS)
+        assert {error.code for error in refused} == {names.OVERLOADED}
+        assert "try again in 0." in str(refused[-1])
+        most = RESUMES_AT_ONCE + RESUMES * 100 / FPS + 1
+        assert 100 - len(refused) <= most
+        assert sum(frame.codec == "h264" and frame.key for frame in seen) <= most
+        await trio.sleep(1 / RESUMES)
+        await client.configure_track("screen", paused=False)
+        assert await screen.frames(3)
 
 
 @virtually

@@ -23,13 +23,21 @@ from reactor_trio import (
     disconnected,
     event,
 )
-from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.compute.executor import DECODE, ThreadExecutor
 from reactor_trio.errors import TransportClosed
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.session import inputs
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import DeviceCost, Link, Network, SessionClient, open_session, open_sessions
+from reactor_trio.testing import (
+    DeviceCost,
+    InlineExecutor,
+    Link,
+    Network,
+    SessionClient,
+    open_session,
+    open_sessions,
+)
 from virtual import virtually
 
 TEST_TIMEOUT = 20.0
@@ -210,6 +218,50 @@ async def test_a_decoder_that_is_behind_drops_the_oldest() -> None:
         seqs = [frame.seq for frame in track.try_read(track.available, ReadMode.FIFO)]
         assert seqs[-4:] == [6, 7, 8, 9]
         assert track.dropped == 10 - len(seqs) >= 5
+
+
+class TwoCameras(Input):
+    left: Video
+    right: Video
+
+
+class Stereo(ReactorModel):
+    input: TwoCameras
+
+
+class OneDecoder(InlineExecutor):
+    """Decodes one picture a second, for all sessions: first come, first served, as the threads do."""
+
+    def __init__(self) -> None:
+        self.asked = self.most = 0
+        self.lock = trio.Lock()
+
+    async def run(self, lane: str, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if lane != DECODE:
+            return await super().run(lane, fn, *args, **kwargs)
+        self.asked += 1
+        self.most = max(self.most, self.asked)
+        try:
+            async with self.lock:
+                await trio.sleep(1)
+                return fn(*args, **kwargs)
+        finally:
+            self.asked -= 1
+
+
+@virtually
+async def test_a_session_with_many_tracks_has_one_place_in_front_of_the_decoder() -> None:
+    picture, executor = encode_jpeg(shade(1)), OneDecoder()
+    async with open_sessions(Stereo, 2, executor=executor) as (greedy, other):
+        both = [media(track, seq, picture) for seq in range(4) for track in ("left", "right")]
+        await greedy.transport.send(both)
+        await trio.sleep(0.5)
+        await other.transport.send([media("left", 0, picture)])
+        await trio.sleep(1.6)
+        assert watched(other).left.available == 1
+        await trio.sleep(10)
+        assert watched(greedy).left.available == watched(greedy).right.available == 4
+    assert executor.most == 2
 
 
 def media(track: str, seq: int, payload: bytes, codec: str = "jpeg", **header: Any) -> bytes:

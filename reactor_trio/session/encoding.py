@@ -16,7 +16,7 @@ import trio
 
 from reactor_trio.compute.executor import ENCODE, Executor, encoder_lane
 from reactor_trio.contract.faults import listed, shown
-from reactor_trio.errors import FieldError, InvalidPayload
+from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
 from reactor_trio.media.h264 import H264Config, H264Encoder
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.media.scale import downscale, fitted
@@ -37,6 +37,9 @@ NEW_STREAMS = 2.0
 """New streams of H.264 a second that a client gets by asking: each is a new encoder and a key frame."""
 NEW_STREAMS_AT_ONCE = 6
 """After a pause."""
+RESUMES, RESUMES_AT_ONCE = 4.0, 12
+"""How often a second, and how often at once, a client may let a paused track go on: the picture that was with
+the encoder at the pause is encoded anew, and in H.264 as a key frame."""
 SHORT_PIXELS = 1 << 19
 """Of a JPEG that takes 1 to 1.5 ms: 724 x 724."""
 CLOSE_TIMEOUT = 5.0
@@ -99,6 +102,7 @@ class VideoEncoder:
         # Those in force: a client that changes its mind with every frame has its newest wish twice a second.
         self._applied = self._default
         self._new_streams = TokenBucket(NEW_STREAMS, NEW_STREAMS_AT_ONCE, trio.current_time())
+        self._resumes = TokenBucket(RESUMES, RESUMES_AT_ONCE, trio.current_time())
         self._thinning = Thinning(None)
         self._h264 = H264Encoder()
         # The rate that the stream was begun with.
@@ -119,7 +123,8 @@ class VideoEncoder:
         """Change some of the choices, from the next frame on; None takes one back to its default.
 
         `changes` has fields of `VideoChoices`, each in range (protocol/control.py). Raises `InvalidPayload`
-        for a codec that is not offered, and changes nothing then.
+        for a codec that is not offered, and `ProtocolError`, `overloaded`, if the track would go on after a
+        pause too often; nothing is changed then.
         """
         codec = changes.get("codec")
         if codec is not None and codec not in self._media.video_codecs:
@@ -129,11 +134,20 @@ class VideoEncoder:
         values = {
             name: getattr(self._default, name) if value is None else value for name, value in changes.items()
         }
-        before, self._choices = self._choices, attrs.evolve(self._choices, **values)
+        wanted = attrs.evolve(self._choices, **values)
+        if self._choices.paused and not wanted.paused:
+            self._check_resumes()
+        before, self._choices = self._choices, wanted
         if self._choices.max_fps != before.max_fps:
             self._thinning = Thinning(self._choices.max_fps)
         if before.paused and not self._choices.paused:
             self._must_key = True
+
+    def _check_resumes(self) -> None:
+        wait = self._resumes.take(trio.current_time())
+        if wait:
+            text = f"a track may go on after a pause {RESUMES:g} times a second; try again in {wait:.2f} s"
+            raise ProtocolError(names.OVERLOADED, text, event=names.CONFIGURE_TRACK)
 
     def request_key_frame(self) -> None:
         """The client cannot decode on. It is given a key frame next, but not more than two a second."""

@@ -213,11 +213,23 @@ def _undecoded_size(frame: MediaFrame) -> int:
 
 
 class _Decoder:
-    """Decodes the frames of one track, one after the other, in order."""
+    """Decodes the frames of one track, one after the other, in order.
 
-    def __init__(self, track: InputTrack, executor: Executor, max_bytes: int, counts: InputCounts) -> None:
+    `turn` is the session's: of all its tracks one frame at a time is with the executor. So each session has
+    one call in the line of all, and what one client sends delays the others by one frame at a time.
+    """
+
+    def __init__(
+        self,
+        track: InputTrack,
+        executor: Executor,
+        turn: trio.Semaphore,
+        max_bytes: int,
+        counts: InputCounts,
+    ) -> None:
         self._track = track
         self._executor = executor
+        self._turn = turn
         self._max_bytes = max_bytes
         self._counts = counts
         self._waiting: deque[MediaFrame] = deque()
@@ -267,15 +279,19 @@ class _Decoder:
             while not self._waiting:
                 self._wake = trio.Event()
                 await self._wake.wait()
-            frame = self._next()
             self._busy = True
-            try:
-                values = await self._executor.run(DECODE, decode_frame, frame, self._max_bytes)
-            except ValueError as error:
-                await refuse(_refusal(frame, error))
-            else:
-                self._deliver(frame, values)
-                accepted()
+            failure: ProtocolError | None = None
+            async with self._turn:
+                frame = self._next()  # the oldest that was not dropped meanwhile
+                try:
+                    values = await self._executor.run(DECODE, decode_frame, frame, self._max_bytes)
+                except ValueError as error:
+                    failure = _refusal(frame, error)
+                else:
+                    self._deliver(frame, values)
+                    accepted()
+            if failure is not None:
+                await refuse(failure)
             self._busy = False
 
     def _deliver(self, frame: MediaFrame, values: Any) -> None:
@@ -298,12 +314,13 @@ class SessionInputs:
         """`inputs` are the model's, by attribute; `tracks` all that it has; `max_bytes` is for each track."""
         self._outputs = frozenset(track.name for track in tracks if track.direction == "out")
         self._tracks: dict[str, InputTrack] = {}
+        turn = trio.Semaphore(1)
         self.decoders: dict[str, _Decoder] = {}
         """By track: each has a task of its own."""
         for spec in (spec for input_class in inputs.values() for spec in input_class.__tracks__):
             counted = counts.inputs[spec.name]
             track = self._tracks[spec.name] = InputTrack(spec, max_bytes, counted)
-            self.decoders[spec.name] = _Decoder(track, executor, max_bytes, counted)
+            self.decoders[spec.name] = _Decoder(track, executor, turn, max_bytes, counted)
         self.bound = {attribute: self._bind(input_class) for attribute, input_class in inputs.items()}
         """What the attributes of the model are, for this session."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reactor_trio.contract.faults import listed
-from reactor_trio.errors import FieldError, InvalidPayload
+from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
 from reactor_trio.protocol import control
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TrackControl:
         asked: control.ConfigureTrack | control.RequestKeyFrame | control.FrameShown,
         message: ClientText,
     ) -> None:
-        """Do what a message asks. Raises `InvalidPayload`, in answer to it."""
+        """Do what a message asks. Raises `ProtocolError`, in answer to it."""
         try:
             self._check(asked.track, message)
             match asked:
@@ -40,7 +40,7 @@ class TrackControl:
                     self._output.request_key_frame(track)
                 case control.FrameShown(track, seq):
                     self._latency.shown(track, seq)
-        except InvalidPayload as error:
+        except ProtocolError as error:
             error.reply_to = message.id
             raise
 
