@@ -1,15 +1,35 @@
-"""Options of a server that stands behind a reverse proxy."""
+"""Options of a server that stands behind a reverse proxy, or is started by a service manager."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from reactor_trio.server.systemd import listening_sockets, notify, passed_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reactor_trio.server.serve import Server
+
 _OPTIONS = (
+    click.option(
+        "--uds",
+        metavar="PATH",
+        help="Listen on a unix socket instead of an address; its owner and group may connect.",
+    ),
+    click.option(
+        "--fd",
+        "descriptors",
+        type=click.IntRange(0),
+        multiple=True,
+        metavar="N",
+        help="Listen on the socket that this descriptor is, handed over by whatever has started this.",
+    ),
     click.option(
         "--proxy-headers",
         is_flag=True,
@@ -36,3 +56,24 @@ def proxy_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def take_sockets(options: dict[str, Any]) -> None:
+    """Put what was handed over, by `--fd` or by systemd, into the place of `--fd`. Raises `ValueError`."""
+    named, passed = options.pop("descriptors"), passed_descriptors(os.environ)
+    if passed and (named or options["uds"] is not None):
+        raise ValueError("sockets were handed over (LISTEN_FDS): --uds and --fd are to be left out")
+    options["sockets"] = listening_sockets(tuple(dict.fromkeys(named)) or passed)
+
+
+def announce(server: Server) -> None:
+    """Say on standard output where the server is, and to a service manager that it is ready."""
+    s, path = "s" if server.is_secure else "", server.settings.root_path
+    places = [f"unix:{socket}" for socket in server.paths]
+    if server.addresses:
+        authority = f"{server.authority}{path}"
+        places.insert(0, f"http{s}://{authority}/  (WebSocket ws{s}://{authority}/ws)")
+    with suppress(OSError, ValueError, AttributeError):  # no one reads it: no reason to stop
+        click.echo(f"{server.name} is served at {', and at '.join(places)}")
+        sys.stdout.flush()
+    notify("READY=1")

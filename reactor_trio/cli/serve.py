@@ -6,9 +6,8 @@ import gc
 import importlib
 import os
 import re
-import sys
 import traceback
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +29,7 @@ from reactor_trio.cli.find_model import (
     find_model,
     read_yaml,
 )
-from reactor_trio.cli.proxies import proxy_options
+from reactor_trio.cli.proxies import announce, proxy_options, take_sockets
 from reactor_trio.compute.executor import FILES, ThreadExecutor
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
@@ -325,6 +324,7 @@ def _settings(
         media = MediaSettings(**{name: options.pop(name) for name in MEDIA})
         context = _ssl_context(options.pop("certfile"), options.pop("keyfile"))
         authenticate = take_authenticate(options, hook)
+        take_sockets(options)
         server = ServerSettings(ssl_context=context, authenticate=authenticate, **options)
         return limits, media, server
     except ValueError as exc:
@@ -395,7 +395,7 @@ def _run(
         server = Server(settings, name=name, metrics=metrics, executor=executor)
         with watching(Watchdog(metrics.stalled)) if has_watchdog else nullcontext():
             await serve_process(
-                server, partial(load, executor, metrics), shutdown=shutdown, announce=_announce
+                server, partial(load, executor, metrics), shutdown=shutdown, announce=announce
             )
 
     ends_process = click.get_current_context().find_object(EndsProcess) is not None
@@ -412,13 +412,6 @@ def _run(
                 raise SystemExit(1) from None
         if shutdown.status is not None:
             raise SystemExit(shutdown.status)
-
-
-def _announce(server: Server) -> None:
-    authority, s = server.authority, "s" if server.is_secure else ""
-    with suppress(OSError, ValueError, AttributeError):  # no one reads it: no reason to stop
-        click.echo(f"{server.name} is served at http{s}://{authority}/  (WebSocket ws{s}://{authority}/ws)")
-        sys.stdout.flush()
 
 
 def _tell_failure(exc: BaseException, process_log: Log) -> None:

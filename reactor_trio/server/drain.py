@@ -25,6 +25,7 @@ from reactor_trio.compute.unfinished import (
 )
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.signals import SignalSocket
+from reactor_trio.server.systemd import notify
 from reactor_trio.session.failures import contained, interrupts_are_raised, split
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Shutdown:
         signum = self._heard(None)
         server = self._server
         if signum is not None:
+            notify("STOPPING=1")
             if server is None or not server.ready.is_set():
                 self._stop_loading(signum)
             else:

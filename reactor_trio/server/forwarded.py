@@ -71,8 +71,15 @@ class Arrival:
     prefix: str = ""
     """The path below which the client sees this server, such as `/app1`."""
     is_forwarded: bool = False
-    """Whether a trusted proxy says any of it. The page of a hostile site cannot make a browser do that for a
-    WebSocket."""
+    """Whether a trusted proxy says any of it."""
+
+    @property
+    def is_by_program(self) -> bool:
+        """Whether the host is one that a hostile page cannot have chosen.
+
+        It cannot make a browser connect to a unix socket, nor say that a WebSocket was forwarded.
+        """
+        return self.is_forwarded or self.address == UNIX
 
     @property
     def ip(self) -> IPAddress | None:

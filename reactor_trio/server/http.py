@@ -377,7 +377,7 @@ def is_host_allowed(request: Request, policy: Policy) -> bool:
     Such a page is of the "same origin" as the server, so a browser shows it every answer (DNS rebinding).
     A name without a dot is none that a stranger can have.
     """
-    if policy.own_names is None or "*" in policy.allow_origins or request.arrival.is_forwarded:
+    if policy.own_names is None or "*" in policy.allow_origins or request.arrival.is_by_program:
         return True
     name = _without_port(request.host).rstrip(".")
     allowed = {_without_port(origin.lower().rpartition("/")[2]) for origin in policy.allow_origins}
@@ -406,8 +406,7 @@ def _is_origin_allowed(request: Request, policy: Policy) -> bool:
         return False
     if _with_port(request.host, scheme) != _with_port(authority, scheme):
         return False
-    # A page cannot make a browser say that a proxy has forwarded its WebSocket: the name is the proxy's then.
-    return arrival.is_forwarded or _is_own_name(authority, policy)
+    return arrival.is_by_program or _is_own_name(authority, policy)
 
 
 def _with_port(authority: str, scheme: str) -> str:

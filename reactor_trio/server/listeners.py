@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,7 +16,7 @@ import trio
 from reactor_trio.server.forwarded import UNIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from reactor_trio.server.settings import ServerSettings
 
@@ -22,6 +25,8 @@ class ListenError(Exception):
     """The address cannot be listened on: in use, not allowed, or not there."""
 
 
+UNIX_MODE = 0o660
+"""Who may connect to a unix socket: its owner and its group."""
 ACCEPT_LOG_SECONDS = 5.0
 """Seconds between two lines of the log that say that no connection can be accepted."""
 
@@ -55,10 +60,16 @@ def accept_errors_now_and_then(clock: Callable[[], float] = time.monotonic) -> I
 
 
 async def open_listeners(settings: ServerSettings) -> list[trio.SocketListener]:
-    """Bind the address, all addresses of a name on the same port.
+    """The sockets that were handed over, or a unix socket, or the address: a name's all, on the same port.
 
     Raises `ListenError`. If cancelled, nothing is bound.
     """
+    if settings.sockets:
+        await trio.lowlevel.checkpoint()
+        return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in settings.sockets]
+    if settings.uds is not None:
+        await trio.lowlevel.checkpoint()
+        return [trio.SocketListener(trio.socket.from_stdlib_socket(_unix_socket(settings.uds)))]
     try:
         listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
         ports = [listener.socket.getsockname()[1] for listener in listeners]
@@ -70,6 +81,77 @@ async def open_listeners(settings: ServerSettings) -> list[trio.SocketListener]:
         where = authority_of(settings.host, settings.port)
         raise ListenError(f"cannot listen on {where}: {exc.strerror or exc}") from exc
     return listeners
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """Bind and listen. Raises `ListenError`."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        _remove_stale(path)
+        # The file is never there with other permissions than it is to have. No thread runs yet that could
+        # make a file meanwhile.
+        mask = os.umask(0o777 & ~UNIX_MODE)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(socket.SOMAXCONN)
+    except OSError as exc:
+        listener.close()
+        raise ListenError(f"cannot listen on {path}: {exc.strerror or exc}") from exc
+    except ListenError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a process that is gone. Raises `ListenError` for anything else that is there."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ListenError(f"cannot listen on {path}: there is a file, and it is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a full backlog is a process that listens, too
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with suppress(FileNotFoundError):
+                Path(path).unlink()
+            return
+        except BlockingIOError:
+            pass
+    raise ListenError(f"cannot listen on {path}: another process does")
+
+
+@contextmanager
+def removed_at_the_end(path: str | None) -> Iterator[None]:
+    """Remove the unix socket on leaving, unless another process has put its own there."""
+    if path is None:
+        yield
+        return
+    ours = os.lstat(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            there = os.lstat(path)
+            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                Path(path).unlink()
+
+
+def places_of(listeners: Iterable[trio.SocketListener]) -> tuple[list[tuple[str, int]], list[str]]:
+    """Host and port of those that have one, and the paths of unix sockets; `@` begins an abstract name."""
+    addresses: list[tuple[str, int]] = []
+    paths: list[str] = []
+    for listener in listeners:
+        name = listener.socket.getsockname()
+        if isinstance(name, tuple):
+            addresses.append(name[:2])
+        else:
+            paths.append(os.fsdecode(name).replace("\0", "@"))
+    return addresses, paths
 
 
 def peer_of(stream: trio.SocketStream) -> str:

@@ -46,7 +46,14 @@ from reactor_trio.server.http import (
     unavailable,
 )
 from reactor_trio.server.line import Waiting
-from reactor_trio.server.listeners import accept_errors_now_and_then, authority_of, open_listeners, peer_of
+from reactor_trio.server.listeners import (
+    accept_errors_now_and_then,
+    authority_of,
+    open_listeners,
+    peer_of,
+    places_of,
+    removed_at_the_end,
+)
 from reactor_trio.server.streams import PatientStream
 from reactor_trio.server.tls import TLSStream
 from reactor_trio.server.web import web_files
@@ -128,7 +135,9 @@ class Server:
         self.name = name
         """What `/health` calls the model."""
         self.addresses: tuple[tuple[str, int], ...] = ()
-        """Host and port of each listener, once `run` has bound them."""
+        """Host and port of each listener that has them, once `run` has bound them."""
+        self.paths: tuple[str, ...] = ()
+        """The unix sockets among them."""
         self._policy = settings.policy
         self._authenticate = settings.authenticator
         self._proxies = settings.proxies
@@ -164,6 +173,8 @@ class Server:
     @property
     def authority(self) -> str:
         """Host and port to connect to, as they stand in a URL."""
+        if self.settings.sockets and self.addresses:
+            return authority_of(*self.addresses[0])
         return authority_of(
             self.settings.host, self.addresses[0][1] if self.addresses else self.settings.port
         )
@@ -227,10 +238,12 @@ class Server:
         bound = await open_listeners(self.settings) if listeners is None else list(listeners)
         if not self._gate.max_connections:
             self._gate.max_connections = connections_for(descriptor_limit(), descriptors_in_use())
-        self.addresses = tuple(listener.socket.getsockname()[:2] for listener in bound)
+        addresses, paths = places_of(bound)
+        self.addresses, self.paths = tuple(addresses), tuple(paths)
+        unix = removed_at_the_end(self.settings.uds if listeners is None else None)
         failure: BaseException | None = None
         # Connections outlive the listeners, and `failure` leaves both nurseries without a group around it.
-        with self._scope, accept_errors_now_and_then():
+        with unix, self._scope, accept_errors_now_and_then():
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as listening:
                     serve = partial(trio.serve_listeners, self._handle, bound, handler_nursery=connections)

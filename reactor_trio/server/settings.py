@@ -14,6 +14,7 @@ from reactor_trio.server.forwarded import LOOPBACK, TrustedProxies, is_prefix
 from reactor_trio.server.http import MAX_HEAD_BYTES, Policy
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     from reactor_trio.server.auth import Authenticate
@@ -37,6 +38,10 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = attrs.field(default=8080, validator=ge(0))
     """0 picks a free one."""
+    uds: str | None = None
+    """Path of a unix socket to listen on, instead of host and port; its owner and group may connect."""
+    sockets: tuple[socket.socket, ...] = ()
+    """Sockets that listen already, instead of all these; see `server.systemd`."""
     token: str | None = attrs.field(default=None, repr=False)
     """The fixed token that clients must show."""
     authenticate: Authenticate | None = None
@@ -84,6 +89,8 @@ class ServerSettings:
             raise ValueError("a token must be visible ASCII, and not empty")
         if self.token is not None and self.authenticate is not None:
             raise ValueError("a fixed token, or another way to authenticate, but not both")
+        if self.uds is not None and (not self.uds or self.sockets):
+            raise ValueError("one unix socket (--uds), or sockets that are handed over (--fd), but not both")
         if self.trusted_proxies and not self.proxy_headers:
             raise ValueError("--trusted-proxy needs --proxy-headers")
         TrustedProxies.named(self.trusted_proxies)
@@ -96,8 +103,9 @@ class ServerSettings:
                     "(--allow-origin)"
                 )
         if self.authenticator is None and not self.no_auth and not self.is_loopback:
+            others = [host for host in self.hosts if not _is_loopback(host)]
             raise ValueError(
-                f"{self.host!r} can be reached from other machines: give a token, or say that none is wanted "
+                f"{others[0]!r} can be reached from other machines: give a token, or say that none is wanted "
                 "(--token or --no-auth)"
             )
 
@@ -112,14 +120,17 @@ class ServerSettings:
         return TrustedProxies.named(self.trusted_proxies or LOOPBACK) if self.proxy_headers else None
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The addresses that are listened on; empty: unix sockets only."""
+        if self.sockets:
+            names = [each.getsockname() for each in self.sockets]
+            return tuple(name[0] for name in names if isinstance(name, tuple))
+        return (self.host,) if self.uds is None else ()
+
+    @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        """Whether only this machine can connect. To a unix socket, whoever its file's permissions let."""
+        return all(map(_is_loopback, self.hosts))
 
     @property
     def policy(self) -> Policy:
@@ -127,6 +138,15 @@ class ServerSettings:
         guarded = self.authenticator is not None or not self.is_loopback
         return Policy(
             frozenset(self.allow_origins),
-            None if guarded else frozenset({self.host.lower()}),
+            None if guarded else frozenset(map(str.lower, self.hosts)),
             frozenset(host.lower().rstrip(".") for host in self.allow_hosts),
         )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
