@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 import structlog
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,8 @@ from reactor_trio.logs.rendering import LineRenderer
 from reactor_trio.logs.repeats import BURST, MAX_PLACES, RATE, Repeats
 from reactor_trio.logs.values import MAX_ITEMS, MAX_LINE, MAX_TEXT, Tidier, printable
 from reactor_trio.server.logs import LogFormat, configure_logging
+from reactor_trio.server.serve import Server
+from reactor_trio.server.settings import ServerSettings
 
 LONGEST = 3 * MAX_LINE + 2 * MAX_TRACEBACK
 FORMATS: tuple[LogFormat, ...] = ("text", "json")
@@ -397,3 +400,27 @@ def test_no_stream_at_all_is_no_reason_to_raise(monkeypatch: pytest.MonkeyPatch)
     structlog.get_logger().info("x")
     with warnings.catch_warnings(record=True):
         logging.warning("x")
+
+
+class TornStream:
+    """Of a client that is gone: closing it fails too."""
+
+    async def aclose(self) -> None:
+        raise OSError("the socket is gone")
+
+
+@pytest.mark.parametrize("failure", [Panic("x"), ValueError("x"), BaseExceptionGroup("x", [Panic("x")])])
+async def test_a_connection_whose_failure_cannot_be_logged_ends_alone(
+    failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise Panic("a processor of the author's")
+
+    async def converse(*_: object) -> None:
+        raise failure
+
+    structlog.configure(processors=[fail])
+    monkeypatch.setattr(Server, "_converse", converse)
+    server = Server(ServerSettings(port=0), name="x")
+    with trio.fail_after(30):
+        await server._handle(TornStream())  # type: ignore[arg-type]

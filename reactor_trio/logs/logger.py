@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -27,14 +28,18 @@ class Logger:
     __slots__ = ("_fields", "_structlog")
 
     def __init__(self, name: str, fields: dict[str, object]) -> None:
-        # Not bound to its processors before a line is logged: they may be configured later.
+        # A logger without fields is a module's, made before structlog is configured: it asks each time. One
+        # with fields is a session's, and a line below the level must cost it next to nothing.
         self._structlog: FilteringBoundLogger = structlog.get_logger(name)
         self._fields = fields
+        if fields:
+            with suppress(Exception):
+                self._structlog, self._fields = self._structlog.bind(**fields), {}
 
     def bind(self, **fields: object) -> Logger:
         """The same logger with more fields."""
-        bound = Logger("", self._fields | fields)
-        bound._structlog = self._structlog
+        bound = Logger.__new__(Logger)
+        bound._structlog, bound._fields = self._structlog, self._fields | fields
         return bound
 
     def debug(self, event: str, **fields: object) -> None:
