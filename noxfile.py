@@ -168,6 +168,7 @@ def benchmarks(session: nox.Session) -> None:
     session.run(python, "benchmarks/frames.py", *few)
     session.run(python, "benchmarks/demo_frames.py")
     session.run(python, "benchmarks/floods.py", "--seconds", "0.3", "--bound", "1e9")
+    session.run(python, "benchmarks/payloads.py", "--seconds", "0.3", "--bound", "1e9")
 
 
 @nox.session(default=False)
