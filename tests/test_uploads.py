@@ -28,7 +28,7 @@ from reactor_trio.errors import CommandError, ProtocolError
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.protocol.control import UploadStart
 from reactor_trio.protocol.uploads import MAX_SMALL_CHUNKS, UploadLedger
-from reactor_trio.session import spool, uploads
+from reactor_trio.session import spool, upload_budget, uploads
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.upload_budget import Place, UploadBudget
 from reactor_trio.testing import InlineExecutor, load_host, open_session
@@ -462,7 +462,10 @@ async def test_an_upload_that_stalls_is_given_up_and_its_quota_returned() -> Non
 
 
 @virtually
-async def test_what_the_memory_has_no_room_for_is_kept_on_the_disk(disk: FakeDisk) -> None:
+async def test_what_the_memory_has_no_room_for_is_kept_on_the_disk(
+    disk: FakeDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_budget, "LEAST_SPILLED", 100)
     limits = Limits(spool_bytes=SPOOL, max_total_upload_bytes=2000, max_total_spool_bytes=1500)
     host = await load_host(Model, limits=limits)
     async with open_session(host) as one, open_session(host) as other:
@@ -473,6 +476,9 @@ async def test_what_the_memory_has_no_room_for_is_kept_on_the_disk(disk: FakeDis
             await one.upload(bytes(700), name="nowhere")
         assert "the server has no room" in refused.value.message
         assert refused.value.retry_after is not None
+        await one.upload(bytes(90), name="small")
+        with pytest.raises(CommandError, match="upload_quota"):
+            await one.upload(bytes(90), name="too small for a descriptor")
         assert (await one.call("take", file=first)).data == {"size": 900}  # type: ignore[union-attr]
         assert (await other.call("take", file=second)).data == {"size": 900}  # type: ignore[union-attr]
     assert (host.upload_budget.memory, host.upload_budget.disk) == (0, 0)
@@ -501,7 +507,8 @@ async def test_large_files_in_use_take_turns_for_the_memory(disk: FakeDisk) -> N
     assert host.upload_budget.memory == 0
 
 
-def test_the_budget_counts_what_is_given_and_given_back() -> None:
+def test_the_budget_counts_what_is_given_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_budget, "LEAST_SPILLED", 1)
     budget = UploadBudget(max_memory_bytes=100, max_disk_bytes=50)
     assert budget.reserve(50, in_memory=True) is Place.MEMORY
     assert budget.reserve(0, in_memory=False) is Place.MEMORY, "nothing needs no disk"

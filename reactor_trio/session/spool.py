@@ -103,7 +103,7 @@ class Spool:
         # To be written or closed now, in order; with too few bytes yet. Dicts that keep their order.
         self._ready: dict[SpooledFile, None] = {}
         self._early: dict[SpooledFile, None] = {}
-        self._unwritten = 0
+        self._unwritten = self._on_disk = 0
         self._is_writing = False
         # Nothing was written since somebody waited in vain: the disk hangs.
         self._hangs = False
@@ -120,7 +120,7 @@ class Spool:
     @property
     def on_disk(self) -> int:
         """Bytes that are on the disk."""
-        return sum(file.written for file in self._files)
+        return self._on_disk
 
     def begin(self, nursery: trio.Nursery) -> None:
         """Write in tasks of this nursery, each of which lasts as long as there is something to write."""
@@ -234,6 +234,7 @@ class Spool:
         if failure is None:
             self._hangs = False
             file.written += len(data)
+            self._on_disk += len(data)
         if file.is_discarded:
             await self._close(file)
         elif failure is not None:
@@ -248,6 +249,8 @@ class Spool:
             with contextlib.suppress(Exception):
                 await self._executor.run(FILES, file.close)
             file.close()
+        self._on_disk -= file.written
+        file.written = 0
         self._files.discard(file)
         self._ready.pop(file, None)
 
@@ -258,6 +261,7 @@ class Spool:
         """
         self.stop()
         self._count(-self._unwritten)
+        self._on_disk = 0
         files = [file for file in self._files if file.is_open]
         self._files.clear()
         self._ready.clear()

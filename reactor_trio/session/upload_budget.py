@@ -3,7 +3,7 @@
 A session has its own quota (`protocol/uploads.py`); this is the process's, shared by all sessions of a host.
 Room for a whole file is reserved when it is announced, before any byte, and given back when the upload has
 failed or its session has ended: so nobody is turned away in the middle. A file for which the memory has no
-room is kept on the disk; only if that has none either, the upload is refused.
+room is kept on the disk; only if that has none either, or the file is small, the upload is refused.
 
 Everything happens on the loop, so that no lock is needed.
 """
@@ -17,6 +17,9 @@ import trio
 RESIDENT_SHARE = 0.5
 """How much of the memory files may take that stay there: the rest is for what is read back from the disk, or
 waits to be written. Such bytes come and go, so whoever waits for room is served."""
+
+LEAST_SPILLED = 1024 * 1024
+"""A smaller file does not go to the disk for want of memory: each takes a descriptor there."""
 
 
 class Place(enum.Enum):
@@ -52,12 +55,16 @@ class UploadBudget:
         return self._disk
 
     def reserve(self, size: int, *, in_memory: bool) -> Place | None:
-        """Reserve room for a file, in memory if that is wished and there is some; None: there is none."""
+        """Reserve room for a file, in memory if that is wished and there is some; None: there is none.
+
+        A small file is not spilled to the disk.
+        """
         has_memory = self._resident + size <= self._max_resident and self.memory + size <= self._max_memory
         if not size or (in_memory and has_memory):
             self._resident += size
             return Place.MEMORY
-        if self._disk + size > self._max_disk:
+        is_spilled = in_memory and size < LEAST_SPILLED
+        if is_spilled or self._disk + size > self._max_disk:
             return None
         self._disk += size
         return Place.DISK

@@ -71,6 +71,8 @@ class _Stored:
     place: Place
     where: _Buffer | SpooledFile | UploadedFile
     """A buffer or a spooled file while it arrives; an `UploadedFile` when it is whole in memory."""
+    kept: int = 0
+    """Bytes of it in memory."""
     is_whole: bool = False
     """Commands can have it: every byte is there, and on the disk if that is its place."""
 
@@ -114,7 +116,7 @@ class Uploads:
         self._by_file: dict[SpooledFile, _Stored] = {}
         # Those that were read back and are still in somebody's hands: their bytes need not be read again.
         self._in_use: WeakValueDictionary[str, UploadedFile] = WeakValueDictionary()
-        self._lent_bytes = 0
+        self._kept_bytes = self._lent_bytes = 0
         # Set whenever an upload is complete or has failed; commands that wait for one wait for it.
         self._changed = trio.Event()
         self._stopped = False
@@ -132,8 +134,7 @@ class Uploads:
     @property
     def bytes_in_memory(self) -> int:
         """What is in memory: small files, large ones that are being used, and what is not yet written."""
-        kept = sum(stored.upload.received for stored in self._stored.values() if stored.place is Place.MEMORY)
-        return kept + self._lent_bytes + self._spool.unwritten
+        return self._kept_bytes + self._lent_bytes + self._spool.unwritten
 
     @property
     def bytes_on_disk(self) -> int:
@@ -259,6 +260,8 @@ class Uploads:
             assert isinstance(stored.where, _Buffer)
             try:
                 stored.where.add(chunk.payload)
+                stored.kept += len(chunk.payload)
+                self._kept_bytes += len(chunk.payload)
                 self._complete_if_whole(stored)
             except MemoryError:
                 raise self._lost(stored, "the server has no memory for it") from None
@@ -327,6 +330,7 @@ class Uploads:
         if isinstance(stored.where, SpooledFile):
             del self._by_file[stored.where]
             self._spool.discard(stored.where)
+        self._kept_bytes -= stored.kept
         self._budget.give_back(stored.upload.size, stored.place)
 
     def _complain(self, event: str, failure: Exception) -> None:
@@ -361,6 +365,7 @@ class Uploads:
         stored = [*self._stored.values()]
         self._stored.clear()
         self._by_file.clear()
+        self._kept_bytes = 0
         for each in stored:
             self._budget.give_back(each.upload.size, each.place)
         await self._spool.close()
