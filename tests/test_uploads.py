@@ -306,13 +306,16 @@ async def test_a_large_file_stays_on_the_disk_until_it_is_taken(disk: FakeDisk) 
 
 @virtually
 async def test_commands_keep_their_order_whatever_file_they_take() -> None:
-    async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=SlowDisk(0.5)) as client:
+    executor = SlowDisk(0.5)
+    async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=executor) as client:
         handle = await client.upload(LARGE, name="large")
+        executor.calls = 0
         for number in range(3):
             await client.send("take", file=handle)
             await client.send("mark", number=number)
         await trio.sleep(10)
         assert client.session.model.seen == [5120, 0, 5120, 1, 5120, 2]
+        assert executor.calls == 3, "each is read in a thread"
 
 
 @pytest.mark.parametrize("full_at", [0, 600_000])

@@ -315,7 +315,7 @@ class Session:
                     began = trio.current_time()
                     await self._transport.send(batch)
                     heartbeat.wrote(began)
-                elif not await heartbeat.beat(self._transport, listens=not self._uploads.disk_is_awaited):
+                elif not await heartbeat.beat(self._transport):
                     self._end(endings.HEARTBEAT_LOST)
                     break
         except TransportClosed as closed:

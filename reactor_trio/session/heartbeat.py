@@ -33,14 +33,11 @@ class Heartbeat:
         self.next_at = trio.current_time() + interval
         """When `beat` is to be called next."""
 
-    async def beat(self, transport: Transport, *, listens: bool = True) -> bool:
+    async def beat(self, transport: Transport) -> bool:
         """Ping the peer; returns False, having written nothing, if it has not been heard since the last ping.
 
-        Without `listens` nothing is read just now, for a reason of this side's, and the peer cannot be lost.
         Always a checkpoint if it pings. Raises, and may be cancelled, as `Transport.ping`.
         """
-        if not listens:
-            self._pinged = None
         if self._is_silent(transport):
             # Late, because the loop was blocked or the process suspended: nobody could be heard meanwhile.
             is_late = trio.current_time() - self.next_at >= self._interval / 2

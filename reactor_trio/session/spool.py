@@ -109,8 +109,6 @@ class Spool:
         self._hangs = False
         # Set when bytes were written, or dropped; `make_room` waits for it.
         self._progress = trio.Event()
-        self.is_awaited = False
-        """Whether receive waits in `make_room`, so that nothing is read from the client."""
 
     @property
     def unwritten(self) -> int:
@@ -142,15 +140,11 @@ class Spool:
         self._hurry()
         if self._hangs:
             return False
-        self.is_awaited = True
-        try:
-            with trio.move_on_after(self._patience):
-                while not self._has_room(size):
-                    self._progress = trio.Event()
-                    await self._progress.wait()
-                return True
-        finally:
-            self.is_awaited = False
+        with trio.move_on_after(self._patience):
+            while not self._has_room(size):
+                self._progress = trio.Event()
+                await self._progress.wait()
+            return True
         self._hangs = True
         return False
 

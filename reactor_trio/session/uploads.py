@@ -141,11 +141,6 @@ class Uploads:
         """What has been written to temporary files."""
         return self._spool.on_disk
 
-    @property
-    def disk_is_awaited(self) -> bool:
-        """Whether the receive task waits for the disk, so that nothing is heard of the client."""
-        return self._spool.is_awaited
-
     # ---- what commands get
 
     def lend(self) -> Lent:
