@@ -43,7 +43,7 @@ class Limits:
     """How long a flood may push a deduplicated command back before its place in the queue is held."""
     max_events_per_second: float = attrs.field(default=200.0, validator=ge(0))
     """Commands, and as many at once after a pause; more are answered `overloaded`. 0: no limit."""
-    max_messages_per_second: float = attrs.field(default=2000.0, validator=ge(0))
+    max_messages_per_second: float = attrs.field(default=5000.0, validator=ge(0))
     """Messages of any kind, and as many at once after a pause; more are read later. 0: no limit."""
     max_bytes_per_second: int = attrs.field(default=0, validator=ge(0))
     """Bytes of uploads and media; more are read later. 0: no limit; else at least `max_message_bytes`."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Listener = Callable[[str | bytes], object]
 
+MOST_AT_ONCE = 1000
+"""Messages that one `receive` returns: about as many as a WebSocket reads before it gives the loop back."""
 LOST = "the connection was lost"
 
 
@@ -96,7 +98,7 @@ class MemoryTransport:
         if self._stalled or self._ended:
             return messages
         something = False
-        while not (messages and isinstance(self._in.first(), Close)):
+        while not (messages and (isinstance(self._in.first(), Close) or len(messages) >= MOST_AT_ONCE)):
             was_there, item = self._in.read()
             if not was_there:
                 break
