@@ -99,7 +99,8 @@ class Admission:
         place.position = None
         if place.network is not None:
             self._of_network[place.network] -= 1
-            self._of_network += Counter()  # forgets those that have none
+            if not self._of_network[place.network]:
+                del self._of_network[place.network]
         self._advance()
 
     def _advance(self) -> None:
