@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -38,12 +39,29 @@ def test_a_few_are_read_beyond_the_bound_and_the_next_ones_are_not() -> None:
     beyond = enter(gate, RESERVED)
     assert [each.is_reserved for each in inside] == [False] * 3
     assert all(each.is_reserved for each in beyond)
+    for each in beyond:
+        each.is_busy = True
     assert gate.enter() is None
     assert gate.refused["connections"] == RESERVED + 1
     beyond[0].leave()
     assert enter(gate, 1)[0].is_reserved
     inside[0].leave()
     assert not enter(gate, 1)[0].is_reserved
+
+
+def test_beyond_the_bound_the_oldest_that_has_not_said_what_it_wants_makes_room() -> None:
+    gate = Gate(max_connections=1)
+    [inside, *beyond] = enter(gate, 1 + RESERVED)
+    evicted: list[Pass] = []
+    for each in beyond:
+        each.on_eviction = partial(evicted.append, each)
+    beyond[0].is_busy = True
+    enter(gate, 2)
+    assert evicted == beyond[1:3]
+    assert not inside.was_evicted
+    assert gate.reserved == RESERVED
+    evicted[0].leave()
+    assert gate.reserved == RESERVED, "it has given its place up before"
 
 
 def test_what_has_a_session_is_not_unfinished_any_more() -> None:
@@ -75,6 +93,7 @@ def test_whatever_happens_the_numbers_are_those_of_the_connections(moves: list[t
                 each.leave()
                 each.leave()
                 inside.remove(each)
+        inside = [each for each in inside if not each.was_evicted]
         ordinary = [each for each in inside if not each.is_reserved]
         assert gate.connections == len(ordinary) <= 6
         assert gate.unfinished == len([each for each in ordinary if each not in with_session]) <= 4

@@ -14,6 +14,7 @@ import trio.testing
 import trio_websocket
 from trio.testing import MockClock
 
+from reactor_trio.authoring.identity import AuthRequest, Identity
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server import guesses
 from reactor_trio.server import serve as serve_module
@@ -22,6 +23,7 @@ from reactor_trio.server.listeners import ListenError, open_listeners
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
+from reactor_trio.server.web import WebFile
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.transport import Transport
 
@@ -509,18 +511,54 @@ async def test_what_has_no_session_is_bounded_and_health_is_answered_all_the_sam
             assert (await fetch(server, get("/schema")))[0] == 200
 
 
-async def test_connections_beyond_the_reserve_are_closed_at_once_and_the_server_goes_on() -> None:
+async def test_health_is_answered_at_once_however_many_say_nothing() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running(max_connections=2) as server, AsyncExitStack() as stack:
-            for _ in range(2 + RESERVED):
-                await stack.enter_async_context(await connect(server))
+            silent = [await stack.enter_async_context(await connect(server)) for _ in range(3 * RESERVED)]
             await trio.testing.wait_all_tasks_blocked(0.05)
-            async with await connect(server) as turned_away:
-                with suppress(trio.BrokenResourceError):
-                    assert await turned_away.receive_some() == b""
+            assert (await fetch(server, get("/health")))[0] == 200
+            oldest_beyond = silent[2]
+            answer = await oldest_beyond.receive_some()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 5\r\n" in answer
+            assert await oldest_beyond.receive_some() == b""
             await stack.aclose()
             await trio.testing.wait_all_tasks_blocked(0.1)
             assert (await fetch(server, get("/schema")))[0] == 200
+
+
+async def test_who_reads_its_answer_slowly_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_module, "ANSWER_SECONDS", 0.5)
+    page = WebFile(bytes(64 * 1024 * 1024), "text/plain", '"1"')
+    monkeypatch.setattr(serve_module, "web_files", lambda: {"/": page})
+    with trio.fail_after(TEST_TIMEOUT):
+        metrics = Metrics()
+        async with running(metrics=metrics) as server, await connect(server) as slow:
+            await slow.send_all(get("/"))
+            read = 0
+            with suppress(trio.BrokenResourceError):
+                while data := await slow.receive_some(64 * 1024):  # steadily, and so not `stalled`
+                    read += len(data)
+                    await trio.sleep(0.01)
+            assert 0 < read < len(page.body)
+            assert metrics.gate.connections == 0
+
+
+async def test_beyond_the_bound_no_one_is_asked_who_it_is() -> None:
+    asked: list[str] = []
+
+    def authenticate(request: AuthRequest) -> Identity:
+        asked.append(request.path)
+        return Identity("somebody")
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with running(max_connections=1, authenticate=authenticate) as server, await connect(server):
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            for path in ("/schema", "/ws"):
+                assert (await fetch(server, get(path)))[0] == 503
+            assert not asked
+            await fetch(server, get("/metrics"))
+            assert asked == ["/metrics"]
 
 
 async def test_guesses_of_the_token_are_slowed_and_the_right_one_is_let_in_at_once(

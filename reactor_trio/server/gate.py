@@ -3,7 +3,8 @@
 A client that says nothing holds a descriptor until its time for a request is over, and no limit of sessions
 has seen it yet. So there are two bounds: of all connections, which the descriptors of the process give, and
 of those that have no session. Beyond either a few connections more are read, for a shorter time, so that
-`/health` and `/metrics` are answered whatever else is full; the next ones are closed at once.
+`/health` and `/metrics` are answered whatever else is full. The next one takes the place of the oldest of
+them that has not said what it wants: a client that says nothing keeps nobody out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RESERVED: Final = 8
 """Connections that are read beyond the bounds."""
@@ -37,6 +38,14 @@ class Pass:
         self._gate = gate
         self.is_reserved = is_reserved
         """Whether it is beyond the bounds: only `/health` and `/metrics` are answered, and soon."""
+        self.is_busy = False
+        """Whether its request was read, and is being answered: it keeps its place until it was."""
+        self.is_answered = False
+        """Whether the answer was begun."""
+        self.was_evicted = False
+        """Whether a newer connection got its place."""
+        self.on_eviction: Callable[[], object] = _ignore
+        """Called, in whoever's task it is, when that happens; the connection is to end then."""
         self._is_unfinished = True
         self._is_inside = True
 
@@ -53,7 +62,7 @@ class Pass:
         self.has_session()
         self._is_inside = False
         if self.is_reserved:
-            self._gate.reserved -= 1
+            self._gate._reserved.pop(self, None)
         else:
             self._gate.connections -= 1
 
@@ -68,9 +77,15 @@ class Gate:
         """All that were let through and have not ended, but the reserved ones."""
         self.unfinished = 0
         """Of these, those without a session."""
-        self.reserved = 0
+        # Those beyond the bounds, the oldest first.
+        self._reserved: dict[Pass, None] = {}
         self.refused: Counter[Limit] = Counter()
         """Clients by the limit that they met."""
+
+    @property
+    def reserved(self) -> int:
+        """Those beyond the bounds, but for evicted ones, which are about to end."""
+        return len(self._reserved)
 
     def enter(self) -> Pass | None:
         """Let a connection through; None: close it at once."""
@@ -80,10 +95,20 @@ class Gate:
             self.unfinished += 1
             return Pass(self, is_reserved=False)
         self.refused[limit] += 1
-        if self.reserved >= RESERVED:
+        if self.reserved >= RESERVED and not self._evict():
             return None
-        self.reserved += 1
-        return Pass(self, is_reserved=True)
+        passed = Pass(self, is_reserved=True)
+        self._reserved[passed] = None
+        return passed
+
+    def _evict(self) -> bool:
+        oldest = next((each for each in self._reserved if not each.is_busy), None)
+        if oldest is None:
+            return False
+        del self._reserved[oldest]
+        oldest.was_evicted = True
+        oldest.on_eviction()
+        return True
 
     def _over(self) -> Limit | None:
         if self.max_connections and self.connections >= self.max_connections:
@@ -135,3 +160,7 @@ def descriptors_in_use() -> int:
 def _folders() -> Iterator[str]:
     yield "/proc/self/fd"
     yield "/dev/fd"
+
+
+def _ignore() -> None:
+    pass

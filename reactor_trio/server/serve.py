@@ -6,7 +6,8 @@ DESIGN, sections 4.3, 4.5 and 5.
 from __future__ import annotations
 
 import importlib.metadata
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,12 +75,16 @@ if TYPE_CHECKING:
     from reactor_trio.session.transport import Transport
 
 READ_BYTES = 64 * 1024
+ANSWER_SECONDS = 60.0
+"""How long a client may take to read an answer, however steadily it reads."""
 LINGER_SECONDS = 2.0
 """How long an answered client may take to read its answer and hang up."""
 ALWAYS_ANSWERED = ("/health", "/metrics")
 """Also where no more connections are taken."""
 MAX_LOGGED = 200
 """Characters of a header in the log."""
+
+_TOO_MANY = unavailable("there are too many connections")
 
 log = get_logger(__name__)
 
@@ -296,12 +301,29 @@ class Server:
         try:
             with contained(_connection_failed):
                 if passed is not None:
-                    await self._converse(stream, passed)
+                    with trio.CancelScope() as scope:
+                        passed.on_eviction = partial(
+                            scope.cancel, reason="a newer connection takes its place"
+                        )
+                        await self._converse(stream, passed)
+                if passed is None or (passed.was_evicted and not passed.is_answered):
+                    self._turn_away(stream)
         finally:
             if passed is not None:
                 passed.leave()
             with contained(_connection_failed):
                 await trio.aclose_forcefully(stream)  # noqa: ASYNC102  no checkpoint that matters
+
+    def _turn_away(self, stream: trio.SocketStream) -> None:
+        """Answer 503 as far as that needs no waiting."""
+        fd = stream.socket.fileno()
+        if self.settings.ssl_context is not None or fd < 0:
+            return
+        # Another step of this task may have closed it, but not since `fileno` was asked.
+        with suppress(OSError):
+            os.write(fd, _TOO_MANY.encode())
+        with suppress(OSError):
+            os.read(fd, READ_BYTES)  # else what the client has sent turns the close into a reset
 
     async def _converse(self, socket: trio.SocketStream, passed: Pass) -> None:
         peer = peer_of(socket)
@@ -312,20 +334,25 @@ class Server:
         try:
             request = await self._read_head(stream, parser, deadline)
         except HeadError as exc:
-            await self._respond(self._patient(stream), exc.response)
+            await self._respond(self._patient(stream), exc.response, passed)
             return
         if request is None:
             return
+        passed.is_busy = True
         arrival = arrival_of(request, peer, self._proxies, self.settings.root_path)
         request, address = attrs.evolve(request, arrival=arrival), arrival.address
         log.debug("request", method=request.method, path=request.path, address=address)
         identity: Identity | Refused | None = None
-        if self._authenticate is not None and is_guarded(request):
+        is_wanted = not passed.is_reserved or request.path in ALWAYS_ANSWERED
+        if self._authenticate is not None and is_guarded(request) and is_wanted:
             identity = await identify(self._authenticate, auth_request(request, address), deadline=deadline)
         if isinstance(identity, Refused):
-            what: Response | Upgrade = await self._refusal(request, identity.response, address, deadline)
+            until = trio.current_time() if passed.is_reserved else deadline
+            what: Response | Upgrade = await self._refusal(request, identity.response, address, until)
+        elif not is_wanted:
+            what = _TOO_MANY
         else:
-            what = self._answer(request, address, passed)
+            what = self._answer(request, address)
         if isinstance(what, Upgrade):
             assert not isinstance(identity, Refused)
             # No checkpoint since the state was asked, so there is room.
@@ -334,12 +361,11 @@ class Server:
             await self._serve_session(self._patient(stream, parser.rest), what, place, address, identity)
         else:
             self._tell_of_page(request, what.status, address)
-            await self._respond(self._patient(stream), what, with_body=request.method != "HEAD")
+            with_body = request.method != "HEAD"
+            await self._respond(self._patient(stream), what, passed, with_body=with_body)
 
-    def _answer(self, request: Request, address: str, passed: Pass) -> Response | Upgrade:
+    def _answer(self, request: Request, address: str) -> Response | Upgrade:
         """What a request gets whose client may come in."""
-        if passed.is_reserved and request.path not in ALWAYS_ANSWERED:
-            return unavailable("there are too many connections")
         what = answer(request, self._policy, self.state)
         if isinstance(what, Upgrade) and not self._admission.admits(network_of(address)):
             self._gate.refused["address"] += 1
@@ -393,8 +419,17 @@ class Server:
             raise HeadError(408, "the request took too long")
         return request
 
-    async def _respond(self, stream: PatientStream, response: Response, *, with_body: bool = True) -> None:
-        await stream.send_all(response.encode(with_body=with_body))
+    async def _respond(
+        self, stream: PatientStream, response: Response, passed: Pass, *, with_body: bool = True
+    ) -> None:
+        passed.is_busy = passed.is_answered = True
+        # Two parts: those who read slowly share the body of a page, and have no copies of it.
+        parts = (response.encode(with_body=False), response.body if with_body else b"")
+        with trio.move_on_after(RESERVED_SECONDS if passed.is_reserved else ANSWER_SECONDS) as scope:
+            await stream.send_buffers(parts)
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("the client took too long to read its answer")
+        passed.is_busy = False
         with trio.move_on_after(LINGER_SECONDS):
             await stream.drain()
 
