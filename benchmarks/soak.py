@@ -167,8 +167,10 @@ class Arrival:
 def plan(sessions: int, seconds: float, seed: int) -> list[Arrival]:
     """Who comes when."""
     rng = random.Random(seed)
+    sessions = max(sessions, len(KINDS))
     strangers = int(sessions * STRANGER_SHARE)
-    kinds = rng.choices(list(KINDS), list(KINDS.values()), k=sessions)
+    # Each at least once: the sessions before the first weighing import all that there is to import.
+    kinds = [*KINDS, *rng.choices(list(KINDS), list(KINDS.values()), k=sessions - len(KINDS))]
     kinds += rng.choices(list(STRANGERS), list(STRANGERS.values()), k=strangers)
     return sorted(
         (

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import trio
 from commands import TEXT, masked_text, take_frame
-from floods import FLOODS
+from floods import FLOODS, binary, frame
 from soak_model import colour
 
 from reactor_trio.client import Client, open_client
@@ -365,8 +365,136 @@ def masked_binary(payload: bytes) -> bytes:
     return b"\x82\xfe" + struct.pack(">H", len(payload)) + bytes(4) + payload
 
 
+# ---- what is small and costs much, or is large and means nothing
+
+
+def jpeg_bomb(scans: int, side: int = 4680) -> bytes:
+    """A grey progressive JPEG in which scan after scan says nothing."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+    codes = bytes((1, *[0] * 15))
+    blocks = (-(-side // 8)) ** 2
+    data = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1] * 64))
+    data += segment(0xC4, b"\0" + codes + b"\0\x10" + codes + b"\xe0")
+    data += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    data += segment(0xDA, b"\1\1\0\0\0\0") + bytes(-(-blocks // 8))
+    nothing = segment(0xDA, b"\1\1\0\1\x3f\0") + bytes(-(-blocks // 16384) * 2)
+    return data + nothing * scans + b"\xff\xd9"
+
+
+BOMBS = (jpeg_bomb(400), jpeg_bomb(4000, 8), jpeg_bomb(30, 2000), b"\xff\xd8" + b"\xff\xfe\0\2" * 12_000)
+"""Of at most 60 KB: none of them is a sound picture."""
+
+
+async def answer_to(connection: Raw, id_: int | None) -> dict[str, Any]:
+    """The answer to a command, or without an `id` the next error that answers none."""
+    async for message in connection.messages():
+        if message.get("reply_to") == id_ and (id_ is not None or message["type"] == "reactor.error"):
+            return message
+    raise Misbehaved(f"the server closed before it answered {id_}")
+
+
+async def refused(connection: Raw, id_: int | None, *codes: str) -> None:
+    message = await answer_to(connection, id_)
+    if message["type"] != "reactor.error" or message["data"]["code"] not in codes:
+        raise Misbehaved(f"{message} is none of {codes}")
+
+
+async def upload(connection: Raw, data: bytes) -> None:
+    size = len(data)
+    await connection.say(
+        "reactor.upload_start", upload_id="u", name="a.jpg", mime_type="image/jpeg", size=size
+    )
+    for sent in range(0, size, 20_000):
+        part = data[sent : sent + 20_000]
+        await connection.write(masked_binary(encode_upload_chunk(UploadChunk("u", sent, part))))
+
+
+async def sends_bombs(server: Address, secret: str, rng: random.Random) -> None:
+    """Pictures that cost more than they weigh: as frames, and as a photo. It may leave at once."""
+    async with raw(server, secret) as connection:
+        for seq in range(rng.randint(1, 4)):
+            await connection.write(
+                binary(1, {"track": "webcam", "seq": seq, "pts": 0, "codec": "jpeg"}, rng.choice(BOMBS))
+            )
+            if rng.random() < 0.3:
+                connection.reset()
+                return
+            await refused(connection, None, "bad_message")
+        await upload(connection, rng.choice(BOMBS))
+        await connection.say("take_photo", 7, photo={"upload_id": "u"})
+        await refused(connection, 7, "bad_photo")
+
+
+async def cheats_at_uploads(server: Address, secret: str, rng: random.Random) -> None:
+    """Files of one byte that never come, and chunks that are all header."""
+    async with raw(server, secret) as connection:
+        await connection.say("reactor.upload_start", upload_id="u", name="a", mime_type="a/b", size=1)
+        what = rng.choice(["empty", "header", "metadata"])
+        if what == "empty":
+            await connection.write(binary(2, {"upload_id": "u", "offset": 0}) * 2000)
+            await refused(connection, None, "upload_rejected")
+        elif what == "header":
+            await connection.write(binary(2, {"upload_id": "u", "offset": 0, "x": "x" * 60_000}, b"x"))
+            await refused(connection, None, "bad_message", "upload_rejected")
+        else:
+            header = {"track": "webcam", "seq": 0, "pts": 0, "codec": "jpeg", "metadata": {"x": "x" * 60_000}}
+            await connection.write(binary(1, header, b"no picture") * 20)
+            await refused(connection, None, "bad_message")
+
+
+async def sends_monsters(server: Address, secret: str, rng: random.Random) -> None:
+    """Commands of 1 MiB, payloads that are deep, and names that it has made up. Each is answered."""
+    async with raw(server, secret) as connection:
+        for number in range(7, 7 + rng.randint(1, 4)):
+            made_up = f"made_up_{rng.getrandbits(64):x}"
+            deep = '{"left":' * rng.randint(2, 30)
+            event, data, code = rng.choice(
+                [
+                    ("plant", f'{{"tree":{deep}"bad"{"}" * deep.count("{")}}}', "invalid_payload"),
+                    (
+                        "steer",
+                        "{{{}}}".format(",".join([f'"k{at}":0' for at in range(80_000)])),
+                        "invalid_payload",
+                    ),
+                    (made_up, '{{"a":[{}]}}'.format(",".join(["{}"] * 340_000)), "unknown_event"),
+                    (made_up, "{}", "unknown_event"),
+                ]
+            )
+            if data == "{}":
+                for _ in range(50):
+                    await connection.say(f"made_up_{rng.getrandbits(64):x}")
+            message = f'{{"type":"{event}","data":{data},"id":{number}}}'
+            await connection.write(frame(TEXT, message.encode()))
+            await refused(connection, number, code, "bad_message", "overloaded")
+
+
+async def changes_its_mind(server: Address, secret: str, rng: random.Random) -> None:
+    """It sets its track anew with every message, and asks for what it cannot need."""
+    async with raw(server, secret) as connection, trio.open_nursery() as nursery:
+        nursery.start_soon(connection.wait_for_the_end)
+        wishes: list[dict[str, Any]] = [
+            {"max_width": 16},
+            {"max_width": None, "max_fps": 5},
+            {"codec": "raw"},
+            {"codec": None},
+            {"codec": "h264"},
+            {"paused": True},
+            {"paused": False},
+        ]
+        await connection.say("reactor.configure_track", track="main_video", codec="h264")
+        await trio.sleep(0.3)  # so that there is a stream to be begun anew
+        for _ in range(rng.randint(20, 150)):
+            await connection.say("reactor.configure_track", track="main_video", **rng.choice(wishes))
+            await connection.say("reactor.request_key_frame", track="main_video")
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel(reason="it has had enough")
+
+
 KINDS: dict[Callable[..., Awaitable[None]], int] = {
-    works: 46,
+    works: 38,
     leaves_in_the_middle: 10,
     partial(ends, how="fail", goodbye=None, code=1011): 5,
     partial(ends, how="finish", goodbye="finished", code=1000): 4,
@@ -380,6 +508,10 @@ KINDS: dict[Callable[..., Awaitable[None]], int] = {
     reads_slowly: 1,
     cuts_an_upload: 4,
     floods: 4,
+    sends_bombs: 3,
+    cheats_at_uploads: 2,
+    sends_monsters: 2,
+    changes_its_mind: 1,
 }
 """What comes how often; the numbers add up to 100."""
 

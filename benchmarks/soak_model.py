@@ -10,6 +10,7 @@ import gc
 import hashlib
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import trio
 
 from reactor_trio import (
     CommandError,
+    Input,
     InputField,
     ModelMessage,
     Output,
@@ -27,6 +29,7 @@ from reactor_trio import (
     disconnected,
     event,
 )
+from reactor_trio.media.jpeg import decode_jpeg
 
 SIDE = 16
 """Width and height of a frame, in pixels."""
@@ -76,6 +79,25 @@ class Picture(Output):
     main_video: Video
 
 
+class Camera(Input):
+    webcam: Video
+
+
+@dataclass
+class Tree:
+    """May hold either class, in either field: a payload has a class for each level of it."""
+
+    left: Tree | Bush | None = None
+    right: Tree | Bush | None = None
+
+
+@dataclass
+class Bush:
+    left: Tree | Bush | None = None
+    right: Tree | Bush | None = None
+    leaves: int = 0
+
+
 class Tally:
     """Shared by all sessions, as it is made in `load`."""
 
@@ -85,6 +107,7 @@ class Tally:
 
 
 class Soak(ReactorModel):
+    input: Camera
     fps = 10
 
     def load(self, config: dict[str, Any]) -> None:
@@ -147,6 +170,18 @@ class Soak(ReactorModel):
         digest = hashlib.sha256(file.data).hexdigest()
         await trio.lowlevel.checkpoint()
         return FileTaken(secret=self.secret, sha256=digest, size=file.size)
+
+    @event
+    async def take_photo(self, photo: UploadedFile) -> State:
+        try:
+            await self.compute(decode_jpeg, photo.data)
+        except ValueError as error:
+            raise CommandError("bad_photo", self.secret) from error
+        return self._state()
+
+    @event
+    def plant(self, tree: Tree | Bush) -> State:
+        return self._state()
 
     @event
     def refuse(self) -> None:
