@@ -19,6 +19,8 @@ class ClientInfo:
     joined_at: float
     """When the session began, in seconds of the runtime's clock."""
     address: str
-    """Where the client connects from, such as `192.0.2.7:51234`; empty where there is no network."""
+    """Where the client connects from, such as `192.0.2.7:51234`; empty where there is no network.
+
+    What a trusted proxy tells may have no port; on a unix socket it is `unix`."""
     identity: Identity | None = None
     """Who it is, where the server asks (`--token`, `--jwt-key`, `server.authenticate`); else None."""

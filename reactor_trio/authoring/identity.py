@@ -34,7 +34,8 @@ class AuthRequest:
     headers: Mapping[str, str] = attrs.field(converter=_read_only, repr=False)
     """The request's headers, names in lower case; several lines of one name are joined by `, `."""
     address: str
-    """Where the client connects from, such as `192.0.2.7:51234`; behind a proxy, the proxy's."""
+    """Where the client connects from, such as `192.0.2.7:51234`; behind a proxy, the proxy's, unless
+    the server believes it (`--proxy-headers`). `unix` on a unix socket."""
     path: str
     """`/ws` or `/schema`."""
     query: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=False)
