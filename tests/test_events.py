@@ -6,7 +6,7 @@ import enum
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Literal
 
 import attrs
 import pytest
@@ -71,7 +71,6 @@ class Lost:
     value: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
 
-UserId = NewType("UserId", int)
 
 
 class Base:
@@ -339,8 +338,7 @@ def one_event(annotation: Any, default: Any = ..., **options: Any) -> None:
         (bytes, "the type bytes is not supported"),
         (set[int], r"the type set\[int\] is not supported"),
         (object, "the type object is not supported"),
-        (UserId, "UserId is not supported"),
-        (Annotated[int, "s"], "not supported"),
+        (list[Annotated[int, InputField(ge=0)]], "not supported"),
         (Callable[[], int], "not supported"),
         (dict[int, str], "an object's keys are strings"),
         (NoMembers, "NoMembers has no members"),

@@ -16,7 +16,7 @@ from reactor_trio.authoring.decorators import MARKER, EventMarker, HookKind, Hoo
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
 from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.authoring.uploads import UploadedFile
-from reactor_trio.contract.hints import Unresolved, parameter_hint
+from reactor_trio.contract.hints import Unresolved, declared, parameter_hint
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
@@ -302,10 +302,14 @@ def _field(method: _Method, parameter: inspect.Parameter) -> Any:
     info = parameter.default
     if isinstance(info, MessageFieldInfo):
         raise method.refuse("MessageField is for messages; use InputField", name)
-    if not isinstance(info, InputFieldInfo):
-        info = InputFieldInfo(default=MISSING if info is inspect.Parameter.empty else info)
     try:
-        tp = parameter_hint(name, parameter.annotation, method.function, method.owner)
+        tp, rules = declared(parameter_hint(name, parameter.annotation, method.function, method.owner))
+        if rules is not None and isinstance(info, InputFieldInfo):
+            raise method.refuse("has two InputFields: one in Annotated, and one as its default", name)
+        if not isinstance(info, InputFieldInfo):
+            has_default = info is not inspect.Parameter.empty
+            rules = rules or InputFieldInfo(default=MISSING)
+            info = attrs.evolve(rules, default=info) if has_default else rules
         return payload_field(name, info, tp, lambda reason: method.refuse(reason, name))
     except Unresolved as exc:
         inside = "" if exc.field == name else f"{exc.field}: "

@@ -7,13 +7,18 @@ functions that the class is being made in.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 import sys
+import types
 import typing
 from collections import ChainMap
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+from reactor_trio.authoring.fields import InputFieldInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -114,11 +119,63 @@ def _resolve(
             hints = typing.get_type_hints(bearer, dict(module), scope, include_extras=True)
         except NameError as exc:
             reason = str(exc)
+            continue
         except Exception as exc:  # Any expression may stand there, and fail in any way.
             raise Unresolved(field, annotation, f"{type(exc).__name__}: {exc}") from exc
-        else:
-            return hints[field]
+        try:
+            return plain_type(hints[field])
+        except NameError as exc:
+            reason = str(exc)
+        except RecursionError as exc:
+            raise Unresolved(field, annotation, "it is an alias that contains itself") from exc
     raise Unresolved(field, annotation, reason)
+
+
+def plain_type(tp: Any) -> Any:
+    """What a type is under its names: `NewType` and `type X = ...` are looked through, wherever they stand.
+
+    So are the notes of `Annotated`, but for an `InputField`, which says something of the field (`declared`).
+    Raises what the value of an alias raises, and `RecursionError` for one that contains itself.
+    """
+    if isinstance(tp, typing.NewType):
+        return plain_type(tp.__supertype__)
+    origin, arguments = typing.get_origin(tp), typing.get_args(tp)
+    if origin is None and _is_alias(tp):
+        return plain_type(tp.__value__)
+    if origin is None or origin is typing.Literal:
+        return tp
+    if origin is typing.Annotated:
+        rules = tuple(each for each in tp.__metadata__ if isinstance(each, InputFieldInfo))
+        inner = plain_type(tp.__origin__)
+        return typing.Annotated[inner, *rules] if rules else inner
+    if _is_alias(origin):
+        return plain_type(origin.__value__[arguments])
+    inner = tuple(map(plain_type, arguments))
+    is_union = origin in (typing.Union, types.UnionType)
+    rules = [rule for rule in map(_rules, inner) if rule is not None] if is_union else []
+    if len(rules) == 1 and len(inner) == 2 and types.NoneType in inner:
+        # `Annotated[int, InputField(ge=0)] | None`: the rules are the field's, and skip what is null.
+        bare = functools.reduce(operator.or_, [declared(each)[0] for each in inner])
+        return typing.Annotated[bare, rules[0]]
+    if all(now is before for now, before in zip(inner, arguments, strict=True)):
+        return tp
+    return functools.reduce(operator.or_, inner) if is_union else origin[inner]
+
+
+def _rules(tp: Any) -> InputFieldInfo | None:
+    return declared(tp)[1]
+
+
+def _is_alias(tp: Any) -> bool:
+    """Whether `type X = ...` has made it, or its forerunner of `typing_extensions`."""
+    return type(tp).__name__ == "TypeAliasType"
+
+
+def declared(tp: Any) -> tuple[Any, InputFieldInfo | None]:
+    """The type and the `InputField` of `Annotated[type, InputField(...)]`; of several, the last."""
+    if typing.get_origin(tp) is typing.Annotated and isinstance(tp.__metadata__[-1], InputFieldInfo):
+        return tp.__origin__, tp.__metadata__[-1]
+    return tp, None
 
 
 def _class_body(owner: type) -> dict[str, Any]:

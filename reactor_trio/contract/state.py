@@ -11,7 +11,7 @@ import attrs
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo
 from reactor_trio.contract.events import EVENT_NAME, EventSpec
 from reactor_trio.contract.faults import of_authors_code
-from reactor_trio.contract.hints import Unresolved, attribute_hint, own_annotations
+from reactor_trio.contract.hints import Unresolved, attribute_hint, declared, own_annotations
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
@@ -118,8 +118,10 @@ def _make_spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:
     name = f"set_{field.name}"
     if not EVENT_NAME.fullmatch(name):
         raise refuse(f"clients set it with the command {name!r}, and a command's name is [a-z][a-z0-9_]*")
+    tp, rules = declared(attribute_hint(owner, field.name))
     info = _info(field)
-    tp = attribute_hint(owner, field.name)
+    if rules is not None:
+        info = attrs.evolve(rules, default=info.default, description=rules.description or info.description)
     try:
         payload = payload_field(field.name, info, tp, refuse, None if _is_plain(field) else field.default)
     except Unresolved as exc:

@@ -19,7 +19,7 @@ import numpy as np
 
 from reactor_trio.authoring.fields import MISSING, InputFieldInfo
 from reactor_trio.authoring.uploads import UploadedFile
-from reactor_trio.contract.hints import Unresolved, class_hints
+from reactor_trio.contract.hints import Unresolved, class_hints, declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,7 +215,11 @@ def _record_field(cls: type, attribute: attrs.Attribute[Any], hints: dict[str, A
     tp = hints.get(attribute.name, attribute.type)
     if tp is None and attribute.name not in hints:
         raise Unsupported(f"{cls.__qualname__}.{attribute.name} has no annotation")
-    info = attribute.metadata.get(INPUT_FIELD)
+    tp, rules = declared(tp)
+    if rules is not None and rules.default is not MISSING:
+        where = f"{cls.__qualname__}.{attribute.name}"
+        raise Unsupported(f"{where}: its default stands behind `=`, not in Annotated")
+    info = attribute.metadata.get(INPUT_FIELD) or rules
     if isinstance(attribute.default, InputFieldInfo):
         info = attribute.default
     return RecordField(attribute.name, NoneType if tp is None else tp, attribute, info)
