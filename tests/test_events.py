@@ -71,8 +71,6 @@ class Lost:
     value: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
 
-
-
 class Base:
     __reserved__ = frozenset({"send", "run"})
 

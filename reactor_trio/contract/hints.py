@@ -152,11 +152,11 @@ def plain_type(tp: Any) -> Any:
         return plain_type(origin.__value__[arguments])
     inner = tuple(map(plain_type, arguments))
     is_union = origin in (typing.Union, types.UnionType)
-    rules = [rule for rule in map(_rules, inner) if rule is not None] if is_union else []
-    if len(rules) == 1 and len(inner) == 2 and types.NoneType in inner:
+    found = [rule for rule in map(_rules, inner) if rule is not None] if is_union else []
+    if len(found) == 1 and len(inner) == 2 and types.NoneType in inner:
         # `Annotated[int, InputField(ge=0)] | None`: the rules are the field's, and skip what is null.
         bare = functools.reduce(operator.or_, [declared(each)[0] for each in inner])
-        return typing.Annotated[bare, rules[0]]
+        return typing.Annotated[bare, found[0]]
     if all(now is before for now, before in zip(inner, arguments, strict=True)):
         return tp
     return functools.reduce(operator.or_, inner) if is_union else origin[inner]

@@ -108,6 +108,7 @@ def dict_hook(item: Hook) -> Hook:
             raise Misfit(f"must be an object, not {shown(value)}")
         fitting: dict[str, Any] = {}
         found: Findings | None = None
+        key: Any = None
         for key, each in value.items():
             try:
                 fitting[key] = item(each, None)

@@ -126,7 +126,7 @@ class _Hooks:
         if is_enum(tp) or is_literal(tp):
             return values_hook(tp)
         if is_record(tp):
-            return self._record(tp)
+            return self._record(tp)  # pyright: ignore[reportArgumentType]  what it takes from SIMPLE.get(tp)
         return self._collection(tp)
 
     def _collection(self, tp: Any) -> Hook:

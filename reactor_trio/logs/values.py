@@ -81,8 +81,10 @@ class Tidier:
         """Any value; one that JSON has no word for is its `repr`."""
         # By the exact type: a subclass may do as it likes in any method.
         match value:
-            case None | True | False:
-                return value
+            case None:
+                return None
+            case bool():
+                return value is True
             case str():
                 return self.text(str.__str__(value))
             case int() if type(value) is int:

@@ -62,7 +62,8 @@ def _wants_openmetrics(accept: str) -> bool:
 
 def _is_openmetrics(accepted: str) -> bool:
     media_type, *rest = (part.strip().lower() for part in accepted.split(";"))
-    parameters = dict(each.replace(" ", "").partition("=")[::2] for each in rest)
+    named = [each.replace(" ", "").partition("=") for each in rest]
+    parameters = {name: value for name, _, value in named}
     if media_type != "application/openmetrics-text" or _NOT_WANTED.fullmatch(parameters.get("q", "1")):
         return False
     return parameters.get("version", "").strip('"') in _OPENMETRICS_VERSIONS

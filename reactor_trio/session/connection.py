@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -183,7 +182,7 @@ class Session:
         async with trio.open_nursery() as services:
             with self._work_scope:
                 async with trio.open_nursery() as work:
-                    self._watch_the_end = partial(services.start_soon, self._late, work)
+                    self._watch_the_end = lambda: services.start_soon(self._late, work)
                     # It outlives `work`, but starts nothing there once the session is ending.
                     services.start_soon(
                         self._receive,

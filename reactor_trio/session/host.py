@@ -48,15 +48,8 @@ class ModelHost:
     session_id: Callable[[], str]
     observer: Observer = attrs.field(factory=NoObserver)
     media: MediaSettings = attrs.field(factory=MediaSettings)
-    upload_budget: UploadBudget = attrs.field()
+    upload_budget: UploadBudget
     """What the uploads of all sessions take."""
-
-    @upload_budget.default
-    def _whole_budget(self) -> UploadBudget:
-        return UploadBudget(
-            max_memory_bytes=self.limits.max_total_upload_bytes,
-            max_disk_bytes=self.limits.max_total_spool_bytes,
-        )
 
     @classmethod
     async def load(
@@ -94,14 +87,19 @@ class ModelHost:
             raise BadModelSetting(wrong)
         observer = observer or NoObserver()
         observer.model_loaded(contract)
+        limits = limits or Limits()
         return cls(
             prototype=prototype,
             contract=contract,
-            limits=limits or Limits(),
+            limits=limits,
             executor=executor,
             session_id=session_id,
             observer=observer,
             media=media or MediaSettings(),
+            upload_budget=UploadBudget(
+                max_memory_bytes=limits.max_total_upload_bytes,
+                max_disk_bytes=limits.max_total_spool_bytes,
+            ),
         )
 
     def session(

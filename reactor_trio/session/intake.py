@@ -498,18 +498,19 @@ class Intake:
 
     async def _wait_aside(self, aside: _Aside) -> None:
         lent = self._uploads.lend()
+        reading: Reading | None = None
         with aside.scope:
-            while True:
+            while reading is None or reading.pending:
                 await self._uploads.settled(aside.upload_ids)
                 reading = await self._structured_again(aside, lent)
-                if not reading.pending:
-                    break
-                aside.upload_ids = reading.pending  # of very many only the first were named
+                aside.upload_ids = (
+                    reading.pending or aside.upload_ids
+                )  # of very many only the first were named
         if aside not in self._aside:
             return  # it is superseded, and answered
         self._remove_aside(aside)
         try:
-            if aside.scope.cancelled_caught:
+            if reading is None or aside.scope.cancelled_caught:
                 raise self._came_too_late(aside)
             self._send(self._command_of(reading, aside.spec, aside.arrived, lent, aside.weight))
         except ProtocolError as error:
