@@ -178,7 +178,7 @@ def _import_file(path: Path) -> ModuleType:
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as exc:  # a library that is no Python may panic
-        raise ModelImportError(str(path)) from exc
+        raise ModelImportError(str(path)) from exc  # noqa: ASYNC104  no Trio runs
     return module
 
 
@@ -197,7 +197,7 @@ def _import_module(name: str) -> ModuleType:
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as exc:
-        raise ModelImportError(name) from exc
+        raise ModelImportError(name) from exc  # noqa: ASYNC104  no Trio runs
 
 
 def _prefer(folder: Path) -> None:

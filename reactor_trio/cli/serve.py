@@ -406,10 +406,10 @@ def _run(
             raise Failure(str(exc)) from None
         except SystemExit:  # of `load`: its status, or what it says on standard error
             raise
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: ASYNC103  no Trio runs
             if shutdown.status is None:
                 _tell_failure(exc, process_log)
-                raise SystemExit(1) from None
+                raise SystemExit(1) from None  # noqa: ASYNC104  no Trio runs
         if shutdown.status is not None:
             raise SystemExit(shutdown.status)
 

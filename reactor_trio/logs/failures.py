@@ -56,7 +56,7 @@ def data_of(exc: BaseException, transform: ExceptionDictTransformer) -> object:
             return transform((type(exc), exc, exc.__traceback__))
         except PASSES:
             raise
-        except BaseException:  # a panic in the exception's own text; Python's way of printing it bears that
+        except BaseException:  # a panic in the exception's own text; Python's way of printing it bears that  # noqa: ASYNC103  it awaits nothing
             pass
     return text_of(exc)
 

@@ -38,8 +38,8 @@ def attempt(function: Callable[[], str], otherwise: str) -> str:
         text = function()
     except PASSES:
         raise
-    except BaseException as failure:
-        return f"<{otherwise}: {type(failure).__name__}>"
+    except BaseException as failure:  # noqa: ASYNC103  it awaits nothing
+        return f"<{otherwise}: {type(failure).__name__}>"  # noqa: ASYNC104  it awaits nothing
     # `str` and not a subclass, whose methods are somebody else's too.
     return text if type(text) is str else str.__str__(text)
 

@@ -282,10 +282,10 @@ async def serve_process(
                 nursery.start_soon(_announce, server, announce, name="server/announce")
                 try:
                     await server.run(load)
-                except BaseException as raised:
+                except BaseException as raised:  # noqa: ASYNC103  `split` hands on
                     failure, rest = split(raised)
                     if rest is not None:
-                        raise rest from None
+                        raise rest from None  # noqa: ASYNC104  `split` hands on
                 nursery.cancel_scope.cancel(reason="the server has ended")
     finally:
         interrupts_are_raised.reset(token)

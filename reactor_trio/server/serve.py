@@ -259,10 +259,10 @@ class Server:
                         self._show(await load())
                         task_status.started(self)
                         await self._drained.wait()
-                    except BaseException as raised:
+                    except BaseException as raised:  # noqa: ASYNC103  `split` hands on
                         failure, rest = split(raised)
                         if rest is not None:
-                            raise rest from None
+                            raise rest from None  # noqa: ASYNC104  `split` hands on
                     listening.cancel_scope.cancel(reason="the server stops")
                 connections.cancel_scope.cancel(reason="the server stops")
         if failure is not None:

@@ -313,7 +313,7 @@ class Intake:
         except PendingUploads:
             raise
         except BaseException as raised:  # of a validator of the author's, which may be more than a fault
-            raise self._not_checked(spec, message.id, raised) from None
+            raise self._not_checked(spec, message.id, raised) from None  # noqa: ASYNC104  it awaits nothing
         unread = NOTHING_UNREAD if lent is None else lent.unread
         return Command(spec, payload, message.id, arrived, unread, weight)
 

@@ -120,7 +120,7 @@ class Pipeline:
                 with contained(self._close_failed):
                     try:
                         await self._close(steps)  # noqa: ASYNC102  shielded by `scope`
-                    except trio.Cancelled as cancelled:
+                    except trio.Cancelled as cancelled:  # noqa: ASYNC103  raised below
                         # Of a scope inside the generator, or around all of this: no failure, though under
                         # the shield it looks like one.
                         passed_on = cancelled

@@ -98,8 +98,8 @@ def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:
     except InvalidPayload as error:
         error.reply_to = message.id
         return Reading(kept, spec, error=_alone(error))
-    except BaseException as failure:  # the session's to judge, which is told in any case
-        return Reading(kept, spec, failure=failure)
+    except BaseException as failure:  # the session's to judge, which is told in any case  # noqa: ASYNC103  in a thread
+        return Reading(kept, spec, failure=failure)  # noqa: ASYNC104  in a thread
 
 
 def structure_again(message: ClientText, spec: EventSpec, files: Files) -> Reading:

@@ -161,7 +161,7 @@ class VideoTrack:
         self._is_busy = True
         try:
             self._begin(picture, self._nursery)
-        except BaseException as failure:  # what is not ours to stop, `encode` raises as well
+        except BaseException as failure:  # what is not ours to stop, `encode` raises as well  # noqa: ASYNC103  `encode` raises it
             self._fail(failure)
 
     def _begin(self, picture: Picture, nursery: trio.Nursery) -> None:
@@ -184,7 +184,7 @@ class VideoTrack:
             return
         try:
             self._take(picture, began, result.unwrap())
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: ASYNC103  `encode` raises it
             self._fail(failure)
         else:
             self._encode_next()
