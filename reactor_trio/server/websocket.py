@@ -61,7 +61,9 @@ FRAMING_SECONDS = 0.003
 FRAMES_BETWEEN_LOOKS = 32
 """How many are read between two looks at the clock."""
 CONTROL_FRAMES_PER_SECOND = 1000
-"""Pings and pongs that a peer may send, as many at once; a peer that sends more is cut off (1008)."""
+"""Pings and pongs that a peer may send; a peer that sends more is cut off (1008)."""
+CONTROL_FRAMES_AT_ONCE = 5000
+"""As many may come at once: some milliseconds' worth, and what piles up while a busy server does not read."""
 MAX_PONGS = 16
 """Answers that may wait to be written; the newest are kept (RFC 6455, section 5.5.3)."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -90,7 +92,7 @@ class Connection(WebSocketConnection):
         self.how: Closed | None = None
         self._frames = FrameReader(masked=not engine.client, max_message_bytes=self._max_message_size)
         self._now = trio.lowlevel.current_clock().current_time
-        self._control_bucket = TokenBucket(CONTROL_FRAMES_PER_SECOND, CONTROL_FRAMES_PER_SECOND, self._now())
+        self._control_bucket = TokenBucket(CONTROL_FRAMES_PER_SECOND, CONTROL_FRAMES_AT_ONCE, self._now())
         self.received: list[str | bytes] = []
         """Whole messages that nobody has fetched yet."""
         self.pings: deque[bytes] = deque(maxlen=MAX_PONGS)
@@ -351,8 +353,10 @@ class WebSocketTransport:
             goes_on = False
         finally:
             self._is_reading = False
-            self._readers.unpark_all()
-            self._answer_pings()
+            if self._readers:
+                self._readers.unpark_all()
+            if self._connection.pings:
+                self._answer_pings()
         if goes_on:
             return
         if self._connection.how is None and not self._stream.stalled:
@@ -423,7 +427,7 @@ class WebSocketTransport:
     def _answer_pings(self) -> None:
         """See to it that the pings that were read are answered; the task that reads does not wait for it."""
         connection = self._connection
-        if not connection.pings or connection._stream_lock.locked():
+        if connection._stream_lock.locked():
             return  # whoever holds the lock answers them before it lets go
         pongs = self._take_pongs()
         if self._stream.send_nowait(pongs):
