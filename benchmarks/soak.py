@@ -59,6 +59,7 @@ OPTIONS = {
     "--close-timeout": "1",
     "--max-queued-bytes": str(256 * 1024),
     "--spool-bytes": "65536",
+    "--max-events-per-second": "2000",  # a client that does not pause is no fault here
 }
 CLIENT_TIMEOUT = 60.0
 """What one client may take at most, in seconds."""
@@ -323,8 +324,10 @@ class Report:
                     f"{name}: {getattr(self.before, name)} before, {getattr(self.after, name)} after"
                 )
         if self.counted["objects"] > self.counted_before["objects"] + SURPLUS_OBJECTS:
+            more = Counter(self.counted["kinds"]) - Counter(self.counted_before["kinds"])
+            kinds = ", ".join(f"{count} more {kind}" for kind, count in more.most_common(12))
             soak.complain(
-                f"objects: {self.counted_before['objects']} before, {self.counted['objects']} after"
+                f"objects: {self.counted_before['objects']} before, {self.counted['objects']} after: {kinds}"
             )
         # The client that asks is connected itself.
         if self.counted["connected"] - 1 != self.counted["disconnected"]:

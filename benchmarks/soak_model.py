@@ -10,6 +10,7 @@ import gc
 import hashlib
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,8 @@ class Counts(ModelMessage):
     connected: int
     disconnected: int
     objects: int
+    kinds: dict[str, int]
+    """Of these, those of each type."""
     threads: list[str]
 
 
@@ -212,15 +215,21 @@ class Soak(ReactorModel):
     @event
     def get_counts(self) -> Counts:
         gc.collect()
+        objects = gc.get_objects()
         return Counts(
             connected=self.tally.connected,
             disconnected=self.tally.disconnected,
-            objects=len(gc.get_objects()),
+            objects=len(objects),
+            kinds=dict(Counter(map(_kind, objects)).most_common(500)),
             threads=sorted(thread.name for thread in threading.enumerate()),
         )
 
     def _state(self) -> State:
         return State(secret=self.secret, value=self.value)
+
+
+def _kind(each: object) -> str:
+    return str(type(each))
 
 
 def _fail() -> None:
