@@ -16,8 +16,8 @@ import trio
 
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server.http import HeadError, HeadParser, Policy, Response, State, answer
-from reactor_trio.server.streams import PatientStream
-from reactor_trio.server.websocket import accept_websocket
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.websocket import accept_websocket
 
 HOST = "127.0.0.1"
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024

@@ -21,8 +21,8 @@ import torch
 
 from reactor_trio.demo.network import Network, scene_of
 from reactor_trio.demo.styles import STYLES
-from reactor_trio.media.frames import inspect_video, rgb_frames
 from reactor_trio.media.jpeg import encode_jpeg
+from reactor_trio.media.video import inspect_video, rgb_frames
 
 Paint = Callable[[float], torch.Tensor]
 

@@ -2,33 +2,34 @@
 
 How the house is laid out; imports point downwards:
 
-    cli, server, client, testing    around a session: the command line, the port, the peer, the test kit
-    web                             what the server shows to browsers: reactor.js and the playground
-    demo                            the model that is served if no other is named
-    session/connection.py           one connection = one nursery: receive, dispatch, run, send
-    session                         its channel, outbox, pacing, tracks both ways, latency, uploads, endings
-    compute, media                  worker threads and devices; arrays <-> payloads, JPEG, H.264, PCM
-    contract                        signatures -> attrs classes -> structuring and schemas. Pure
-    authoring                       what a model's author writes with, exported below
-    protocol                        bytes <-> frozen messages. Pure
+    cli, demo, testing     the command line; the model that is served if no other is named; the test kit
+    server, client, web    the port, the peer, and what the server shows to browsers
+    link                   one client of a session: receive, send, outbox, encoders, uploads
+    session                one copy of the model: inbox, dispatch, run, pacer
+    compute, media         worker threads and devices; arrays <-> payloads, JPEG, H.264, PCM
+    model                  the classes that an author derives from, exported below
+    contract               signatures -> attrs classes -> structuring and schemas. Pure
+    declare                what an author declares with: fields, tracks, marks. Pure
+    wire, protocol         the transport seam and WebSockets; bytes <-> frozen messages
+    errors, logs
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 
-from reactor_trio.authoring.client_info import ClientInfo
-from reactor_trio.authoring.decorators import connected, disconnected, event, file_uploaded
-from reactor_trio.authoring.fields import InputField, MessageField
-from reactor_trio.authoring.identity import AuthRequest, Identity
-from reactor_trio.authoring.inputs import InputFrame, ReadMode
-from reactor_trio.authoring.messages import ModelMessage
-from reactor_trio.authoring.model import ReactorModel
-from reactor_trio.authoring.pipeline import ReactorPipeline
-from reactor_trio.authoring.state import Idle, InputState
-from reactor_trio.authoring.tracks import Audio, Input, Output, Video
-from reactor_trio.authoring.uploads import UploadedFile
+from reactor_trio.declare.client_info import ClientInfo
+from reactor_trio.declare.decorators import connected, disconnected, event, file_uploaded
+from reactor_trio.declare.fields import InputField, MessageField
+from reactor_trio.declare.identity import AuthRequest, Identity
+from reactor_trio.declare.inputs import InputFrame, ReadMode
+from reactor_trio.declare.tracks import Audio, Input, Output, Video
+from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import BufferClosed, CommandError, ReactorError
+from reactor_trio.model.messages import ModelMessage
+from reactor_trio.model.model import ReactorModel
+from reactor_trio.model.pipeline import ReactorPipeline
+from reactor_trio.model.state import Idle, InputState
 from reactor_trio.session.limits import Limits
 
 __all__ = [

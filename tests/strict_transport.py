@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from reactor_trio.errors import TransportClosed, TransportStalled
-from reactor_trio.session.transport import whole
+from reactor_trio.wire.transport import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from reactor_trio.session.transport import Outgoing
+    from reactor_trio.wire.transport import Outgoing
 
 
 class StrictTransport:

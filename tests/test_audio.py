@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor_trio import Audio, Output, ReactorModel, Video
+from reactor_trio.link.outbox import MAX_AUDIO_BLOCKS
 from reactor_trio.media.audio import MAX_CHANNELS, inspect_audio, pcm_samples
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.outbox import MAX_AUDIO_BLOCKS
 from reactor_trio.testing import InlineExecutor, Network, open_session, run
 from virtual import virtually
 

@@ -37,9 +37,9 @@ TEST_TIMEOUT = 60.0
 MODEL = """
 import time
 import trio
-from reactor_trio.authoring.decorators import connected, disconnected, event
-from reactor_trio.authoring.messages import ModelMessage
-from reactor_trio.authoring.model import ReactorModel
+from reactor_trio.declare.decorators import connected, disconnected, event
+from reactor_trio.model.messages import ModelMessage
+from reactor_trio.model.model import ReactorModel
 
 class Word(ModelMessage):
     word: str

@@ -14,12 +14,12 @@ import trio
 from reactor_trio import Audio, CommandError, Input, Output, ReactorModel, Video, event
 from reactor_trio.client import Frame, connect
 from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.link.encoding import NEW_STREAMS, NEW_STREAMS_AT_ONCE, RESUMES, RESUMES_AT_ONCE
+from reactor_trio.link.thinning import Thinning
 from reactor_trio.media.h264 import H264Decoder
+from reactor_trio.media.settings import MediaSettings
 from reactor_trio.protocol import names
-from reactor_trio.session.encoding import NEW_STREAMS, NEW_STREAMS_AT_ONCE, RESUMES, RESUMES_AT_ONCE
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.media_settings import MediaSettings
-from reactor_trio.session.thinning import Thinning
 from reactor_trio.testing import InlineExecutor, SessionClient, open_session, open_sessions
 from serving import ROOT, serve
 from virtual import virtually

@@ -13,7 +13,7 @@ import pytest
 import structlog
 import trio
 
-import reactor_trio.session.encoding
+import reactor_trio.link.encoding
 from reactor_trio import (
     InputState,
     ModelMessage,
@@ -27,7 +27,7 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.authoring.identity import AuthRequest
+from reactor_trio.declare.identity import AuthRequest
 from reactor_trio.errors import CommandError, TransportClosed
 from reactor_trio.server.auth import Refused, identify
 from reactor_trio.session.failures import interrupts_are_raised
@@ -345,7 +345,7 @@ async def test_it_ends_there_and_the_other_session_goes_on(
     model = places(raise_it)[place]
     model.left = []
     if place == "Encoder":
-        monkeypatch.setattr(reactor_trio.session.encoding, "encode_jpeg", lambda *_: raise_it())
+        monkeypatch.setattr(reactor_trio.link.encoding, "encode_jpeg", lambda *_: raise_it())
     host, counting = await _host(model)
     async with open_session(host) as bystander:
         await bystander.call("ping")

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import pytest
 
-from reactor_trio.authoring.decorators import event
-from reactor_trio.authoring.fields import InputField, MessageField
-from reactor_trio.authoring.messages import ModelMessage
-from reactor_trio.authoring.model import ReactorModel
-from reactor_trio.authoring.tracks import Audio, Output, Video
-from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.contract import read_contract
+from reactor_trio.declare.decorators import event
+from reactor_trio.declare.fields import InputField, MessageField
+from reactor_trio.declare.tracks import Audio, Output, Video
+from reactor_trio.declare.uploaded_file import UploadedFile
+from reactor_trio.model.messages import ModelMessage
+from reactor_trio.model.model import ReactorModel
 
 
 class ModuleMessage(ModelMessage):

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 import attrs
 import pytest
 
-from reactor_trio.authoring.client_info import ClientInfo
-from reactor_trio.authoring.decorators import connected, disconnected, event, file_uploaded
-from reactor_trio.authoring.fields import InputField, MessageField
-from reactor_trio.authoring.messages import ModelMessage
-from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.events import read_declarations
+from reactor_trio.declare.client_info import ClientInfo
+from reactor_trio.declare.decorators import connected, disconnected, event, file_uploaded
+from reactor_trio.declare.fields import InputField, MessageField
+from reactor_trio.declare.uploaded_file import UploadedFile
+from reactor_trio.model.messages import ModelMessage
 
 CLIENT = ClientInfo("s1", 1.5, "192.0.2.1:5")
 FILE = UploadedFile("a.png", "image/png", 3, b"abc")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from reactor_trio.media.frames import IMMEDIATE_BYTES, MAX_SIDE, inspect_video, rgb_frames
+from reactor_trio.media.video import IMMEDIATE_BYTES, MAX_SIDE, inspect_video, rgb_frames
 
 H, W = 4, 5
 
@@ -146,7 +146,7 @@ def test_tensors_without_memory_of_their_own_are_refused(tensor: torch.Tensor) -
 def test_a_model_without_torch_does_not_import_it() -> None:
     code = """
 import sys, numpy as np
-from reactor_trio.media.frames import inspect_video, rgb_frames
+from reactor_trio.media.video import inspect_video, rgb_frames
 import reactor_trio.media.jpeg
 rgb_frames(frame := np.zeros((2, 2, 3), np.uint8), inspect_video(frame, track="main_video"))
 assert not {"torch", "simplejpeg"} & set(sys.modules)

@@ -27,9 +27,9 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
+from reactor_trio.link.intake import Intake
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session import connection
-from reactor_trio.session.intake import Intake
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.work import FileArrived
 from reactor_trio.testing import InlineExecutor, load_host, run

@@ -18,7 +18,7 @@ from reactor_trio.compute.executor import ThreadExecutor, encoder_lane
 from reactor_trio.media import h264
 from reactor_trio.media.h264 import H264Config, H264Decoder, H264Encoder, H264Packet
 from reactor_trio.media.scale import by_numpy, downscale, fitted, padded
-from reactor_trio.session.media_settings import MediaSettings
+from reactor_trio.media.settings import MediaSettings
 
 WIDTH, HEIGHT, FPS, BIT_RATE = 64, 48, 30.0, 500_000
 CONFIG = H264Config(WIDTH, HEIGHT, FPS, BIT_RATE)

@@ -12,9 +12,9 @@ from reactor_trio.client.connection import HEARTBEAT
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server.admission import Admission
 from reactor_trio.server.line import Waiting
-from reactor_trio.session.heartbeat import WAITED, Heartbeat
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import Link, Network, memory_transport_pair, open_session, open_sessions
+from reactor_trio.wire.heartbeat import WAITED, Heartbeat
 from virtual import virtually
 
 INTERVAL = 7.0

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import pytest
 
 from reactor_trio import Audio, Input, Output, ReactorModel, Video, event
-from reactor_trio.authoring.tracks import TrackSpec
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.contract.inputs import bound_inputs
+from reactor_trio.declare.tracks import TrackSpec
 from reactor_trio.errors import NoSession
 from reactor_trio.testing import open_session
 from virtual import virtually

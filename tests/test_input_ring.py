@@ -16,7 +16,7 @@ import trio.testing
 from hypothesis import given, settings
 
 from reactor_trio import BufferClosed, InputFrame, ReadMode
-from reactor_trio.authoring.tracks import TrackSpec
+from reactor_trio.declare.tracks import TrackSpec
 from reactor_trio.session.inputs import InputTrack
 from reactor_trio.session.observer import InputCounts
 from virtual import virtually

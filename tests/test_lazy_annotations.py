@@ -11,7 +11,7 @@ import pytest
 
 from reactor_trio import Input, InputField, InputState, ModelMessage, Output, ReactorModel, Video, event
 from reactor_trio.contract.contract import read_contract
-from reactor_trio.contract.hints import own_annotations
+from reactor_trio.declare.hints import own_annotations
 from reactor_trio.testing import open_session
 from virtual import virtually
 

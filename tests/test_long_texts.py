@@ -22,9 +22,9 @@ from reactor_trio import (
     event,
 )
 from reactor_trio.compute.executor import PAYLOADS, ThreadExecutor
+from reactor_trio.link.reading import INLINE_CHARACTERS, INLINE_CHARACTERS_TRIED
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.reading import INLINE_CHARACTERS, INLINE_CHARACTERS_TRIED
 from reactor_trio.testing import InlineExecutor, SessionClient, load_host, open_session
 from virtual import virtually
 

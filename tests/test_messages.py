@@ -15,11 +15,11 @@ import attrs
 import numpy as np
 import pytest
 
-from reactor_trio.authoring.fields import InputField, MessageField
-from reactor_trio.authoring.messages import ModelMessage, wire_name
-from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.schema import message_schema
 from reactor_trio.contract.serialise import dump, resolve_message_type
+from reactor_trio.declare.fields import InputField, MessageField
+from reactor_trio.declare.uploaded_file import UploadedFile
+from reactor_trio.model.messages import ModelMessage, wire_name
 
 
 class Mood(enum.Enum):

@@ -35,8 +35,8 @@ from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.observer import UNKNOWN, NotHandled
-from reactor_trio.session.transport import Transport
 from reactor_trio.testing import InlineExecutor, open_session
+from reactor_trio.wire.transport import Transport
 from virtual import virtually
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from reactor_trio import (
     Video,
     event,
 )
-from reactor_trio.contract.hints import plain_type
+from reactor_trio.declare.hints import plain_type
 from reactor_trio.errors import InvalidPayload
 from reactor_trio.testing import open_session
 from virtual import virtually

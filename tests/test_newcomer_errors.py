@@ -36,8 +36,8 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.authoring.tracks import Audio
 from reactor_trio.client import open_client
+from reactor_trio.declare.tracks import Audio
 from reactor_trio.errors import BadModelSetting, CommandError, FieldError, InvalidPayload
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.testing import load_host, open_session

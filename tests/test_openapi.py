@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reactor_trio.authoring.decorators import event
-from reactor_trio.authoring.messages import ModelMessage
-from reactor_trio.authoring.tracks import Output, Video
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.contract.openapi import openapi
+from reactor_trio.declare.decorators import event
+from reactor_trio.declare.tracks import Output, Video
+from reactor_trio.model.messages import ModelMessage
 
 
 @dataclass

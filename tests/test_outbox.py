@@ -10,8 +10,8 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from reactor_trio.errors import TransportClosed
+from reactor_trio.link.outbox import MAX_AUDIO_BLOCKS, Outbox, OutFrame
 from reactor_trio.session.observer import Counts
-from reactor_trio.session.outbox import MAX_AUDIO_BLOCKS, Outbox, OutFrame
 from reactor_trio.testing.network import Network
 from reactor_trio.testing.transport import memory_transport_pair
 

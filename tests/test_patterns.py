@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor_trio.authoring.decorators import event
-from reactor_trio.authoring.fields import InputField
 from reactor_trio.contract.events import read_declarations
 from reactor_trio.contract.patterns import compile_pattern
+from reactor_trio.declare.decorators import event
+from reactor_trio.declare.fields import InputField
 from reactor_trio.errors import InvalidPayload
 
 

@@ -22,7 +22,7 @@ import time
 import pytest
 import trio
 from reactor_trio import ModelMessage, ReactorModel, connected, event
-from reactor_trio.session import uploads
+from reactor_trio.link import uploads
 from reactor_trio.testing import *
 from reactor_trio.testing import load_host, memory_transport_pair
 
@@ -261,7 +261,7 @@ def test_it():
     ),
     "outbox": (
         """
-from reactor_trio.session.outbox import Outbox
+from reactor_trio.link.outbox import Outbox
 
 def test_it(monkeypatch):
     monkeypatch.setattr(Outbox, "close", lambda self: None)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from reactor_trio import ReactorModel, UploadedFile, event
 from reactor_trio.client import Superseded, open_client
 from reactor_trio.errors import CommandError
+from reactor_trio.link.rates import Rates
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media, encode_upload_chunk
 from reactor_trio.protocol.text import decode_client_text, encode_client_text
@@ -23,8 +24,8 @@ from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.rates import Rates, TokenBucket
 from reactor_trio.testing import InlineExecutor, SessionClient, memory_transport_pair, open_session
+from reactor_trio.wire.token_bucket import TokenBucket
 from virtual import virtually
 
 if TYPE_CHECKING:

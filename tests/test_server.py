@@ -14,7 +14,7 @@ import trio.testing
 import trio_websocket
 from trio.testing import MockClock
 
-from reactor_trio.authoring.identity import AuthRequest, Identity
+from reactor_trio.declare.identity import AuthRequest, Identity
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server import guesses
 from reactor_trio.server import serve as serve_module
@@ -25,7 +25,7 @@ from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.web import WebFile
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.transport import Transport
+from reactor_trio.wire.transport import Transport
 
 TEST_TIMEOUT = 60.0
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

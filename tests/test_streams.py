@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor_trio.server.streams import AT_ONCE_BYTES, SLICE_BYTES, PatientStream, gathered, slices
+from reactor_trio.wire.streams import AT_ONCE_BYTES, SLICE_BYTES, PatientStream, gathered, slices
 
 SEND_TIMEOUT = 5.0
 TEST_TIMEOUT = 60.0

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor_trio.authoring.decorators import event
-from reactor_trio.authoring.fields import InputField
-from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.events import EventSpec, PendingUpload, PendingUploads, read_declarations
+from reactor_trio.declare.decorators import event
+from reactor_trio.declare.fields import InputField
+from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import InvalidPayload
 
 

@@ -14,8 +14,8 @@ import trio
 from trio._core import _run as trio_run
 
 from reactor_trio import ReactorModel, event
+from reactor_trio.media.settings import MediaSettings
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.testing import (
     InlineExecutor,
     TranscriptEntry,

@@ -19,8 +19,8 @@ from reactor_trio import Output, ReactorModel, Video
 from reactor_trio.compute import pool as pool_module
 from reactor_trio.compute.executor import ENCODE, Executor, ThreadExecutor, encoder_lane
 from reactor_trio.compute.pool import ThreadPool
+from reactor_trio.link import encoding
 from reactor_trio.media.jpeg import encode_jpeg
-from reactor_trio.session import encoding
 from reactor_trio.testing import DeviceCost, InlineExecutor, open_session
 
 T = TypeVar("T")

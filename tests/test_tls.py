@@ -25,11 +25,11 @@ from reactor_trio.client import HandshakeFailed, open_client
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
-from reactor_trio.server.streams import PatientStream
-from reactor_trio.server.tls import TLSStream, load_context
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing.executor import InlineExecutor
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.tls import TLSStream, load_context
 
 DEADLINE = 60.0
 """Real seconds; what a test takes is some milliseconds, but for the processes."""

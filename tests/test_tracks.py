@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from reactor_trio.authoring.tracks import Audio, Output, TrackSpec, Video
+from reactor_trio.declare.tracks import Audio, Output, TrackSpec, Video
 
 
 class Picture(Output):

@@ -17,11 +17,11 @@ import trio.testing
 import trustme
 
 from reactor_trio.errors import TransportClosed, TransportStalled
-from reactor_trio.server.streams import PatientStream
-from reactor_trio.server.tls import TLSStream
-from reactor_trio.server.websocket import WebSocketTransport, accept_websocket
-from reactor_trio.session.transport import Transport
 from reactor_trio.testing import Network, memory_transport_pair
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.tls import TLSStream
+from reactor_trio.wire.transport import Transport
+from reactor_trio.wire.websocket import WebSocketTransport, accept_websocket
 from strict_transport import StrictTransport
 
 DEADLINE = 60.0

@@ -10,7 +10,7 @@ from reactor_trio.errors import ProtocolError
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk
 from reactor_trio.protocol.control import UploadStart
-from reactor_trio.protocol.uploads import MAX_SPENT_IDS, Upload, UploadLedger, UploadState
+from reactor_trio.protocol.upload_ledger import MAX_SPENT_IDS, Upload, UploadLedger, UploadState
 
 FILE, SESSION, FILES, CHUNK = 20, 50, 4, 8
 """Limits of the ledgers below: bytes of a file, bytes and files of a session, bytes of a chunk."""

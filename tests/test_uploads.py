@@ -22,13 +22,14 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.authoring.uploads import is_on_disk, on_disk
 from reactor_trio.compute.executor import FILES
+from reactor_trio.declare.uploaded_file import is_on_disk, on_disk
 from reactor_trio.errors import CommandError, ProtocolError
+from reactor_trio.link import spool, uploads
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.protocol.control import UploadStart
-from reactor_trio.protocol.uploads import MAX_SMALL_CHUNKS, UploadLedger
-from reactor_trio.session import spool, upload_budget, uploads
+from reactor_trio.protocol.upload_ledger import MAX_SMALL_CHUNKS, UploadLedger
+from reactor_trio.session import upload_budget
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.upload_budget import Place, UploadBudget
 from reactor_trio.testing import InlineExecutor, load_host, open_session

@@ -13,9 +13,9 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from reactor_trio.server import frames as frames_module
-from reactor_trio.server.frames import MIN_FRAGMENTS, FrameReader, encode_frame, encode_pong, unmask
-from reactor_trio.session.transport import whole
+from reactor_trio.wire import framing as frames_module
+from reactor_trio.wire.framing import MIN_FRAGMENTS, FrameReader, encode_frame, encode_pong, unmask
+from reactor_trio.wire.transport import whole
 
 MAX_MESSAGE_BYTES = 100_000
 MASK = b"\x11\x22\x33\x44"

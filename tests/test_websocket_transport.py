@@ -17,10 +17,11 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.utilities import generate_accept_token
 
 from reactor_trio.errors import TransportClosed, TransportStalled
-from reactor_trio.server import websocket
-from reactor_trio.server.frames import encode_frame
-from reactor_trio.server.streams import PatientStream
-from reactor_trio.server.websocket import (
+from reactor_trio.link.outbox import Outbox, OutFrame
+from reactor_trio.wire import websocket
+from reactor_trio.wire.framing import encode_frame
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.websocket import (
     CONTROL_FRAMES_AT_ONCE,
     CONTROL_FRAMES_PER_SECOND,
     FRAMES_BETWEEN_LOOKS,
@@ -31,7 +32,6 @@ from reactor_trio.server.websocket import (
     WebSocketTransport,
     accept_websocket,
 )
-from reactor_trio.session.outbox import Outbox, OutFrame
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 MAX_MESSAGE_BYTES = 1000

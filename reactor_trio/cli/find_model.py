@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-    from reactor_trio.authoring.model import ReactorModel
+    from reactor_trio.model.model import ReactorModel
 
 DEMO = "reactor_trio.demo:Painter"
 PROJECT_FILE = "reactor.yaml"
@@ -212,7 +212,7 @@ def _perhaps_a_file(name: str) -> str:
 
 
 def _pick(module: ModuleType, place: str, class_name: str) -> type[ReactorModel]:
-    from reactor_trio.authoring.model import ReactorModel
+    from reactor_trio.model.model import ReactorModel
 
     def is_model(value: object) -> TypeGuard[type[ReactorModel]]:
         return inspect.isclass(value) and issubclass(value, ReactorModel) and value is not ReactorModel

@@ -37,6 +37,7 @@ from reactor_trio.errors import BadModelSetting, ModelNotFound
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.logs.values import printable
 from reactor_trio.logs.writer import write_what_waits
+from reactor_trio.media.settings import VIDEO_CODECS, MediaSettings
 from reactor_trio.server.drain import INTERRUPTED, serve_process, shutting_down
 from reactor_trio.server.gate import raise_descriptor_limit
 from reactor_trio.server.listeners import ListenError
@@ -44,10 +45,9 @@ from reactor_trio.server.logs import LEVELS, LogFormat, logging_process
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
-from reactor_trio.server.tls import load_context
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.media_settings import VIDEO_CODECS, MediaSettings
+from reactor_trio.wire.tls import load_context
 
 if TYPE_CHECKING:
     import ssl

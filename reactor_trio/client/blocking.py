@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reactor_trio.client.frames import Frame
     from reactor_trio.client.latency import Latency
     from reactor_trio.client.messages import ServerMessage, UploadHandle, Welcome
-    from reactor_trio.client.uploads import Source
+    from reactor_trio.client.upload_sender import Source
 
 T = TypeVar("T")
 

@@ -25,19 +25,19 @@ from reactor_trio.client.messages import ServerMessage, UploadHandle, Welcome, r
 from reactor_trio.client.payloads import payload
 from reactor_trio.client.publish import Publisher
 from reactor_trio.client.tracks import UNSET, OutputTracks, Unset, given
-from reactor_trio.client.uploads import Source, Upload, open_upload
+from reactor_trio.client.upload_sender import Source, Upload, open_upload
 from reactor_trio.compute.executor import Executor, ThreadExecutor
 from reactor_trio.errors import CommandError, ProtocolError, TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, decode_binary, encode_upload_chunk
 from reactor_trio.protocol.text import ServerText, decode_server_text, encode_client_text
-from reactor_trio.session.nursery import open_plain_nursery
+from reactor_trio.wire.nursery import open_plain_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
     from reactor_trio.client.latency import Latency
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.wire.transport import Transport
 
 log = logging.getLogger(__name__)
 

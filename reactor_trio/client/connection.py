@@ -17,12 +17,12 @@ import trio
 
 from reactor_trio.client.outbox import Outbox
 from reactor_trio.errors import TransportClosed, TransportStalled
-from reactor_trio.session.heartbeat import Heartbeat
+from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.wire.transport import Transport
 
 CLOSE_TIMEOUT = 3.0
 """Seconds for writing what waits and for the closing handshake, the same as a server's `close_timeout`."""

@@ -11,8 +11,8 @@ import trio
 from reactor_trio.client.payloads import payload
 from reactor_trio.compute.executor import ENCODE, Executor
 from reactor_trio.media.audio import AudioLayout, inspect_audio, pcm_samples
-from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
 from reactor_trio.media.jpeg import encode_jpeg
+from reactor_trio.media.video import VideoLayout, inspect_video, rgb_frames
 from reactor_trio.protocol.binary import MediaFrame, encode_media
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from reactor_trio.client.client import Client
 from reactor_trio.client.errors import HandshakeFailed
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol.names import SUBPROTOCOL
-from reactor_trio.server.streams import PatientStream
-from reactor_trio.server.websocket import WebSocketTransport
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

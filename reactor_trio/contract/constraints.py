@@ -9,7 +9,6 @@ import typing
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.contract.faults import (
     UPLOAD_TOO_LARGE,
     UPLOAD_TYPE,
@@ -39,12 +38,13 @@ from reactor_trio.contract.types import (
     value_of,
     wire_value,
 )
+from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reactor_trio.authoring.fields import InputFieldInfo
+    from reactor_trio.declare.fields import InputFieldInfo
 
 Check: TypeAlias = Callable[[Any], None]
 """Raises `Misfit` if the value, which has the field's type and is not None, breaks a rule."""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from reactor_trio.authoring.messages import ModelMessage, cleaned_docstring
-from reactor_trio.authoring.tracks import Input, Output, TrackSpec
 from reactor_trio.contract.events import Declarations, read_declarations
-from reactor_trio.contract.hints import closure
 from reactor_trio.contract.inputs import bound_inputs, check_late_inputs
 from reactor_trio.contract.schema import message_schema
 from reactor_trio.contract.serialise import resolve_message_type
+from reactor_trio.declare.hints import closure
+from reactor_trio.declare.tracks import Input, Output, TrackSpec
+from reactor_trio.model.messages import ModelMessage, cleaned_docstring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

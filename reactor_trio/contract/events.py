@@ -11,17 +11,17 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from reactor_trio.authoring.client_info import ClientInfo
-from reactor_trio.authoring.decorators import MARKER, EventMarker, HookKind, HookMarker
-from reactor_trio.authoring.fields import MISSING, InputFieldInfo, MessageFieldInfo
-from reactor_trio.authoring.messages import ModelMessage
-from reactor_trio.authoring.uploads import UploadedFile
-from reactor_trio.contract.hints import Unresolved, declared, parameter_hint
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
 from reactor_trio.contract.types import name_of
-from reactor_trio.contract.uploads import Files, PendingUpload, PendingUploads
+from reactor_trio.contract.upload_fields import Files, PendingUpload, PendingUploads
+from reactor_trio.declare.client_info import ClientInfo
+from reactor_trio.declare.decorators import MARKER, EventMarker, HookKind, HookMarker
+from reactor_trio.declare.fields import MISSING, InputFieldInfo, MessageFieldInfo
+from reactor_trio.declare.hints import Unresolved, declared, parameter_hint
+from reactor_trio.declare.uploaded_file import UploadedFile
+from reactor_trio.model.messages import ModelMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

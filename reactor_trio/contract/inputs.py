@@ -9,11 +9,11 @@ import inspect
 import typing
 from typing import TYPE_CHECKING, Any, Final
 
-from reactor_trio.authoring.inputs import BoundInput
-from reactor_trio.authoring.records import missing_annotation
-from reactor_trio.authoring.tracks import Audio, Input, Output, Video
-from reactor_trio.contract.hints import Unresolved, attribute_hint, is_class_var, own_annotations
 from reactor_trio.contract.types import name_of
+from reactor_trio.declare.hints import Unresolved, attribute_hint, is_class_var, own_annotations
+from reactor_trio.declare.inputs import BoundInput
+from reactor_trio.declare.records import missing_annotation
+from reactor_trio.declare.tracks import Audio, Input, Output, Video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

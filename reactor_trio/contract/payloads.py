@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from reactor_trio.authoring.fields import MISSING
 from reactor_trio.contract.constraints import (
     BadRule,
     check_default,
@@ -16,11 +15,12 @@ from reactor_trio.contract.constraints import (
 )
 from reactor_trio.contract.faults import Misfit
 from reactor_trio.contract.types import INPUT_FIELD, Unsupported, check_type
+from reactor_trio.declare.fields import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reactor_trio.authoring.fields import InputFieldInfo
+    from reactor_trio.declare.fields import InputFieldInfo
 
 
 def make_payload_class(event: str, fields: dict[str, Any], module: str) -> type:

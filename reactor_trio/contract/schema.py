@@ -36,7 +36,7 @@ from reactor_trio.contract.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from reactor_trio.authoring.messages import ModelMessage
+    from reactor_trio.model.messages import ModelMessage
 
 Schema = dict[str, Any]
 

@@ -12,11 +12,11 @@ import orjson
 
 from reactor_trio.contract.constraints import check_message_default
 from reactor_trio.contract.faults import Misfit
-from reactor_trio.contract.hints import Unresolved
 from reactor_trio.contract.types import Unsupported, all_fields, check_type, is_record, stored_names
+from reactor_trio.declare.hints import Unresolved
 
 if TYPE_CHECKING:
-    from reactor_trio.authoring.messages import ModelMessage
+    from reactor_trio.model.messages import ModelMessage
 
 _FACTORY: Final[Any] = attrs.Factory  # mypy takes it for a function
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from reactor_trio.authoring.fields import MISSING, InputFieldInfo
 from reactor_trio.contract.events import EVENT_NAME, EventSpec
 from reactor_trio.contract.faults import of_authors_code
-from reactor_trio.contract.hints import Unresolved, attribute_hint, declared, own_annotations
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
 from reactor_trio.contract.types import INPUT_FIELD
+from reactor_trio.declare.fields import MISSING, InputFieldInfo
+from reactor_trio.declare.hints import Unresolved, attribute_hint, declared, own_annotations
 from reactor_trio.errors import FieldError, InvalidPayload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from reactor_trio.authoring.client_info import ClientInfo
+    from reactor_trio.declare.client_info import ClientInfo
 
 _SPECS: Final = "__state_specs__"
 """Attribute of a state class: the specs of its own fields, kept since what the annotations name may be out

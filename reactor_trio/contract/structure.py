@@ -44,14 +44,14 @@ from reactor_trio.contract.types import (
     value_of,
 )
 from reactor_trio.contract.unions import needs_trying, union_hook
-from reactor_trio.contract.uploads import CONTEXT, Context, PendingUploads, upload_hook
+from reactor_trio.contract.upload_fields import CONTEXT, Context, PendingUploads, upload_hook
 from reactor_trio.errors import FieldError, InvalidPayload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reactor_trio.contract.hooks import Hook
-    from reactor_trio.contract.uploads import Files
+    from reactor_trio.contract.upload_fields import Files
 
 
 class Structurer:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import attrs
 import numpy as np
 
-from reactor_trio.authoring.fields import MISSING, InputFieldInfo
-from reactor_trio.authoring.uploads import UploadedFile
-from reactor_trio.contract.hints import Unresolved, class_hints, declared
+from reactor_trio.declare.fields import MISSING, InputFieldInfo
+from reactor_trio.declare.hints import Unresolved, class_hints, declared
+from reactor_trio.declare.uploaded_file import UploadedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from reactor_trio.contract.types import (
     upload_rule,
     wire_value,
 )
-from reactor_trio.contract.uploads import CONTEXT
+from reactor_trio.contract.upload_fields import CONTEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from reactor_trio.media.frames import is_tensor
+from reactor_trio.media.video import is_tensor
 
 if TYPE_CHECKING:
     import torch

@@ -14,13 +14,13 @@ import numpy as np
 
 from reactor_trio.contract.contract import AUDIO_CODECS, INPUT_VIDEO_CODECS
 from reactor_trio.media.audio import MAX_CHANNELS, PCM
-from reactor_trio.media.frames import MAX_SIDE
 from reactor_trio.media.jpeg import MAX_PIXELS, decode_jpeg
+from reactor_trio.media.video import MAX_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reactor_trio.authoring.tracks import TrackSpec
+    from reactor_trio.declare.tracks import TrackSpec
     from reactor_trio.protocol.binary import MediaFrame
 
 _CODECS: Final[Mapping[str, tuple[str, ...]]] = {"video": INPUT_VIDEO_CODECS, "audio": AUDIO_CODECS}

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import attrs
 import trio
 
-from reactor_trio.authoring.identity import AuthRequest, Identity
+from reactor_trio.declare.identity import AuthRequest, Identity
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol.names import TOKEN_SUBPROTOCOL
 from reactor_trio.server.http import Response, plain, unauthorised, unavailable

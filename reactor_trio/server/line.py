@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from reactor_trio.errors import ProtocolError, TransportClosed
+from reactor_trio.link.rates import Rates
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import decode_client_text
 from reactor_trio.session.dispatch import STEP
-from reactor_trio.session.heartbeat import Heartbeat
-from reactor_trio.session.rates import Rates
+from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from reactor_trio.protocol.text import ClientText
     from reactor_trio.server.admission import Place
     from reactor_trio.session.limits import Limits
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.wire.transport import Transport
 
 KEPT_BYTES = 64 * 1024
 """Commands that may wait with their client; many clients may wait."""

@@ -55,24 +55,24 @@ from reactor_trio.server.listeners import (
     places_of,
     removed_at_the_end,
 )
-from reactor_trio.server.streams import PatientStream
-from reactor_trio.server.tls import TLSStream
 from reactor_trio.server.web import web_files
-from reactor_trio.server.websocket import accept_websocket
 from reactor_trio.session.failures import contained, split
 from reactor_trio.session.limits import Limits
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.tls import TLSStream
+from reactor_trio.wire.websocket import accept_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
-    from reactor_trio.authoring.identity import Identity
     from reactor_trio.compute.executor import Executor
     from reactor_trio.contract.contract import Contract
+    from reactor_trio.declare.identity import Identity
     from reactor_trio.server.admission import Place
     from reactor_trio.server.gate import Pass
     from reactor_trio.server.metrics import Metrics
     from reactor_trio.server.settings import ServerSettings
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.wire.transport import Transport
 
 READ_BYTES = 64 * 1024
 ANSWER_SECONDS = 60.0

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from jwt.algorithms import get_default_algorithms
 
-from reactor_trio.authoring.identity import Identity
+from reactor_trio.declare.identity import Identity
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.auth import ALGORITHMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactor_trio.authoring.identity import AuthRequest
+    from reactor_trio.declare.identity import AuthRequest
     from reactor_trio.server.auth import Algorithm, Authenticate
 
 LEEWAY = 30.0

@@ -22,41 +22,41 @@ from typing import TYPE_CHECKING, Any
 import trio
 from structlog.contextvars import bound_contextvars
 
-from reactor_trio.authoring.connected import Connected
-from reactor_trio.authoring.pipeline import ReactorPipeline
 from reactor_trio.compute.unfinished import listed, tasks_of_authors
 from reactor_trio.contract.inputs import bound_inputs
+from reactor_trio.declare.connected import Connected
 from reactor_trio.errors import TransportClosed
+from reactor_trio.link.intake import Intake
+from reactor_trio.link.outbox import Outbox
+from reactor_trio.link.track_control import TrackControl
+from reactor_trio.link.uploads import Uploads
 from reactor_trio.logs.logger import get_logger
+from reactor_trio.model.pipeline import ReactorPipeline
 from reactor_trio.protocol import control, names
 from reactor_trio.session import endings
 from reactor_trio.session.coalescing import open_coalescing_channel
 from reactor_trio.session.copies import copy_for
 from reactor_trio.session.dispatch import Dispatcher, encode_message
 from reactor_trio.session.failures import contained, is_client_gone
-from reactor_trio.session.heartbeat import Heartbeat
 from reactor_trio.session.inputs import SessionInputs
-from reactor_trio.session.intake import Intake
 from reactor_trio.session.latency import LatencyTracker
 from reactor_trio.session.observer import Counts, SessionState, SessionStatistics
-from reactor_trio.session.outbox import Outbox
 from reactor_trio.session.pacing import OutputStream
 from reactor_trio.session.pipeline import Pipeline
-from reactor_trio.session.track_control import TrackControl
 from reactor_trio.session.turns import Turns
-from reactor_trio.session.uploads import Uploads
+from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
-    from reactor_trio.authoring.client_info import ClientInfo
-    from reactor_trio.authoring.messages import ModelMessage
-    from reactor_trio.authoring.tracks import Output
+    from reactor_trio.declare.client_info import ClientInfo
+    from reactor_trio.declare.tracks import Output
+    from reactor_trio.model.messages import ModelMessage
     from reactor_trio.session.coalescing import CoalescingReceiveChannel, CoalescingSendChannel
     from reactor_trio.session.endings import Ending
     from reactor_trio.session.host import ModelHost
-    from reactor_trio.session.transport import Outgoing, Transport
     from reactor_trio.session.work import Work
+    from reactor_trio.wire.transport import Outgoing, Transport
 
 
 LATE = 1.0
@@ -400,7 +400,7 @@ class Session:
         elif trio.current_time() > scope.deadline:
             self._log.error("@disconnected took too long", limit_seconds=self._limits.hook_timeout)
 
-    # ---- what the model sees (authoring/model.py)
+    # ---- what the model sees (model/model.py)
 
     async def send(self, message: ModelMessage) -> None:
         """See `ReactorModel.send`."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from reactor_trio.authoring.model import ReactorModel
 from reactor_trio.contract.lifecycle import wrong_setting
 from reactor_trio.errors import BadModelSetting
+from reactor_trio.model.model import ReactorModel
 from reactor_trio.session.failures import contained
 
 if TYPE_CHECKING:
-    from reactor_trio.authoring.model import SessionPort
+    from reactor_trio.model.model import SessionPort
 
 
 @attrs.frozen(eq=False)

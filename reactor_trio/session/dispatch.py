@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from reactor_trio.authoring.messages import ModelMessage
 from reactor_trio.compute.executor import HANDLERS, Executor
 from reactor_trio.contract.serialise import dump
 from reactor_trio.errors import (
@@ -20,6 +19,7 @@ from reactor_trio.errors import (
     check_refusal,
     shorten,
 )
+from reactor_trio.model.messages import ModelMessage
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import encodable, encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from reactor_trio.authoring.client_info import ClientInfo
-    from reactor_trio.authoring.connected import Connected
-    from reactor_trio.authoring.model import ReactorModel
-    from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import HookSpec
+    from reactor_trio.declare.client_info import ClientInfo
+    from reactor_trio.declare.connected import Connected
+    from reactor_trio.declare.uploaded_file import UploadedFile
+    from reactor_trio.link.outbox import Outbox
     from reactor_trio.logs.logger import Logger
+    from reactor_trio.model.model import ReactorModel
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.coalescing import CoalescingReceiveChannel
     from reactor_trio.session.latency import LatencyTracker
     from reactor_trio.session.observer import Handled, Observer
-    from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.turns import Turns
 
 STEP = 0.005

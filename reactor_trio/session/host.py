@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.authoring.client_info import ClientInfo
 from reactor_trio.compute.executor import FILES, Executor, ThreadExecutor
 from reactor_trio.contract.contract import Contract, read_contract
 from reactor_trio.contract.lifecycle import wrong_setting
+from reactor_trio.declare.client_info import ClientInfo
 from reactor_trio.errors import BadModelSetting
+from reactor_trio.media.settings import MediaSettings
 from reactor_trio.session.connection import Session
 from reactor_trio.session.limits import Limits
-from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.session.observer import NoObserver, Observer
 from reactor_trio.session.upload_budget import UploadBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from reactor_trio.authoring.identity import Identity
-    from reactor_trio.authoring.model import ReactorModel
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.declare.identity import Identity
+    from reactor_trio.model.model import ReactorModel
+    from reactor_trio.wire.transport import Transport
 
 
 watchers: list[Callable[[Session], object]] = []

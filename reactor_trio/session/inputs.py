@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.authoring.inputs import InputFrame, ReadMode
 from reactor_trio.compute.executor import DECODE, Executor
 from reactor_trio.contract.faults import listed
+from reactor_trio.declare.inputs import InputFrame, ReadMode
 from reactor_trio.errors import BufferClosed, ProtocolError
 from reactor_trio.media.decoding import check_frame, decode_frame
 from reactor_trio.protocol.names import BAD_MESSAGE
@@ -23,7 +23,7 @@ from reactor_trio.protocol.names import BAD_MESSAGE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from reactor_trio.authoring.tracks import Input, TrackSpec
+    from reactor_trio.declare.tracks import Input, TrackSpec
     from reactor_trio.protocol.binary import MediaFrame
     from reactor_trio.session.observer import Counts, InputCounts
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import orjson
 
-from reactor_trio.authoring.tracks import Output
+from reactor_trio.declare.tracks import Output
 from reactor_trio.media.audio import AudioLayout, inspect_audio, pcm_samples
-from reactor_trio.media.frames import VideoLayout, inspect_video, rgb_frames
+from reactor_trio.media.video import VideoLayout, inspect_video, rgb_frames
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from reactor_trio.authoring.tracks import TrackSpec
-    from reactor_trio.session.audio_line import AudioLine
+    from reactor_trio.declare.tracks import TrackSpec
+    from reactor_trio.session.audio_clock import AudioLine
     from reactor_trio.session.latency import Applied
 
     Array = np.ndarray[Any, Any]

@@ -22,24 +22,24 @@ import trio
 from reactor_trio.compute.executor import ENCODE
 from reactor_trio.compute.from_thread import on_loop
 from reactor_trio.errors import FieldError, InvalidPayload
+from reactor_trio.link.audio_out import AudioTrack
+from reactor_trio.link.encoding import VideoEncoder
+from reactor_trio.link.video_out import VideoTrack
+from reactor_trio.media.settings import MediaSettings
 from reactor_trio.protocol import names
-from reactor_trio.session.audio_out import AudioTrack
-from reactor_trio.session.encoding import VideoEncoder
 from reactor_trio.session.latency import LatencyTracker
-from reactor_trio.session.media_settings import MediaSettings
 from reactor_trio.session.naps import Nap
 from reactor_trio.session.observer import Counts
 from reactor_trio.session.output_steps import check_channels, convert, inspect_output, make_steps
 from reactor_trio.session.step_time import StepTime
-from reactor_trio.session.video_out import VideoTrack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from reactor_trio.authoring.tracks import Output, TrackSpec
     from reactor_trio.compute.executor import Executor
+    from reactor_trio.declare.tracks import Output, TrackSpec
+    from reactor_trio.link.outbox import Outbox
     from reactor_trio.session.latency import Applied
-    from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.output_steps import Content, Step, Values
 
 ROUNDING = 1e-6

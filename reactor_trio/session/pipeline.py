@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from reactor_trio.authoring.calls import Call
-from reactor_trio.authoring.messages import ModelMessage
-from reactor_trio.authoring.pipeline import ReactorPipeline
-from reactor_trio.authoring.state import Idle
-from reactor_trio.authoring.tracks import Output
 from reactor_trio.compute.executor import Executor, device_lane
 from reactor_trio.contract.lifecycle import is_async_generator
+from reactor_trio.declare.tracks import Output
 from reactor_trio.errors import BufferClosed
+from reactor_trio.model.calls import Call
+from reactor_trio.model.messages import ModelMessage
+from reactor_trio.model.pipeline import ReactorPipeline
+from reactor_trio.model.state import Idle
 from reactor_trio.session.failures import contained
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
     from types import FrameType
 
-    from reactor_trio.authoring.tracks import TrackSpec
     from reactor_trio.compute.worker import Worker
+    from reactor_trio.declare.tracks import TrackSpec
     from reactor_trio.logs.logger import Logger
     from reactor_trio.session.turns import Turns
 

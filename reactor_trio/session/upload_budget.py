@@ -1,9 +1,9 @@
 """What the uploads of all sessions together may take: of the memory, and of the disk.
 
-A session has its own quota (`protocol/uploads.py`); this is the process's, shared by all sessions of a host.
-Room for a whole file is reserved when it is announced, before any byte, and given back when the upload has
-failed or its session has ended: so nobody is turned away in the middle. A file for which the memory has no
-room is kept on the disk; only if that has none either, or the file is small, the upload is refused.
+A session has its own quota (`protocol/upload_ledger.py`); this is the process's, shared by all sessions of a
+host. Room for a whole file is reserved when it is announced, before any byte, and given back when the upload
+has failed or its session has ended: so nobody is turned away in the middle. A file for which the memory has
+no room is kept on the disk; only if that has none either, or the file is small, the upload is refused.
 
 Everything happens on the loop, so that no lock is needed.
 """

@@ -10,8 +10,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-    from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.events import EventSpec
+    from reactor_trio.declare.uploaded_file import UploadedFile
     from reactor_trio.protocol.text import Id
 
 

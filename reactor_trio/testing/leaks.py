@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING
 import attrs
 import trio
 
-from reactor_trio.session import host, uploads
+from reactor_trio.link import uploads
+from reactor_trio.session import host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,22 +13,22 @@ import trio
 from reactor_trio.client.client import Client
 from reactor_trio.server.logs import plain_tracebacks
 from reactor_trio.session.host import ModelHost
-from reactor_trio.session.nursery import open_plain_nursery
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import watched
 from reactor_trio.testing.network import LiveNetwork, Network
 from reactor_trio.testing.transcript import Transcript, recorder
 from reactor_trio.testing.transport import MemoryTransport, memory_transport_pair
+from reactor_trio.wire.nursery import open_plain_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from reactor_trio.authoring.model import ReactorModel
     from reactor_trio.compute.executor import Executor
+    from reactor_trio.media.settings import MediaSettings
+    from reactor_trio.model.model import ReactorModel
     from reactor_trio.session.connection import Session
     from reactor_trio.session.endings import Ending
     from reactor_trio.session.limits import Limits
-    from reactor_trio.session.media_settings import MediaSettings
 
 
 # Connections of each host so far: each draws its own jitter, the same in every run.

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from reactor_trio.errors import TransportClosed, TransportStalled
-from reactor_trio.session.transport import whole
 from reactor_trio.testing.network import Network
 from reactor_trio.testing.pipe import Close, Item, Ping, Pipe, Pong
+from reactor_trio.wire.transport import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from reactor_trio.session.transport import Outgoing
+    from reactor_trio.wire.transport import Outgoing
 
     Listener = Callable[[str | bytes], object]
 

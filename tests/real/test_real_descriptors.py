@@ -7,7 +7,7 @@ import socket
 import trio
 import trio.testing
 
-from reactor_trio.server.streams import PatientStream
+from reactor_trio.wire.streams import PatientStream
 
 ATTEMPTS = 60
 """Whether the reader goes on before the task that closes is up to Trio: about half of them each."""

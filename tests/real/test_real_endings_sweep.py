@@ -20,11 +20,11 @@ import trio
 
 import test_endings_sweep
 from raw_websocket import BINARY, CLOSE, PONG, TEXT, frame
-from reactor_trio.server import frames
-from reactor_trio.server.frames import FrameReader
-from reactor_trio.server.streams import PatientStream
-from reactor_trio.server.websocket import WebSocketTransport, accept_websocket
 from reactor_trio.session.host import ModelHost
+from reactor_trio.wire import framing as frames
+from reactor_trio.wire.framing import FrameReader
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.websocket import WebSocketTransport, accept_websocket
 from test_endings_sweep import (
     ENDINGS,
     LIMITS,

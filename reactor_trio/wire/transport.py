@@ -1,6 +1,6 @@
 """The seam between a session and the wire: whole messages, in batches.
 
-The session knows nothing else of WebSockets. `server/websocket.py` implements it on trio-websocket,
+The session knows nothing else of WebSockets. `wire/websocket.py` implements it on trio-websocket,
 `testing/` in memory; the Python client uses the same two from the other side.
 """
 

@@ -11,7 +11,7 @@ from reactor_trio.protocol import control
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from reactor_trio.authoring.tracks import TrackSpec
+    from reactor_trio.declare.tracks import TrackSpec
     from reactor_trio.protocol.text import ClientText
     from reactor_trio.session.latency import LatencyTracker
     from reactor_trio.session.pacing import OutputStream

@@ -14,20 +14,20 @@ import orjson
 import outcome
 import trio
 
+from reactor_trio.link.carried import Carried
+from reactor_trio.link.encoding import Encoded
+from reactor_trio.link.outbox import OutFrame
 from reactor_trio.protocol.binary import encode_video
-from reactor_trio.session.carried import Carried
-from reactor_trio.session.encoding import Encoded
-from reactor_trio.session.outbox import OutFrame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from reactor_trio.compute.executor import Executor
     from reactor_trio.compute.pool import PendingCall
-    from reactor_trio.session.encoding import VideoEncoder
+    from reactor_trio.link.encoding import VideoEncoder
+    from reactor_trio.link.outbox import Outbox
     from reactor_trio.session.latency import LatencyTracker
     from reactor_trio.session.observer import FrameCounts
-    from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.output_steps import Picture
 
 

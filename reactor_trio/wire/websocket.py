@@ -43,16 +43,16 @@ from wsproto.utilities import RemoteProtocolError
 
 from reactor_trio.errors import TransportClosed, TransportStalled
 from reactor_trio.protocol.names import CloseCode
-from reactor_trio.server.frames import CLOSE, PING, Fault, FrameReader, encode_frame, encode_pong
-from reactor_trio.session.nursery import open_plain_nursery
-from reactor_trio.session.rates import TokenBucket
-from reactor_trio.session.transport import whole
+from reactor_trio.wire.framing import CLOSE, PING, Fault, FrameReader, encode_frame, encode_pong
+from reactor_trio.wire.nursery import open_plain_nursery
+from reactor_trio.wire.token_bucket import TokenBucket
+from reactor_trio.wire.transport import whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from reactor_trio.server.streams import PatientStream
-    from reactor_trio.session.transport import Outgoing
+    from reactor_trio.wire.streams import PatientStream
+    from reactor_trio.wire.transport import Outgoing
 
 RECEIVE_BYTES = 128 * 1024
 """How much one read may bring: some 20,000 frames."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from reactor_trio.contract.events import EventSpec
-    from reactor_trio.contract.uploads import Files
+    from reactor_trio.contract.upload_fields import Files
 
 INLINE_CHARACTERS = 8192
 """A longer text is read in a thread: a millisecond or two for most types."""

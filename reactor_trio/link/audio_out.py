@@ -8,18 +8,18 @@ import orjson
 import trio
 
 from reactor_trio.errors import FieldError, InvalidPayload
+from reactor_trio.link.carried import Carried
+from reactor_trio.link.outbox import OutFrame
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, encode_media
-from reactor_trio.session.audio_line import AudioBlock, AudioLine
-from reactor_trio.session.carried import Carried
-from reactor_trio.session.outbox import OutFrame
+from reactor_trio.session.audio_clock import AudioBlock, AudioLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from reactor_trio.link.outbox import Outbox
     from reactor_trio.session.latency import LatencyTracker
     from reactor_trio.session.observer import FrameCounts
-    from reactor_trio.session.outbox import Outbox
     from reactor_trio.session.output_steps import Sound
 
 LATE = 0.1

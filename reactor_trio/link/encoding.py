@@ -17,19 +17,19 @@ import trio
 from reactor_trio.compute.executor import ENCODE, Executor, encoder_lane
 from reactor_trio.contract.faults import listed, shown
 from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
+from reactor_trio.link.thinning import Thinning
 from reactor_trio.media.h264 import H264Config, H264Encoder
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.media.scale import downscale, fitted
 from reactor_trio.protocol import names
-from reactor_trio.session.rates import TokenBucket
-from reactor_trio.session.thinning import Thinning
+from reactor_trio.wire.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import numpy as np
 
-    from reactor_trio.session.media_settings import MediaSettings, VideoCodec
+    from reactor_trio.media.settings import MediaSettings, VideoCodec
 
 KEY_FRAME_INTERVAL = 0.5
 """Seconds between the key frames that a client gets by asking; each costs ten other frames."""

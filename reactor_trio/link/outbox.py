@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reactor_trio.session.latency import Applied
-    from reactor_trio.session.transport import Outgoing, Parts, Transport
+    from reactor_trio.wire.transport import Outgoing, Parts, Transport
 
 MAX_AUDIO_BLOCKS = 25
 """Blocks of a track that may wait: half a second. What is older than that is of no use to a listener."""

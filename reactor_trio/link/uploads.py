@@ -1,8 +1,8 @@
 """The bytes of a session's uploads, while they arrive and until the session ends.
 
-The ledger (`protocol/uploads.py`) decides what is right, the budget (`session/upload_budget.py`) whether
-there is room beside all other sessions; here the bytes are kept. A small file is in memory, and takes no
-more than what has come. A large one goes to a temporary file (`session/spool.py`), and stays there until a
+The ledger (`protocol/upload_ledger.py`) decides what is right, the budget (`session/upload_budget.py`)
+whether there is room beside all other sessions; here the bytes are kept. A small file is in memory, and takes
+no more than what has come. A large one goes to a temporary file (`link/spool.py`), and stays there until a
 command or `@file_uploaded` takes it: `lend` gives files to structuring, `loaded` reads them back around a
 handler.
 Files are touched through the executor alone: anyio's and Trio's own file objects use threads that a test
@@ -21,15 +21,15 @@ from weakref import WeakValueDictionary
 import attrs
 import trio
 
-from reactor_trio.authoring.uploads import UploadedFile, fill, is_on_disk, on_disk
 from reactor_trio.compute.executor import FILES, Executor
-from reactor_trio.contract.uploads import PendingUpload
+from reactor_trio.contract.upload_fields import PendingUpload
+from reactor_trio.declare.uploaded_file import UploadedFile, fill, is_on_disk, on_disk
 from reactor_trio.errors import ProtocolError
+from reactor_trio.link.spool import Spool, SpooledFile
+from reactor_trio.link.stalls import StallWatch
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol.names import UPLOAD_QUOTA, UPLOAD_REJECTED
-from reactor_trio.protocol.uploads import Upload, UploadLedger
-from reactor_trio.session.spool import Spool, SpooledFile
-from reactor_trio.session.stalls import StallWatch
+from reactor_trio.protocol.upload_ledger import Upload, UploadLedger
 from reactor_trio.session.upload_budget import Place, UploadBudget
 
 if TYPE_CHECKING:

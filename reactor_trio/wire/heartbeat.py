@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from reactor_trio.session.transport import Transport
+    from reactor_trio.wire.transport import Transport
 
 WAITED = 0.05
 """Seconds from which on a write has waited for the peer: what needs no waiting takes some microseconds."""

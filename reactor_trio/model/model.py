@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 import trio
 
-from reactor_trio.authoring.calls import Call
 from reactor_trio.compute.executor import device_lane
 from reactor_trio.contract.contract import check_tracks
 from reactor_trio.contract.events import Declarations, read_declarations
@@ -14,15 +13,16 @@ from reactor_trio.contract.inputs import bind_inputs
 from reactor_trio.contract.lifecycle import check_lifecycle
 from reactor_trio.contract.state import check_state_name
 from reactor_trio.errors import NoSession
+from reactor_trio.model.calls import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from reactor_trio.authoring.client_info import ClientInfo
-    from reactor_trio.authoring.connected import Connected
-    from reactor_trio.authoring.messages import ModelMessage
-    from reactor_trio.authoring.tracks import Output
     from reactor_trio.compute.executor import Executor
+    from reactor_trio.declare.client_info import ClientInfo
+    from reactor_trio.declare.connected import Connected
+    from reactor_trio.declare.tracks import Output
+    from reactor_trio.model.messages import ModelMessage
     from reactor_trio.session.inputs import SessionInputs
     from reactor_trio.session.pacing import OutputStream
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, dataclass_transf
 
 import attrs
 
-from reactor_trio.authoring.records import RecordType, make_record, missing_annotation
-from reactor_trio.contract.hints import Unresolved, class_hints, is_class_var, own_annotations
+from reactor_trio.declare.hints import Unresolved, class_hints, is_class_var, own_annotations
+from reactor_trio.declare.records import RecordType, make_record, missing_annotation
 
 if TYPE_CHECKING:
     from reactor_trio.session.inputs import InputTrack

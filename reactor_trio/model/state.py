@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Final, dataclass_transform
 
 import attrs
 
-from reactor_trio.authoring.fields import InputField
-from reactor_trio.authoring.messages import check_annotated
-from reactor_trio.authoring.records import RecordType, make_record, missing_annotation
-from reactor_trio.contract.hints import Unresolved, own_annotations
 from reactor_trio.contract.state import read_state
+from reactor_trio.declare.fields import InputField
+from reactor_trio.declare.hints import Unresolved, own_annotations
+from reactor_trio.declare.records import RecordType, make_record, missing_annotation
+from reactor_trio.model.messages import check_annotated
 
 if TYPE_CHECKING:
     # So that `Iterator[Picture | None]` is the type of a generator that yields it.

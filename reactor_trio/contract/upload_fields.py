@@ -11,9 +11,9 @@ from reactor_trio.contract.constraints import check_upload
 from reactor_trio.contract.faults import UNRESOLVED_UPLOAD, Misfit, StillArriving, plainly, shown
 
 if TYPE_CHECKING:
-    from reactor_trio.authoring.uploads import UploadedFile
     from reactor_trio.contract.hooks import Hook
     from reactor_trio.contract.types import UploadRule
+    from reactor_trio.declare.uploaded_file import UploadedFile
 
 
 @attrs.frozen

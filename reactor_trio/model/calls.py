@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import CodeType, TracebackType
 
-    from reactor_trio.authoring.model import ReactorModel
+    from reactor_trio.model.model import ReactorModel
 
 T = TypeVar("T")
 

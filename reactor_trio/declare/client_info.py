@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from reactor_trio.authoring.identity import Identity
+    from reactor_trio.declare.identity import Identity
 
 
 @attrs.frozen

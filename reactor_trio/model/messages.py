@@ -11,11 +11,11 @@ from typing import Any, ClassVar, dataclass_transform
 
 import attrs
 
-from reactor_trio.authoring.fields import MessageField
-from reactor_trio.authoring.records import RecordType, field_names, make_record, missing_annotation
-from reactor_trio.contract.hints import Unresolved, own_annotations
 from reactor_trio.contract.serialise import check_message_type
 from reactor_trio.contract.types import name_of
+from reactor_trio.declare.fields import MessageField
+from reactor_trio.declare.hints import Unresolved, own_annotations
+from reactor_trio.declare.records import RecordType, field_names, make_record, missing_annotation
 
 _ACRONYM_END = re.compile(r"([A-Z]+)([A-Z][a-z])")
 _WORD_END = re.compile(r"([a-z0-9])([A-Z])")

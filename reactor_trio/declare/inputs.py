@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from reactor_trio.authoring.tracks import Input
+    from reactor_trio.declare.tracks import Input
 
 NO_METADATA: Final[Mapping[str, Any]] = MappingProxyType({})
 

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from reactor_trio.authoring.uploads import UploadedFile
 from reactor_trio.compute.executor import PAYLOADS
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.contract.faults import listed
+from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import LONGEST_NAME, InvalidPayload, ProtocolError, shorten
+from reactor_trio.link.rates import Rates
+from reactor_trio.link.reading import Reading, inline_characters, read, structure, structure_again
+from reactor_trio.link.uploads import NO_FILES
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.protocol.text import decode_client_text
@@ -27,9 +30,6 @@ from reactor_trio.session.dispatch import STEP
 from reactor_trio.session.endings import SLOW_CLIENT, TOO_MANY_ERRORS, Ending
 from reactor_trio.session.failures import split
 from reactor_trio.session.observer import UNKNOWN
-from reactor_trio.session.rates import Rates
-from reactor_trio.session.reading import Reading, inline_characters, read, structure, structure_again
-from reactor_trio.session.uploads import NO_FILES
 from reactor_trio.session.work import NOTHING_UNREAD, Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
     from reactor_trio.compute.executor import Executor
     from reactor_trio.contract.events import Declarations, EventSpec
+    from reactor_trio.link.outbox import Outbox
+    from reactor_trio.link.track_control import TrackControl
+    from reactor_trio.link.uploads import Lent, Uploads
     from reactor_trio.logs.logger import Logger
     from reactor_trio.protocol.text import ClientText, Id
-    from reactor_trio.protocol.uploads import Upload
+    from reactor_trio.protocol.upload_ledger import Upload
     from reactor_trio.session.coalescing import CoalescingSendChannel
     from reactor_trio.session.dispatch import Dispatcher
     from reactor_trio.session.inputs import SessionInputs
     from reactor_trio.session.limits import Limits
     from reactor_trio.session.observer import Counts, NotHandled, Observer
-    from reactor_trio.session.outbox import Outbox
-    from reactor_trio.session.track_control import TrackControl
-    from reactor_trio.session.transport import Transport
-    from reactor_trio.session.uploads import Lent, Uploads
+    from reactor_trio.wire.transport import Transport
 
 _OUTCOMES: Mapping[str, NotHandled] = {names.UNKNOWN_EVENT: "unknown", names.OVERLOADED: "overloaded"}
 """Of the other codes with which a command is refused, each says that its payload or upload is wrong."""

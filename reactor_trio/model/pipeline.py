@@ -6,12 +6,12 @@ import inspect
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from reactor_trio.authoring.model import ReactorModel
-from reactor_trio.authoring.state import InputState
-from reactor_trio.contract.hints import Unresolved, attribute_hint, own_annotations
 from reactor_trio.contract.lifecycle import check_inference
 from reactor_trio.contract.state import state_events
 from reactor_trio.contract.types import name_of
+from reactor_trio.declare.hints import Unresolved, attribute_hint, own_annotations
+from reactor_trio.model.model import ReactorModel
+from reactor_trio.model.state import InputState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

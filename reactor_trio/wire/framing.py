@@ -21,7 +21,7 @@ from reactor_trio.protocol.names import CloseCode
 if TYPE_CHECKING:
     from codecs import IncrementalDecoder
 
-    from reactor_trio.session.transport import Outgoing, Parts
+    from reactor_trio.wire.transport import Outgoing, Parts
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A  # FIN and the opcode, no extension bits
 _DATA: Final = frozenset((TEXT, BINARY))
