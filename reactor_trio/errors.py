@@ -117,7 +117,7 @@ class FieldError:
 
 
 class ProtocolError(ReactorError):
-    """The client's message is answered with `reactor.error` (DESIGN, section 3.3).
+    """The client's message is answered with `reactor.error` (docs/design.md#errors).
 
     `code` is the wire code; `reply_to` the message's own `id` where one could be read; `data` holds
     the further fields of the answer (`event`, `upload_id`, `retry_after` in seconds). Texts and names are

@@ -463,7 +463,7 @@ def apply(state: dict[str, int], name: str, value: int) -> None:
 @settings(max_examples=300)
 @given(commands=commands)
 def test_coalescing_changes_no_outcome_for_handlers_that_overwrite(commands: list[tuple[str, int]]) -> None:
-    """DESIGN, section 4.2: after any interleaving the state equals that without coalescing."""
+    """After any interleaving the state is as without coalescing (docs/design.md#the-coalescing-channel)."""
 
     async def main() -> None:
         send, receive = open_coalescing_channel(100, max_defer=1.0)

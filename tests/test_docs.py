@@ -133,6 +133,9 @@ def test_every_document_is_tested() -> None:
         DOCS / "index.md",  # `nox -s docs`: links alone
         DOCS / "security.md",  # tests/test_deploy.py
         DOCS / "deploying.md",
+        DOCS / "design.md",  # for who changes the code: its names are tested below
+        DOCS / "trio.md",
+        DOCS / "performance.md",
     }
     records = {DOCS / "conformance.md", DOCS / "soak.md"}  # what a command printed
     assert set(DOCS.glob("*.md")) <= here | elsewhere | records
@@ -312,6 +315,65 @@ def test_the_table_of_error_codes_has_them_all() -> None:
 def is_code(value: object) -> bool:
     """The other words of the wire have a dot."""
     return isinstance(value, str) and re.fullmatch(r"[a-z_]+", value) is not None
+
+
+# ---- design.md, trio.md, performance.md
+
+REFERENCE = re.compile(r"docs/(?P<page>[\w/]+\.md)(?:#(?P<anchor>[\w-]+))?")
+READ = ("reactor_trio", "tests", "benchmarks", "examples", "docs")
+
+
+def sources() -> Iterator[Path]:
+    for folder in READ:
+        for suffix in ("py", "js", "mjs", "md"):
+            yield from sorted((ROOT / folder).rglob(f"*.{suffix}"))
+    yield from (*ROOT.glob("*.md"), *ROOT.glob("*.py"), ROOT / "pyproject.toml")
+
+
+@functools.cache
+def anchors(page: Path) -> frozenset[str]:
+    """The anchors of a page's headings, as the site makes them."""
+    return frozenset(slug(line.lstrip("# ")) for line in prose(page) if re.match("#+ ", line))
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def prose(page: Path) -> Iterator[str]:
+    """The lines of a page that are in no block of code."""
+    inside = False
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            inside = not inside
+        elif not inside:
+            yield line
+
+
+def test_each_reference_from_the_code_leads_to_a_section() -> None:
+    found = [
+        (source, match)
+        for source in sources()
+        for match in REFERENCE.finditer(source.read_text(encoding="utf-8"))
+    ]
+    assert len(found) > 40
+    astray = [
+        f"{source.relative_to(ROOT)}: {match[0]}"
+        for source, match in found
+        if not (page := DOCS / match["page"]).is_file()
+        or (match["anchor"] and match["anchor"] not in anchors(page))
+    ]
+    assert astray == []
+
+
+def test_no_reference_leads_to_a_paper_that_is_not_here() -> None:
+    elsewhere = re.compile(r"\b(?:DESIGN|PERFORMANCE|TRIO)(?:\.md|, sections?|:| \d)")
+    astray = [
+        f"{source.relative_to(ROOT)}: {match[0]}"
+        for source in sources()
+        for match in elsewhere.finditer(source.read_text(encoding="utf-8"))
+    ]
+    assert astray == []
 
 
 # ---- serving.md

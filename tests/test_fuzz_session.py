@@ -216,7 +216,7 @@ class File:
 
 @attrs.define
 class Oracle:
-    """The wire's rules (DESIGN, sections 3 and 4), for messages in the order in which they are sent."""
+    """The wire's rules (docs/design.md#the-wire), for messages in the order in which they are sent."""
 
     sent: dict[int, Sent] = attrs.field(factory=dict)
     files: dict[str, File] = attrs.field(factory=dict)

@@ -1,4 +1,4 @@
-"""Binary messages: DESIGN, section 3.2."""
+"""Binary messages: docs/design.md#binary-messages."""
 
 from __future__ import annotations
 

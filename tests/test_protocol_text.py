@@ -1,4 +1,4 @@
-"""Text messages and the runtime's own: DESIGN, sections 3.1 and 3.3."""
+"""Text messages and the runtime's own: docs/design.md#text-messages and docs/design.md#errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The books of a session's uploads: DESIGN, section 3.4."""
+"""The books of a session's uploads: docs/design.md#uploads."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if harmless or upload_id in self.complained:
                 assert chunk(self.ledger, upload_id, offset, length) is None
             else:
-                # The start has had its one answer, so this is no answer to it (DESIGN, section 3.1).
+                # The start has had its one answer, so this is no answer to it (docs/design.md#text-messages).
                 self.refused(names.UPLOAD_REJECTED, upload_id, None, *arguments)
                 self.complained.add(upload_id)
         elif upload_id in self.spent:

@@ -1,4 +1,4 @@
-"""Commands that wait for their answer: one `id`, one answer (DESIGN, section 3.1)."""
+"""Commands that wait for their answer: one `id`, one answer (docs/design.md#text-messages)."""
 
 from __future__ import annotations
 

@@ -71,7 +71,10 @@ class ServerLimits:
 
 @attrs.frozen
 class Welcome:
-    """The server's first message: what the model is and what it can be asked (DESIGN, section 3.1)."""
+    """The server's first message: what the model is and what it can be asked.
+
+    See docs/design.md#text-messages.
+    """
 
     protocol: int
     session_id: str

@@ -1,4 +1,4 @@
-"""The watchdog of the loop: which task held it, where, and for how long (DESIGN, section 5.3).
+"""The watchdog of the loop: which task held it, where, and for how long (docs/design.md#the-watchdog).
 
 All sessions share one loop, so a step of one task that blocks stops every client. At the ends of each
 step an instrument looks at the time, no more: that is what a command pays. A thread looks every `limit`

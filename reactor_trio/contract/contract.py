@@ -55,7 +55,7 @@ class Contract:
     """All `Output` classes in sight."""
 
     def welcome(self, video_codecs: Sequence[str] = ()) -> dict[str, Any]:
-        """The part of `reactor.welcome` that describes the model (DESIGN, section 3.1).
+        """The part of `reactor.welcome` that describes the model (docs/design.md#text-messages).
 
         `video_codecs` is what video can be sent in, the default first; without any, no codecs are named.
         """

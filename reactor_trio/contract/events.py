@@ -143,8 +143,8 @@ def read_declarations(cls: type) -> Declarations:
     replaces its base's, whatever its name. An `@event` replaces the one of its name that the state of a
     `ReactorPipeline` makes.
 
-    Raises `TypeError`, with the class, the method and the parameter in its text, for all that DESIGN.md,
-    sections 2.2 and 2.3, does not allow.
+    Raises `TypeError`, with the class, the method and the parameter in its text, for all that
+    docs/design.md#events and docs/design.md#hooks do not allow.
     """
     methods = list(_marked_methods(cls))
     reserved: frozenset[str] = getattr(cls, "__reserved__", frozenset())

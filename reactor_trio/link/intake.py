@@ -342,7 +342,8 @@ class Intake:
 
     def _may_run_at(self, now: float, spec: EventSpec) -> bool:
         # The dispatcher waits for work, so nothing is ahead of this command: running its handler in this
-        # very step spares two task switches, which cost more than all the rest (PERFORMANCE: 100 clients).
+        # very step spares two task switches, which cost more than all the rest
+        # (docs/performance.md#commands: 100 clients).
         plain = not spec.is_async and not spec.in_thread
         idle = plain and self._inbox.receiver_waits and now < self._step_ends
         return idle and (self._turns is None or not self._turns.stepping)
@@ -461,7 +462,7 @@ class Intake:
             self._answer(given_up)
         self._acknowledge(message)
 
-    # ---- commands that wait for an upload (DESIGN, section 3.4)
+    # ---- commands that wait for an upload (docs/design.md#uploads)
 
     def _put_aside(
         self,

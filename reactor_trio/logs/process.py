@@ -1,6 +1,6 @@
 """A process's log: structlog, `logging`, warnings, what nobody caught, and `print`, all without blocking.
 
-DESIGN, section 5: one loop serves every client, so a log that stalls must not stop it.
+One loop serves every client, so a log that stalls must not stop it (docs/design.md#the-process).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Binary messages: `kind` u8, `header_length` u16 big-endian, header (JSON), payload (DESIGN, section 3.2).
+"""Binary messages: `kind` u8, `header_length` u16 big-endian, header (JSON), payload.
 
-Decoding raises nothing but `ProtocolError`, whatever the bytes are, and copies no payload.
+The layout is in docs/design.md#binary-messages. Decoding raises nothing but `ProtocolError`, whatever the
+bytes are, and copies no payload.
 """
 
 from __future__ import annotations

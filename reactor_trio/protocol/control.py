@@ -1,6 +1,7 @@
 """The runtime's own messages, `reactor.*`: builders for the server's, parsed nouns for the client's.
 
-The table is DESIGN, section 3.1. Everything here is pure: each builder returns the text of one message.
+The table is in docs/design.md#text-messages. Everything here is pure: each builder returns the text of one
+message.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def queued(position: int) -> str:
 
 
 def welcome(data: Mapping[str, Any]) -> str:
-    """The first message of every session: `data` is the whole `reactor.welcome` of DESIGN, section 3.1."""
+    """The first message of every session: `data` is as docs/design.md#text-messages lists it."""
     return encode_server_text(names.WELCOME, data)
 
 
@@ -66,7 +67,7 @@ def error(
     retry_after: float | None = None,
     reply_to: Id | None = None,
 ) -> str:
-    """A `reactor.error`; the fields that are not given are left out (DESIGN, sections 3.1 and 3.3)."""
+    """A `reactor.error`; the fields that are not given are left out (docs/design.md#errors)."""
     data: dict[str, Any] = {"code": code, "message": message}
     if event is not None:
         data["event"] = event
@@ -99,12 +100,12 @@ def pong(t: float, server_time: float, reply_to: Id | None = None) -> str:
 
 
 def upload_ready(upload_id: str) -> str:
-    """The upload was accepted; its chunks may come (DESIGN, section 3.4)."""
+    """The upload was accepted; its chunks may come (docs/design.md#uploads)."""
     return encode_server_text(names.UPLOAD_READY, {"upload_id": upload_id})
 
 
 def upload_complete(upload_id: str, name: str, mime_type: str, size: int, reply_to: Id | None = None) -> str:
-    """Every byte has arrived; `reply_to` is the `id` of the `upload_start` (DESIGN, section 3.4)."""
+    """Every byte has arrived; `reply_to` is the `id` of the `upload_start` (docs/design.md#uploads)."""
     data = {"upload_id": upload_id, "name": name, "mime_type": mime_type, "size": size}
     return encode_server_text(names.UPLOAD_COMPLETE, data, reply_to)
 
@@ -208,7 +209,7 @@ def _number_fault(value: object) -> str | None:
 
 
 def _size_fault(value: object) -> str | None:
-    # Beyond 2^53 a JSON number is no exact count of bytes any more (DESIGN, section 2.2).
+    # Beyond 2^53 a JSON number is no exact count of bytes any more (docs/design.md#events).
     if type(value) is not int:
         return "must be an integer"
     return None if 0 <= value <= MAX_SAFE_INTEGER else "must be between 0 and 2^53"
@@ -221,7 +222,7 @@ def _label_fault(value: object) -> str | None:
 
 
 def upload_id_fault(value: object) -> str | None:
-    """What keeps a value from being an upload's id, or None (DESIGN, section 3.4)."""
+    """What keeps a value from being an upload's id, or None (docs/design.md#uploads)."""
     if type(value) is not str:
         return "must be a string"
     if 1 <= len(value) <= names.MAX_UPLOAD_ID_LENGTH:

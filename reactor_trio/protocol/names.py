@@ -1,4 +1,4 @@
-"""The words of the wire, protocol version 1 (DESIGN, section 3)."""
+"""The words of the wire, protocol version 1 (docs/design.md#the-wire)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 PROTOCOL_VERSION: Final = 1
 SUBPROTOCOL: Final = "reactor.v1"
 TOKEN_SUBPROTOCOL: Final = "reactor.token."
-"""Prefix of the second subprotocol by which a browser hands in its token (DESIGN, section 5.4)."""
+"""Prefix of the second subprotocol by which a browser hands in its token (docs/design.md#safe-defaults)."""
 
 RUNTIME_PREFIX: Final = "reactor."
-"""Types that begin so belong to the runtime; a model's own names contain no dot (DESIGN, section 3.1)."""
+"""Prefix of the runtime's types; a model's own names contain no dot (docs/design.md#text-messages)."""
 
 # Message types, server to client.
 QUEUED: Final = "reactor.queued"
@@ -32,7 +32,7 @@ CONFIGURE_TRACK: Final = "reactor.configure_track"
 REQUEST_KEY_FRAME: Final = "reactor.request_key_frame"
 FRAME_SHOWN: Final = "reactor.frame_shown"
 
-# Error codes (DESIGN, section 3.3).
+# Error codes (docs/design.md#errors).
 BAD_MESSAGE: Final = "bad_message"
 UNKNOWN_EVENT: Final = "unknown_event"
 INVALID_PAYLOAD: Final = "invalid_payload"
@@ -47,7 +47,7 @@ INTERNAL_ERROR: Final = "internal_error"
 MODEL_ERROR: Final = "model_error"
 
 MAX_UPLOAD_ID_LENGTH: Final = 64
-"""Characters of an upload's id, at least one (DESIGN, section 3.4)."""
+"""Characters of an upload's id, at least one (docs/design.md#uploads)."""
 
 
 class CloseCode(enum.IntEnum):

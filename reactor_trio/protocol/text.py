@@ -1,4 +1,4 @@
-"""Text messages: JSON objects with `type`, `data` and `id` or `reply_to` (DESIGN, section 3.1).
+"""Text messages: JSON objects with `type`, `data` and `id` or `reply_to` (docs/design.md#text-messages).
 
 Decoding raises nothing but `ProtocolError`, whatever the text is.
 """
@@ -153,7 +153,7 @@ _ABSENT: Any = object()
 
 
 def is_id(value: object) -> bool:
-    """Whether a value may be an `id`. A boolean is no integer (DESIGN, section 2.2: strict)."""
+    """Whether a value may be an `id`. A boolean is no integer (docs/design.md#events: strict)."""
     kind = type(value)
     if kind is str:
         return len(value) <= MAX_ID_LENGTH  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The books of a session's uploads (DESIGN, section 3.4): what was announced, what has come, what is left.
+"""The books of a session's uploads (docs/design.md#uploads): what was announced, what has come, what is left.
 
 A state machine of plain values. It keeps no bytes: whoever holds it stores a chunk once `chunk` has
 found it right, and throws away what it stored when an upload fails.
@@ -112,10 +112,10 @@ class UploadLedger:
         left as it is), `upload_too_large`, or `upload_quota`.
         """
         upload_id = message.upload_id
-        # DESIGN 3.4, step 2: "an id used twice" fails.
+        # docs/design.md#uploads, step 2: "an id used twice" fails.
         if upload_id in self._uploads or upload_id in self._spent:
             raise _refusal(UPLOAD_REJECTED, "this upload id was used before", upload_id, id)
-        # DESIGN 3.4, step 1: limits are checked here, before any byte.
+        # docs/design.md#uploads, step 1: limits are checked here, before any byte.
         refusal = self._over_limit(message, id)
         if refusal is not None:
             # Its chunks may be on their way already, since a client need not wait for the answer.
@@ -188,7 +188,8 @@ class UploadLedger:
         return None
 
     def _refuse_unknown(self, upload_id: str) -> None:
-        # DESIGN 3.4, step 2: the first chunk of an id never announced fails, the rest goes in silence.
+        # docs/design.md#uploads, step 2: the first chunk of an id never announced fails, the rest goes in
+        # silence.
         if upload_id not in self._spent:
             self._spend(upload_id)
             raise _refusal(UPLOAD_REJECTED, "no upload with this id was announced", upload_id, None)
@@ -203,7 +204,8 @@ class UploadLedger:
             raise _refusal(UPLOAD_REJECTED, text, upload.upload_id, None)
 
     def _fault(self, upload: Upload, chunk: UploadChunk) -> str | None:
-        # DESIGN 3.4, step 2: in order, at most `upload_chunk_bytes` each, until `size` is reached.
+        # docs/design.md#uploads, step 2: in order, at most `upload_chunk_bytes` each, until all of `size` is
+        # there.
         length = len(chunk.payload)
         if length > self._chunk_bytes:
             return f"a chunk of {length} bytes, and one may have {self._chunk_bytes}"
@@ -229,7 +231,7 @@ class UploadLedger:
 
     def _fail(self, upload: Upload) -> None:
         upload.state = UploadState.FAILED
-        # DESIGN 3.4, step 2: what failed or was given up is given back to the quota.
+        # docs/design.md#uploads, step 2: what failed or was given up is given back to the quota.
         del self._uploads[upload.upload_id]
         self._used_bytes -= upload.size
         self._spend(upload.upload_id)

@@ -269,7 +269,7 @@ async def serve_process(
     shutdown: Shutdown,
     announce: Callable[[Server], None],
 ) -> None:
-    """Run the server until it is told to end (DESIGN, section 4.5). Only from the main thread.
+    """Run the server until it is told to end (docs/design.md#shutting-down). Only from the main thread.
 
     `announce` is called once the server is ready. Raises what `Server.run` raises. Ends the process with
     status 1, without cleaning up, if a thread, a task or the loop does not end.

@@ -1,6 +1,7 @@
 """The HTTP that shares the port with the WebSocket: a request head in, an answer out. No I/O.
 
-One request a connection: every answer says `Connection: close`. DESIGN, sections 5.2 and 5.4.
+One request a connection: every answer says `Connection: close`. See docs/design.md#http and
+docs/design.md#safe-defaults.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The server: one conversation a connection, from its first byte to the end of its session.
 
-DESIGN, sections 4.3, 4.5 and 5.
+See docs/design.md#endings, docs/design.md#shutting-down and docs/design.md#the-process.
 """
 
 from __future__ import annotations

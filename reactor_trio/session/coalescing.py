@@ -4,7 +4,7 @@ It behaves like `trio.open_memory_channel` in all that its documentation promise
 cloning, statistics, and cancellation that loses nothing. What it adds is `send(value, key)`: a waiting
 value of the same key is removed and handed back to the sender, and the new one goes to the end. So what
 survives is in the order of arrival, and for receivers that overwrite state the outcome is the same as
-without coalescing (DESIGN, section 4.2; `tests/test_coalescing.py` proves it).
+without coalescing (docs/design.md#the-coalescing-channel; `tests/test_coalescing.py` proves it).
 
 A flood of one key could push its own value back for ever. So a key that has waited for longer than
 `max_defer` seconds keeps its present value in its place, and newer ones coalesce behind it.
