@@ -21,8 +21,8 @@ from reactor_trio.logs.failures import MAX_CHAIN, MAX_FRAMES, MAX_TRACEBACK, tex
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.logs.rendering import LineRenderer
 from reactor_trio.logs.repeats import BURST, MAX_PLACES, RATE, Repeats
+from reactor_trio.logs.setup import LogFormat, configure_logging
 from reactor_trio.logs.values import MAX_ITEMS, MAX_LINE, MAX_TEXT, Tidier, printable
-from reactor_trio.server.logs import LogFormat, configure_logging
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 

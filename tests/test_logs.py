@@ -25,7 +25,7 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.server.logs import LogFormat, configure_logging
+from reactor_trio.logs.setup import LogFormat, configure_logging
 from reactor_trio.testing import open_session
 from serving import ROOT, serve
 from virtual import virtually

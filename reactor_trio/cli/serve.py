@@ -35,13 +35,13 @@ from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.errors import BadModelSetting, ModelNotFound
 from reactor_trio.logs.logger import get_logger
+from reactor_trio.logs.setup import LEVELS, LogFormat, logging_process
 from reactor_trio.logs.values import printable
 from reactor_trio.logs.writer import write_what_waits
 from reactor_trio.media.settings import VIDEO_CODECS, MediaSettings
 from reactor_trio.server.drain import INTERRUPTED, serve_process, shutting_down
 from reactor_trio.server.gate import raise_descriptor_limit
 from reactor_trio.server.listeners import ListenError
-from reactor_trio.server.logs import LEVELS, LogFormat, logging_process
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings

@@ -24,7 +24,7 @@ _OWN_COLUMNS = ("timestamp", "level", "logger", "logger_name")
 """Fields that structlog prints as they are."""
 _LEVELS = frozenset(structlog.dev.ConsoleRenderer.get_default_level_styles())
 _PARTS = ("exc_info", "exception", "stack")
-_LOGGING = ("structlog", "logging", "warnings", "reactor_trio.logs", "reactor_trio.server.logs")
+_LOGGING = ("structlog", "logging", "warnings", "reactor_trio.logs")
 """Modules that a place which logs is not in."""
 _QUOTED = frozenset(" =\"'")
 

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from reactor_trio.client.client import Client
-from reactor_trio.server.logs import plain_tracebacks
+from reactor_trio.logs.setup import plain_tracebacks
 from reactor_trio.session.host import ModelHost
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import watched

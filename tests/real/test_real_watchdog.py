@@ -19,7 +19,7 @@ SCRIPT = """
 import gc, sys, time
 import trio
 from reactor_trio.compute.watchdog import Watchdog, watching
-from reactor_trio.server.logs import configure_logging
+from reactor_trio.logs.setup import configure_logging
 
 def compute(seconds):
     end = time.thread_time() + seconds
