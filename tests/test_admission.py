@@ -1,4 +1,4 @@
-"""Admission: the line before a full server, pure, in memory under a virtual clock, and over loopback."""
+"""Admission: the queue before a full server, pure, in memory under a virtual clock, and over loopback."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from reactor_trio.errors import CommandError, TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.protocol.text import decode_server_text, encode_client_text
-from reactor_trio.server import line
+from reactor_trio.server import waiting_client
 from reactor_trio.server.admission import Admission, Place
-from reactor_trio.server.line import KEPT_BYTES, Waiting
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
+from reactor_trio.server.waiting_client import KEPT_BYTES, WaitingClient
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import MemoryTransport, memory_transport_pair
@@ -106,14 +106,14 @@ def test_a_change_is_told_exactly_when_there_is_one(leaves: list[int]) -> None:
         assert positions == sorted(set(positions), reverse=True)
 
 
-# ---- one client in the line, in virtual time
+# ---- one client in the queue, in virtual time
 
 
 class InLine:
     """A client that waits, played by the test; the place before it is free to leave."""
 
     def __init__(
-        self, transport: MemoryTransport, waiting: Waiting, admission: Admission, ahead: Place
+        self, transport: MemoryTransport, waiting: WaitingClient, admission: Admission, ahead: Place
     ) -> None:
         self.transport = transport
         self.waiting = waiting
@@ -144,7 +144,7 @@ async def in_line(*, send_timeout: float = 10.0, **limits: Any) -> AsyncIterator
     admission = Admission(max_sessions=1, max_waiting=9)
     ahead, place = admission.enter(), admission.enter()
     ours, theirs = memory_transport_pair(send_timeout=send_timeout)
-    waiting = Waiting(theirs, place, Limits(**limits), max_wait=MAX_WAIT)
+    waiting = WaitingClient(theirs, place, Limits(**limits), max_wait=MAX_WAIT)
     client = InLine(ours, waiting, admission, ahead)
 
     async def run() -> None:
@@ -174,7 +174,7 @@ async def test_of_several_changes_at_once_only_the_last_is_told() -> None:
     ahead = [admission.enter() for _ in range(5)]
     place = admission.enter()
     ours, theirs = memory_transport_pair()
-    waiting = Waiting(theirs, place, Limits(), max_wait=MAX_WAIT)
+    waiting = WaitingClient(theirs, place, Limits(), max_wait=MAX_WAIT)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waiting.run)
         client = InLine(ours, waiting, admission, ahead[0])
@@ -353,7 +353,7 @@ async def test_a_client_that_floods_is_read_later_and_keeps_its_place() -> None:
 
 @virtually
 async def test_a_client_that_is_let_in_while_it_talks_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line, "STEP", -1.0)  # the loop is given back after each message
+    monkeypatch.setattr(waiting_client, "STEP", -1.0)  # the loop is given back after each message
     said = [command(number) for number in range(20)]
     async with in_line() as client:
         await client.transport.send(said)

@@ -11,7 +11,7 @@ from reactor_trio.client.client import Client
 from reactor_trio.client.connection import HEARTBEAT
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server.admission import Admission
-from reactor_trio.server.line import Waiting
+from reactor_trio.server.waiting_client import WaitingClient
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import Link, Network, memory_transport_pair, open_session, open_sessions
 from reactor_trio.wire.heartbeat import WAITED, Heartbeat
@@ -195,7 +195,7 @@ async def test_idle_clients_that_answer_at_once_keep_their_place_in_line(returns
     admission.enter()
     network = Network(down=Link(returns_after=returns_after))
     client, server = memory_transport_pair(network=network)
-    waiting = Waiting(
+    waiting = WaitingClient(
         server, admission.enter(), Limits(heartbeat=INTERVAL), max_wait=10 * INTERVAL, address="test"
     )
     codes: list[int] = []

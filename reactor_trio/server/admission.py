@@ -1,7 +1,8 @@
-"""Who may have a session now, who waits for one, and in what order. No I/O, and nothing here waits.
+"""Counts the sessions of a server and the clients in the queue for one, and says which is next. No I/O.
 
-A place is taken when the request is answered and given up when the connection has ended, so what a
-handshake takes is covered. The line is first come, first served: while someone waits, nobody overtakes.
+`server.reception` asks for a place when it grants a request for a WebSocket, and `server.sessions` gives it
+up when that connection has ended, so a place also covers the handshake. The queue is first come, first
+served: while a client waits, no later client gets a session.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """One connection's place: in a session, or in the line. Made by `Admission.enter`."""
+    """One connection's place: a session, or a position in the queue. Made by `Admission.enter`."""
 
     def __init__(self, admission: Admission, network: str | None = None) -> None:
         self._admission = admission
         self.network = network
-        """Where it comes from (`server.address`); None: it does not count."""
+        """The client's network (`server.address`); None: the place counts for no network."""
         self.position: int | None = None
-        """Place in the line, 1 is next; 0: let in; None: given up."""
+        """Position in the queue, 1 is next; 0: has a session; None: given up."""
         self.on_change: Callable[[], object] = _ignore
-        """Called, in whoever's task it is, when `position` has changed."""
+        """Called when `position` has changed, in the task of another connection that enters or leaves."""
 
     def leave(self) -> None:
         """Give the place up; a second time does nothing."""
@@ -36,9 +37,9 @@ class Place:
 
 
 class Admission:
-    """At most `max_sessions` places (0: no limit), and a line of at most `max_waiting` before them.
+    """At most `max_sessions` sessions (0: no limit), and at most `max_waiting` clients in the queue for one.
 
-    Of both together, at most `max_per_network` for those who come from one network (0: no limit).
+    Clients of one network have at most `max_per_network` places of both kinds together (0: no limit).
     """
 
     def __init__(self, *, max_sessions: int = 0, max_waiting: int = 0, max_per_network: int = 0) -> None:
@@ -47,7 +48,7 @@ class Admission:
         self._max_per_network = max_per_network
         self._of_network: Counter[str] = Counter()
         self._sessions = 0
-        self._line: list[Place] = []
+        self._queue: list[Place] = []
 
     @property
     def sessions(self) -> int:
@@ -56,36 +57,36 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Connections in the line."""
-        return len(self._line)
+        """Connections in the queue."""
+        return len(self._queue)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is here, neither in a session nor in the line."""
-        return not (self._sessions or self._line)
+        """Whether there is neither a session nor a client in the queue."""
+        return not (self._sessions or self._queue)
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may come, be it to wait."""
-        return self._has_free_session or len(self._line) < self._max_waiting
+        """Whether one more client may enter, if only to wait."""
+        return self._has_free_session or len(self._queue) < self._max_waiting
 
     @property
     def _has_free_session(self) -> bool:
         return not self._max_sessions or self._sessions < self._max_sessions
 
     def admits(self, network: str | None) -> bool:
-        """Whether those who come from there do not have all of their places already."""
+        """Whether this network has fewer than `max_per_network` places."""
         most = self._max_per_network
         return not most or network is None or self._of_network[network] < most
 
     def enter(self, network: str | None = None) -> Place:
-        """Take a place. Raises `RuntimeError` if there is no room: ask first."""
+        """Take a place. Raises `RuntimeError` if there is no room: ask `has_room` first."""
         if not self.has_room:
-            raise RuntimeError("neither a session nor the line has room")
+            raise RuntimeError("neither a session nor the queue has room")
         place = Place(self, network)
         if network is not None:
             self._of_network[network] += 1
-        self._line.append(place)
+        self._queue.append(place)
         self._advance()
         return place
 
@@ -95,7 +96,7 @@ class Admission:
         if place.position == 0:
             self._sessions -= 1
         else:
-            self._line.remove(place)
+            self._queue.remove(place)
         place.position = None
         if place.network is not None:
             self._of_network[place.network] -= 1
@@ -104,10 +105,10 @@ class Admission:
         self._advance()
 
     def _advance(self) -> None:
-        while self._line and self._has_free_session:
+        while self._queue and self._has_free_session:
             self._sessions += 1
-            self._line.pop(0)._move(0)
-        for position, place in enumerate(self._line, 1):
+            self._queue.pop(0)._move(0)
+        for position, place in enumerate(self._queue, 1):
             place._move(position)
 
 

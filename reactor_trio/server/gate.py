@@ -1,10 +1,12 @@
-"""Connections before they are sessions: how many there may be, and which descriptors are kept back. No I/O.
+"""Limits the number of connections, with and without a session. No I/O, but for counting descriptors.
 
-A client that says nothing holds a descriptor until its time for a request is over, and no limit of sessions
-has seen it yet. So there are two bounds: of all connections, which the descriptors of the process give, and
-of those that have no session. Beyond either a few connections more are read, for a shorter time, so that
-`/health` and `/metrics` are answered whatever else is full. The next one takes the place of the oldest of
-them that has not said what it wants: a client that says nothing keeps nobody out.
+`server.connections` calls `Gate.enter` for each accepted connection before it reads a byte, and `Pass.leave`
+when the connection is closed. A client that sends no request holds a descriptor until `handshake_timeout`,
+and no limit of sessions counts it yet. So there are two bounds: one for all connections, which follows from
+the descriptors of the process, and one for the connections that have no session. Beyond either bound the
+gate lets `RESERVED` further connections in, for `RESERVED_SECONDS`, so that `/health` and `/metrics` are
+answered under any load. When those are taken too, a new connection replaces the oldest of them whose request
+has not been read yet: clients that send nothing cannot keep the others out.
 """
 
 from __future__ import annotations
@@ -18,45 +20,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 RESERVED: Final = 8
-"""Connections that are read beyond the bounds."""
+"""Connections that are let in beyond the bounds."""
 RESERVED_SECONDS: Final = 2.0
-"""How long such a one may take for its request."""
+"""Seconds that such a connection may take to send its request."""
 MOST_DESCRIPTORS: Final = 65536
-"""What the soft limit of descriptors is raised to at most."""
+"""The most that the soft limit of descriptors is raised to."""
 KEPT_SHARE: Final = 8
-"""Of so many descriptors one is kept back for everything else: the model's files, and those of uploads."""
+"""One of so many descriptors is kept for other uses: the files of the model and of uploads."""
 LEAST_KEPT: Final = 8
+"""Descriptors that are kept at least."""
 
 Limit = Literal["connections", "unfinished", "address", "host", "token"]
-"""What a client was refused for: all connections, those without a session, those of one address, ..."""
+"""The limit that a refused client met: of all connections, of those without a session, of its address, ...
+
+`host` and `token` are not limits of a number: the Host header was not allowed, or the token was wrong.
+"""
 
 
 class Pass:
-    """One connection's way through the gate."""
+    """One connection that the gate has let in. Made by `Gate.enter`."""
 
     def __init__(self, gate: Gate, *, is_reserved: bool) -> None:
         self._gate = gate
         self.is_reserved = is_reserved
-        """Whether it is beyond the bounds: only `/health` and `/metrics` are answered, and soon."""
+        """Whether it is beyond the bounds, where only `/health` and `/metrics` are answered."""
         self.is_busy = False
-        """Whether its request was read, and is being answered: it keeps its place until it was."""
+        """Whether its request was read and the answer is not sent yet: such a connection is not evicted."""
         self.is_answered = False
-        """Whether the answer was begun."""
+        """Whether the first byte of the answer may have been sent."""
         self.was_evicted = False
-        """Whether a newer connection got its place."""
+        """Whether a newer connection has replaced it."""
         self.on_eviction: Callable[[], object] = _ignore
-        """Called, in whoever's task it is, when that happens; the connection is to end then."""
+        """Called on eviction, in the task of the newer connection; the evicted one must then end."""
         self._is_unfinished = True
         self._is_inside = True
 
     def has_session(self) -> None:
-        """The request was granted: it is a session from now on, or waits in line for one."""
+        """Say that the request was granted: the connection has a session, or a place in the queue for one."""
         if self._is_unfinished and not self.is_reserved:
             self._is_unfinished = False
             self._gate.unfinished -= 1
 
     def leave(self) -> None:
-        """The connection has ended; a second time does nothing."""
+        """Say that the connection has ended. Calling it again does nothing."""
         if not self._is_inside:
             return
         self.has_session()
@@ -68,27 +74,27 @@ class Pass:
 
 
 class Gate:
-    """At most `max_connections`, of which at most `max_unfinished` have no session (0: no limit)."""
+    """Lets in at most `max_connections`, at most `max_unfinished` of them without a session (0: no limit)."""
 
     def __init__(self, *, max_connections: int = 0, max_unfinished: int = 0) -> None:
         self.max_connections = max_connections
         self.max_unfinished = max_unfinished
         self.connections = 0
-        """All that were let through and have not ended, but the reserved ones."""
+        """Connections that were let in and have not ended, without the reserved ones."""
         self.unfinished = 0
-        """Of these, those without a session."""
-        # Those beyond the bounds, the oldest first.
+        """The part of `connections` that has no session."""
+        # The connections beyond the bounds, the oldest first.
         self._reserved: dict[Pass, None] = {}
         self.refused: Counter[Limit] = Counter()
-        """Clients by the limit that they met."""
+        """Number of refused clients by the limit that they met."""
 
     @property
     def reserved(self) -> int:
-        """Those beyond the bounds, but for evicted ones, which are about to end."""
+        """Connections beyond the bounds; evicted ones, which are about to end, do not count."""
         return len(self._reserved)
 
     def enter(self) -> Pass | None:
-        """Let a connection through; None: close it at once."""
+        """Let a connection in; returns None if it is to be closed at once."""
         limit = self._over()
         if limit is None:
             self.connections += 1
@@ -119,7 +125,10 @@ class Gate:
 
 
 def raise_descriptor_limit() -> int | None:
-    """Raise the soft limit of descriptors to the hard one; returns what it is now, None if there is none."""
+    """Raise the soft limit of descriptors to the hard one, `MOST_DESCRIPTORS` at most.
+
+    Returns the soft limit, or None if there is none. Called by the command line before the server starts.
+    """
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -142,7 +151,7 @@ def descriptor_limit() -> int | None:
 
 
 def connections_for(descriptors: int | None, in_use: int) -> int:
-    """How many connections so many descriptors are good for, of which some are in use; 0: any number."""
+    """Number of connections for which `descriptors` suffice if `in_use` of them are taken; 0: any number."""
     if descriptors is None:
         return 0
     kept = max(LEAST_KEPT, min(descriptors // KEPT_SHARE, 1024))
@@ -150,7 +159,7 @@ def connections_for(descriptors: int | None, in_use: int) -> int:
 
 
 def descriptors_in_use() -> int:
-    """Open descriptors of this process; a guess where it cannot be asked."""
+    """Open descriptors of this process; 32 where the system does not tell."""
     for folder in _folders():
         with suppress(OSError):
             return len(os.listdir(folder))  # noqa: PTH208  the names alone, not one path each

@@ -1,6 +1,7 @@
-"""Wrong tokens: who guesses is slowed down, and the log has a line of it now and then. No I/O.
+"""Counts wrong tokens by address, and says how much later the next wrong one is answered. No I/O.
 
-The right token is let in at once, wherever it comes from, and no request without a token counts.
+`server.reception` calls `Guesses.wrong` for each request that it refuses because of its token. A request with
+the right token is never delayed, and a request without a token does not count.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from typing import Final
 import attrs
 
 FREE: Final = 3
-"""Wrong tokens that an address may show before its answers come later."""
+"""Wrong tokens of an address that are answered without a pause."""
 PAUSE: Final = 1.0
-"""Seconds by which they then do."""
+"""Seconds of pause before the answer to each further one."""
 MOST: Final = 20
-"""Wrong tokens from which on the answer is 429."""
+"""Wrong tokens of an address that are answered 401; further ones are answered 429."""
 FORGOTTEN_AFTER: Final = 300.0
-"""Seconds after which an address that has shown no wrong token begins anew."""
+"""Seconds without a wrong token after which the count of an address begins at 0 again."""
 LOGGED_EVERY: Final = 60.0
-"""Seconds between two lines of one address in the log."""
+"""Least seconds between two lines of the log for one address."""
 MAX_ADDRESSES: Final = 4096
-"""Addresses that are remembered: of more, those that guessed last."""
+"""Addresses whose counts are kept: the ones whose last wrong token is most recent."""
 
 
 @attrs.define
@@ -33,19 +34,20 @@ class _Guesser:
 
 @attrs.frozen
 class Guess:
-    """What one wrong token leads to."""
+    """How to answer one wrong token."""
 
     count: int
-    """How many it was, of its address."""
+    """Wrong tokens of this address so far, this one included."""
     pause: float
-    """Seconds by which the answer comes later."""
+    """Seconds to wait before the answer."""
     is_one_too_many: bool
     """Whether the answer is 429."""
     is_logged: bool
+    """Whether to write a line to the log."""
 
 
 class Guesses:
-    """The wrong tokens of the last minutes, by address."""
+    """The counts of wrong tokens by address (`server.address.network_of`)."""
 
     def __init__(self) -> None:
         self._guessers: OrderedDict[str, _Guesser] = OrderedDict()
@@ -54,11 +56,11 @@ class Guesses:
         return len(self._guessers)
 
     def wrong(self, address: str, now: float) -> Guess:
-        """Note a wrong token; `now` is in seconds of any one clock."""
+        """Count a wrong token; `now` is in seconds, of the same clock at each call."""
         guesser = self._guessers.pop(address, None)
         if guesser is None or now - guesser.last > FORGOTTEN_AFTER:
             guesser = _Guesser()
-        self._guessers[address] = guesser  # at the end: it guessed last
+        self._guessers[address] = guesser  # at the end: the order is that of the last wrong token
         if len(self._guessers) > MAX_ADDRESSES:
             self._guessers.popitem(last=False)
         guesser.count += 1

@@ -46,7 +46,6 @@ from reactor_trio.server.http import (
     too_many,
     unavailable,
 )
-from reactor_trio.server.line import Waiting
 from reactor_trio.server.listeners import (
     accept_errors_now_and_then,
     authority_of,
@@ -55,6 +54,7 @@ from reactor_trio.server.listeners import (
     places_of,
     removed_at_the_end,
 )
+from reactor_trio.server.waiting_client import WaitingClient
 from reactor_trio.server.web import web_files
 from reactor_trio.session.failures import contained, split
 from reactor_trio.session.limits import Limits
@@ -460,7 +460,7 @@ class Server:
         self, transport: Transport, place: Place, limits: Limits, address: str
     ) -> Sequence[str | bytes] | None:
         """What the client sent while it waited, or None if it was not let in."""
-        waiting = Waiting(transport, place, limits, max_wait=self.settings.max_wait, address=address)
+        waiting = WaitingClient(transport, place, limits, max_wait=self.settings.max_wait, address=address)
         with self._drains(waiting):
             return waiting.early if await waiting.run() else None
 

@@ -1,14 +1,15 @@
-"""A client that waits in line for a session: it is told its place, its connection is read, nothing else.
+"""A client in the queue for a session: it is told its position, and its connection is read and pinged.
 
-It is no session: no copy of the model, no hooks. One task reads, so that pings are answered and a client
-that leaves is gone at once; the other writes. What the client sends meanwhile:
+A waiting client has no copy of the model and runs no hooks. One task reads, so that pings are answered and
+the place of a client that leaves is free at once; the other task writes. While the client waits:
 
-- commands are kept in order and given to the session, up to `max_queued_events` of them and `KEPT_BYTES`;
-  what goes beyond is answered `overloaded`, and so is what belongs to an upload, since the limits that an
-  upload must keep stand in the welcome;
-- `reactor.ping` is answered at once: a client that measures the connection, or keeps it alive, may go on.
+- its commands are kept in order for the session, up to `max_queued_events` of them and `KEPT_BYTES`. Further
+  commands are answered `overloaded`. So are messages of an upload, since the welcome states the limits that
+  an upload must keep;
+- its `reactor.ping` is answered at once, so a client can measure the connection or keep it alive.
 
-Messages of all kinds are paid for in time, as in a session: a client that sends too many is read later.
+Messages of all kinds count towards the rates of a session: the messages of a client that exceeds them are
+read later.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from reactor_trio.wire.transport import Transport
 
 KEPT_BYTES = 64 * 1024
-"""Commands that may wait with their client; many clients may wait."""
+"""The most bytes of commands kept for one waiting client; there may be `max_waiting` such clients."""
 
 
 class Outcome(enum.Enum):
-    """How the waiting ended."""
+    """How the time in the queue ended."""
 
     LET_IN = "let_in"
     LEFT = "client_left"
@@ -46,52 +47,53 @@ class Outcome(enum.Enum):
     SHUTTING_DOWN = "shutting_down"
 
 
-class Waiting:
-    """One client in the line. `max_wait` is in seconds."""
+class WaitingClient:
+    """One client in the queue. `max_wait` is in seconds."""
 
     def __init__(
         self, transport: Transport, place: Place, limits: Limits, *, max_wait: float, address: str = ""
     ) -> None:
         self.early: list[str | bytes] = []
-        """What the client has sent for its session, in order; at the end that what was not looked at yet."""
+        """Messages of the client for its session, in order; after `run` also the ones not handled yet."""
         self._transport = transport
         self._place = place
         self._limits = limits
         self._max_wait = max_wait
         self._log = get_logger(__name__, address=address)
         self._early_bytes = 0
-        # What was read and not looked at yet: one batch.
+        # Messages that were read and not handled yet: one batch.
         self._unread: deque[str | bytes] = deque()
         self._answers: deque[str] = deque()
         self._outcome: Outcome | None = None
-        # Set whenever there is something to write or the waiting is over; the writing task waits for it.
+        # Set when there is something to write, or when `_outcome` is set; the writing task waits for it.
         self._news = trio.Event()
-        # Set when the writing task has taken the answers; the reading one waits for it if they are many.
+        # Set when the writing task has taken the answers; the reading task waits for it if they are many.
         self._room = trio.Event()
-        # Cancelled when the client is gone: there is no one left to write to.
+        # Cancelled when the client is gone: nothing more can be written.
         self._scope = trio.CancelScope()
 
     async def run(self) -> bool:
-        """Wait; returns whether the client was let in. If not, it has been told why and closed, or has left.
+        """Wait for a session; returns whether the client was let in.
 
-        Before it returns True nothing of it is left running, so the connection is the session's. Never raises
-        `TransportClosed`. If cancelled, the connection is of no more use.
+        If it returns False, the client has left, or was told the reason and the transport is closed. If it
+        returns True, no task uses the transport any more, so that the session can. Never raises
+        `TransportClosed`. If cancelled, a message may have been written in part: abort the transport.
         """
         self._place.on_change = self._wake
         self._log.info("client waits", position=self._place.position)
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, name="server/line: read")
+                nursery.start_soon(self._read, name="server/waiting_client: read")
                 await self._write()
-                # `receive` loses nothing when it is cancelled, nor does what follows it.
-                nursery.cancel_scope.cancel(reason="the waiting is over")
+                # No message is lost: `receive` is safe to cancel, and `_unread` keeps what it returned.
+                nursery.cancel_scope.cancel(reason="the client waits no more")
         self.early += self._unread
         self._log.info("client waits no more", outcome=(self._outcome or Outcome.LEFT).value)
         return self._outcome is Outcome.LET_IN
 
     @property
     def is_in_its_last_hook(self) -> bool:
-        """No: it has no hooks."""
+        """False: a waiting client has no hooks."""
         return False
 
     def drain(self) -> None:
@@ -99,7 +101,7 @@ class Waiting:
         self._end(Outcome.SHUTTING_DOWN)
 
     def _end(self, outcome: Outcome) -> None:
-        """The first one counts."""
+        """Set the outcome, unless there is one already."""
         if self._outcome is None:
             self._outcome = outcome
             self._wake()
@@ -118,7 +120,7 @@ class Waiting:
             self._gone()
 
     async def _tell(self) -> None:
-        """Tell the client of its place until it has none; ping it meanwhile."""
+        """Write the client's position whenever it changes, answers and pings, until there is an outcome."""
         heartbeat, told = Heartbeat(self._limits.heartbeat), None
         gives_up = trio.current_time() + self._max_wait
         while self._outcome is None:
@@ -157,7 +159,7 @@ class Waiting:
 
     def _gone(self) -> None:
         self._end(Outcome.LEFT)
-        self._scope.cancel(reason="the client has left the line")
+        self._scope.cancel(reason="the client has left the queue")
 
     # ---- reading
 
@@ -173,7 +175,10 @@ class Waiting:
                 self._gone()
 
     async def _take_all(self, rates: Rates) -> None:
-        """Take what was read, some milliseconds at a time. If cancelled, the rest stays where it is."""
+        """Handle the messages in `_unread`, and give the loop back after each `STEP` seconds.
+
+        If cancelled, the other messages stay in `_unread`.
+        """
         step_ends = trio.current_time() + STEP
         while self._unread:
             self._take(self._unread.popleft())
@@ -190,7 +195,7 @@ class Waiting:
             self._room = trio.Event()
             await self._room.wait()
         if scope.cancelled_caught:
-            self._gone()  # it asks, and does not read
+            self._gone()  # the client sends requests and does not read the answers
 
     def _take(self, message: str | bytes) -> None:
         if self._outcome not in (None, Outcome.LET_IN):
