@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor_trio import Audio, Output, ReactorModel, Video
+from reactor_trio.compute.lanes import Lane
 from reactor_trio.link.outbox import MAX_AUDIO_BLOCKS
 from reactor_trio.media.audio import MAX_CHANNELS, inspect_audio, pcm_samples
 from reactor_trio.session.limits import Limits
@@ -517,7 +518,7 @@ async def test_a_large_array_is_converted_off_the_loop() -> None:
     lanes: list[str] = []
 
     class Noting(InlineExecutor):
-        async def run(self, lane: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             lanes.append(getattr(fn, "__name__", ""))
             return await super().run(lane, fn, *args, **kwargs)
 

@@ -14,6 +14,7 @@ import trio
 from reactor_trio import Audio, CommandError, Input, Output, ReactorModel, Video, event
 from reactor_trio.client import Frame, connect
 from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.compute.lanes import Lane
 from reactor_trio.link.encoding import NEW_STREAMS, NEW_STREAMS_AT_ONCE, RESUMES, RESUMES_AT_ONCE
 from reactor_trio.link.thinning import Thinning
 from reactor_trio.media.h264 import H264Decoder
@@ -223,7 +224,7 @@ async def test_flushing_breaks_no_picture(codec: str) -> None:
 class SlowEncoder(InlineExecutor):
     """Encoding takes 10 ms, so that a lot can happen meanwhile."""
 
-    async def run(self, lane: str, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         result = fn(*args, **kwargs)
         with trio.CancelScope(shield=True):
             await trio.sleep(0.01)
@@ -700,7 +701,7 @@ async def test_a_cancelled_session_closes_its_encoder() -> None:
 
 async def test_in_threads_each_stream_has_a_lane_and_it_ends_with_the_session() -> None:
     executor = ThreadExecutor()
-    fixed, seen = executor.lanes(), set()
+    seen = set[Lane]()
     with trio.fail_after(20):
         async with open_session(Painter, media=H264, executor=executor) as client:
             decoding = Decoding(client)
@@ -708,6 +709,6 @@ async def test_in_threads_each_stream_has_a_lane_and_it_ends_with_the_session() 
                 assert frame.codec == "h264"
                 seen.update(executor.lanes())
             encoder = client.session.output.video["screen"].encoder._h264
-    assert seen - set(fixed) <= {"encoder:session-1/screen"}
+    assert {lane.name for lane in seen if not lane.is_lasting} <= {"encoder:session-1/screen"}
     assert not encoder.is_open
-    assert executor.lanes() == fixed
+    assert all(lane.is_lasting for lane in executor.lanes())

@@ -8,11 +8,11 @@ import pytest
 import trio
 
 from reactor_trio import ModelMessage, ReactorModel, event
-from reactor_trio.compute.executor import ENCODE, device_lane
+from reactor_trio.compute.lanes import ENCODE, Device, Lane
 from reactor_trio.testing import DeviceCost, load_host, open_session, open_sessions
 from virtual import virtually
 
-GPU, OTHER_GPU = device_lane("cuda:0"), device_lane("cuda:1")
+GPU, OTHER_GPU = Device("cuda:0").lane, Device("cuda:1").lane
 FRAME = 0.080
 
 
@@ -27,7 +27,7 @@ class Forward(ReactorModel):
         return Done(at=trio.current_time())
 
 
-async def timed(device: DeviceCost, lane: str, *args: Any) -> float:
+async def timed(device: DeviceCost, lane: Lane, *args: Any) -> float:
     await device.run(lane, len, *args)
     return trio.current_time()
 
@@ -54,7 +54,7 @@ async def test_sessions_take_turns_on_their_device() -> None:
             for client in clients:
                 nursery.start_soon(one, client)
     assert times == [1.0, 2.0, 3.0]
-    assert device.busy == {device_lane(Forward().device): 3.0}
+    assert device.busy == {Device(Forward().device).lane.name: 3.0}
 
 
 @virtually
@@ -62,13 +62,13 @@ async def test_lanes_work_side_by_side_and_other_work_costs_nothing() -> None:
     device = DeviceCost(1.0)
     times = []
 
-    async def one(lane: str) -> None:
-        times.append((lane, await timed(device, lane, "x")))
+    async def one(lane: Lane) -> None:
+        times.append((lane.name, await timed(device, lane, "x")))
 
     async with trio.open_nursery() as nursery:
         for lane in (GPU, GPU, OTHER_GPU, ENCODE):
             nursery.start_soon(one, lane)
-    assert sorted(times) == [(GPU, 1.0), (GPU, 2.0), (OTHER_GPU, 1.0), (ENCODE, 0.0)]
+    assert sorted(times) == [(GPU.name, 1.0), (GPU.name, 2.0), (OTHER_GPU.name, 1.0), (ENCODE.name, 0.0)]
 
 
 @virtually

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from reactor_trio.compute.executor import RunningCall
+from reactor_trio.compute.lanes import Device
 from reactor_trio.server import drain
 from reactor_trio.server.drain import HOOK_SECONDS, LEAVE_SECONDS, LOAD_SECONDS, THREAD_SECONDS, Shutdown
 
@@ -148,7 +149,7 @@ def test_a_second_signal_cancels_at_once() -> None:
 
 
 def test_a_thread_that_goes_on_ends_the_process_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    call = RunningCall("device:cuda:0", "Painter.forward", 0, 0)
+    call = RunningCall(Device("cuda:0").lane, "Painter.forward", 0, 0)
     ending = follow({1: signal.SIGTERM, 2: signal.SIGTERM}, call)
     assert (ending.at, ending.status) == (2 + THREAD_SECONDS, 1)
     expected = "Stopped without waiting for: Painter.forward in lane device:cuda:0, for 7 s\n"

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from reactor_trio import Audio, InputField, Output, ReactorModel, Video, event
-from reactor_trio.compute.executor import ENCODE
+from reactor_trio.compute.lanes import ENCODE, Lane
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.output_steps import convert
 from reactor_trio.testing import InlineExecutor, open_session
@@ -242,7 +242,7 @@ class SlowEncoder(InlineExecutor):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if lane == ENCODE:
             await trio.sleep(self.seconds)
         return await super().run(lane, fn, *args, **kwargs)
@@ -403,7 +403,7 @@ async def test_emit_is_paced_while_the_client_has_paused_the_track() -> None:
 
 
 class SlowConversion(InlineExecutor):
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if fn is convert:
             await trio.sleep(0.05)
         return await super().run(lane, fn, *args, **kwargs)

@@ -37,6 +37,7 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
+from reactor_trio.compute.lanes import Lane
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session import naps
 from reactor_trio.session.limits import Limits
@@ -248,7 +249,7 @@ class SweptAsyncGenerator(SweptGenerator):
 class SlowExecutor(InlineExecutor):
     """Work takes virtual time, and goes on when its caller is cancelled: as in a thread."""
 
-    async def run(self, lane: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         result = outcome.capture(fn, *args, **kwargs)
         model = getattr(fn, "__self__", None)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor_trio import Audio, BufferClosed, Input, InputFrame, Output, ReactorModel, ReadMode, Video
+from reactor_trio.compute.lanes import Lane
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MEDIA
@@ -52,7 +53,7 @@ class Reader(ReactorModel):
 class SlowDecoder(InlineExecutor):
     """Decoding takes a hundredth of a second, and goes on when its caller is cancelled: as in a thread."""
 
-    async def run(self, lane: str, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):
             await trio.sleep(0.01)

@@ -27,6 +27,7 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
+from reactor_trio.compute.lanes import Lane
 from reactor_trio.link.intake import Intake
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session import connection
@@ -182,7 +183,7 @@ def content(upload_id: str, size: int) -> bytes:
 class SlowExecutor(InlineExecutor):
     """Work takes virtual time, and goes on when its caller is cancelled: as in a thread."""
 
-    async def run(self, lane: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):
             await trio.sleep(0.05)

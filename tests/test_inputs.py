@@ -23,7 +23,8 @@ from reactor_trio import (
     disconnected,
     event,
 )
-from reactor_trio.compute.executor import DECODE, ThreadExecutor
+from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.compute.lanes import DECODE, Device, Lane
 from reactor_trio.errors import TransportClosed
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol.binary import MediaFrame, encode_media
@@ -207,8 +208,8 @@ async def test_the_ring_is_bounded_in_bytes() -> None:
 @virtually
 async def test_a_decoder_that_is_behind_drops_the_oldest() -> None:
     class SlowDecoder(DeviceCost):
-        async def run(self, lane: str, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return await super().run("device:decoder" if lane == "encode" else lane, fn, *args, **kwargs)
+        async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return await super().run(Device("decoder").lane if lane == DECODE else lane, fn, *args, **kwargs)
 
     picture = encode_jpeg(shade(1))
     async with open_session(Watcher, executor=SlowDecoder(1.0)) as client:
@@ -236,7 +237,7 @@ class OneDecoder(InlineExecutor):
         self.asked = self.most = 0
         self.lock = trio.Lock()
 
-    async def run(self, lane: str, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         if lane != DECODE:
             return await super().run(lane, fn, *args, **kwargs)
         self.asked += 1

@@ -12,7 +12,7 @@ import trio
 
 from reactor_trio import Audio, CommandError, Output, ReactorModel, Video, event
 from reactor_trio.client import Frame, Superseded
-from reactor_trio.compute.executor import ENCODE
+from reactor_trio.compute.lanes import ENCODE, Lane
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.latency import MAX_APPLIED, MAX_FRAMES, MAX_ID_LENGTH, LatencyTracker
@@ -46,7 +46,7 @@ class Sound(Output):
 class Costs(DeviceCost):
     """A device, and an encoder, whose work takes time."""
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if lane == ENCODE:
             await trio.sleep(ENCODER)
         return await super().run(lane, fn, *args, **kwargs)
@@ -286,7 +286,7 @@ class Counter(ReactorModel):
 class SlowEncoder(InlineExecutor):
     """A picture waits in front of it, and the next one is thinned out meanwhile."""
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if lane == ENCODE:
             await trio.sleep(0.35)
         return await super().run(lane, fn, *args, **kwargs)

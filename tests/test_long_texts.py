@@ -21,7 +21,8 @@ from reactor_trio import (
     disconnected,
     event,
 )
-from reactor_trio.compute.executor import PAYLOADS, ThreadExecutor
+from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.compute.lanes import PAYLOADS, Lane
 from reactor_trio.link.reading import INLINE_CHARACTERS, INLINE_CHARACTERS_TRIED
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
@@ -41,7 +42,7 @@ class SlowReading(InlineExecutor):
         self.calls = 0
         self._lane = trio.CapacityLimiter(1)
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if lane != PAYLOADS:
             return await super().run(lane, fn, *args, **kwargs)
         async with self._lane:

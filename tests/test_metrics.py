@@ -27,6 +27,7 @@ from reactor_trio import (
     event,
 )
 from reactor_trio.compute.executor import RunningCall, ThreadExecutor
+from reactor_trio.compute.lanes import FILES, Device, Lane
 from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.server.http import Policy, Request, Response, State, answer, is_guarded
 from reactor_trio.server.metrics import MAX_REASONS, OTHER_REASON, Histogram, Metrics
@@ -88,7 +89,7 @@ class Painter(ReactorModel):
 class SlowEncoder(InlineExecutor):
     """Work in lanes takes a tenth of a second: no encoder keeps up with that many frames."""
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         await trio.sleep(0.1)
         return await super().run(lane, fn, *args, **kwargs)
 
@@ -495,15 +496,15 @@ class Host:
 @pytest.mark.parametrize(
     ("lane", "began", "seconds", "status"),
     [
-        ("device:cuda:0", -31.0, 30.0, "failed"),
-        ("device:cuda:0", -29.0, 30.0, "ready"),
-        ("device:cuda:0", -1e9, 0.0, "ready"),
-        ("files", -1e9, 30.0, "ready"),
+        (Device("cuda:0").lane, -31.0, 30.0, "failed"),
+        (Device("cuda:0").lane, -29.0, 30.0, "ready"),
+        (Device("cuda:0").lane, -1e9, 0.0, "ready"),
+        (FILES, -1e9, 30.0, "ready"),
     ],
 )
 @virtually
 async def test_a_call_that_keeps_the_device_for_too_long_is_a_failure(
-    lane: str, began: float, seconds: float, status: str
+    lane: Lane, began: float, seconds: float, status: str
 ) -> None:
     now = trio.current_time()
     executor = StuckExecutor(RunningCall(lane, "Painter.forward", now - 1e9, now + began))

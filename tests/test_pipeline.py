@@ -41,7 +41,8 @@ from reactor_trio import (
     disconnected,
     event,
 )
-from reactor_trio.compute.executor import device_lane, is_stuck
+from reactor_trio.compute.executor import is_stuck
+from reactor_trio.compute.lanes import Device
 from reactor_trio.testing import (
     DeviceCost,
     load_host,
@@ -667,7 +668,7 @@ async def test_sessions_share_the_device_step_by_step() -> None:
         await trio.sleep(20 * STEP)
         assert order[:10] in (["one", "two"] * 5, ["two", "one"] * 5)
         [call] = device.running()
-        assert (call.lane, call.name) == (device_lane("cpu"), "Scripted.inference")
+        assert (call.lane, call.name) == (Device("cpu").lane, "Scripted.inference")
         assert not is_stuck(device, 10)
         device.fixed = 100.0
         await trio.sleep(50)

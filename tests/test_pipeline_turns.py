@@ -36,7 +36,8 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.compute.executor import HANDLERS, ThreadExecutor, device_lane
+from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.compute.lanes import HANDLERS, Device, Lane
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import (
     DeviceCost,
@@ -135,7 +136,7 @@ class Watched(ReactorPipeline):
 class Slow(InlineExecutor):
     """Handlers in threads take their time, too."""
 
-    async def run(self, lane: str, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(fn, "__self__", None)
         if not isinstance(owner, Watched) or lane != HANDLERS:
             return await super().run(lane, fn, *args, **kwargs)
@@ -418,7 +419,7 @@ async def test_a_device_that_is_busy_does_not_keep_a_session_from_ending(
         await client.frame("screen")
         async with trio.open_nursery() as nursery:
             device.fixed = 1000.0
-            nursery.start_soon(device.run, device_lane("cpu"), abs, -1)
+            nursery.start_soon(device.run, Device("cpu").lane, abs, -1)
             await trio.sleep(1)
             began = trio.current_time()
             client.session.drain()
@@ -517,7 +518,7 @@ async def test_a_step_under_way_is_seen_and_waited_for() -> None:
         async with open_session(scripted(script), executor=executor) as client:
             await trio.to_thread.run_sync(began.wait)
             [call] = executor.running()
-            assert (call.lane, call.name) == (device_lane("cpu"), "Scripted.inference")
+            assert (call.lane, call.name) == (Device("cpu").lane, "Scripted.inference")
             client.session.drain()
             await trio.testing.wait_all_tasks_blocked()
             assert client.session.model.log == [], "a thread cannot be stopped"
@@ -540,7 +541,7 @@ async def test_a_busy_device_keeps_no_thread_waiting_for_ever() -> None:
             host = await load_host(scripted(tidy), executor=executor, limits=Limits(hook_timeout=0.05))
             async with open_session(host) as client:
                 await client.frame("screen")
-                nursery.start_soon(executor.run, device_lane("cpu"), occupy)
+                nursery.start_soon(executor.run, Device("cpu").lane, occupy)
                 await trio.to_thread.run_sync(began.wait)
                 client.session.drain()
                 await client.ended()

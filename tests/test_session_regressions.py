@@ -26,7 +26,7 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.compute.executor import ENCODE, FILES
+from reactor_trio.compute.lanes import ENCODE, FILES, Lane
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
@@ -50,10 +50,10 @@ class Plain(ReactorModel):
 class SlowExecutor(InlineExecutor):
     """Work of one lane takes a second, and goes on when its caller is cancelled: as in a thread."""
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: Lane) -> None:
         self.lane = lane
 
-    async def run(self, lane: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if lane == self.lane:
             with trio.CancelScope(shield=True):
                 await trio.sleep(1)

@@ -17,7 +17,8 @@ import trio.testing
 
 from reactor_trio import Output, ReactorModel, Video
 from reactor_trio.compute import pool as pool_module
-from reactor_trio.compute.executor import ENCODE, Executor, ThreadExecutor, encoder_lane
+from reactor_trio.compute.executor import Executor, ThreadExecutor
+from reactor_trio.compute.lanes import ENCODE, Lane, encoder_lane
 from reactor_trio.compute.pool import ThreadPool
 from reactor_trio.link import encoding
 from reactor_trio.media.jpeg import encode_jpeg
@@ -287,7 +288,7 @@ async def test_a_call_can_be_given_up_until_it_has_begun() -> None:
     assert [result.unwrap() for result in results] == ["gone on"]
 
 
-async def begun(executor: Executor, lane: str, fn: Callable[[], T], *, short: bool = False) -> T:
+async def begun(executor: Executor, lane: Lane, fn: Callable[[], T], *, short: bool = False) -> T:
     """What comes of `executor.begin`."""
     results: list[outcome.Outcome[T]] = []
     here = trio.Event()
@@ -310,7 +311,7 @@ async def begun(executor: Executor, lane: str, fn: Callable[[], T], *, short: bo
 @pytest.mark.parametrize("lane", [ENCODE, encoder_lane("session/track")])
 @pytest.mark.parametrize("short", [False, True])
 async def test_every_executor_hands_over_a_result_or_an_error(
-    executor: Executor, lane: str, short: bool
+    executor: Executor, lane: Lane, short: bool
 ) -> None:
     assert await begun(executor, lane, lambda: "a result", short=short) == "a result"
     with pytest.raises(ValueError, match="no picture"):

@@ -22,7 +22,7 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.compute.executor import FILES
+from reactor_trio.compute.lanes import FILES, Lane
 from reactor_trio.declare.uploaded_file import is_on_disk, on_disk
 from reactor_trio.errors import CommandError, ProtocolError
 from reactor_trio.link import spool, uploads
@@ -161,7 +161,7 @@ class SlowDisk(InlineExecutor):
         self.seconds = seconds
         self.calls = 0
 
-    async def run(self, lane: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
         if lane == FILES and fn is not None:
             self.calls += 1

@@ -30,7 +30,8 @@ from reactor_trio.cli.find_model import (
     read_yaml,
 )
 from reactor_trio.cli.proxies import announce, proxy_options, take_sockets
-from reactor_trio.compute.executor import FILES, ThreadExecutor
+from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.compute.lanes import FILES
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.errors import BadModelSetting, ModelNotFound

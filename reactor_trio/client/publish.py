@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from reactor_trio.client.payloads import payload
-from reactor_trio.compute.executor import ENCODE, Executor
+from reactor_trio.compute.lanes import ENCODE
 from reactor_trio.media.audio import AudioLayout, inspect_audio, pcm_samples
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.media.video import VideoLayout, inspect_video, rgb_frames
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from reactor_trio.client.messages import TrackInfo, Welcome
     from reactor_trio.client.outbox import Outbox
+    from reactor_trio.compute.executor import Executor
 
 
 @attrs.define(eq=False)

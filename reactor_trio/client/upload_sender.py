@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import attrs
 
-from reactor_trio.compute.executor import FILES
+from reactor_trio.compute.lanes import FILES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -1,7 +1,7 @@
 """Where blocking work runs: worker threads, with one limiter a lane.
 
-A lane is what may not run twice at a time: a device, the encoder, files. The executor is handed in from
-outside, so a test under a mock clock needs no thread (`reactor_trio.testing` has the inline one).
+What a lane is stands in `compute/lanes.py`. The executor is handed in from outside, so a test under a mock
+clock needs no thread (`reactor_trio.testing` has the inline one).
 """
 
 from __future__ import annotations
@@ -23,52 +23,27 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from reactor_trio.compute.lanes import Lane
+
 T = TypeVar("T")
-
-HANDLERS = "handlers"
-"""Lane of `@event(in_thread=True)` handlers."""
-ENCODE = "encode"
-"""Lane of media encoding."""
-DECODE = "decode"
-"""Lane of decoding what clients sent. A call that was cancelled is abandoned: nobody waits for its end."""
-PAYLOADS = "payloads"
-"""Lane of long texts, which are read and validated; one at a time, since Python's lock lets one alone."""
-FILES = "files"
-"""Lane of temporary files and of `load`."""
-
-
-DEVICES = "device:"
-"""What the lane of every device begins with."""
-ENCODERS = "encoder:"
-"""What the lane of every stream's encoder begins with."""
-
-
-def device_lane(device: object) -> str:
-    """Lane of a compute device, such as `cpu` or `cuda:1`: one call at a time."""
-    return f"{DEVICES}{device}"
-
-
-def encoder_lane(stream: str) -> str:
-    """Lane of the encoder of one stream, such as H.264: one call at a time, and no one else's."""
-    return f"{ENCODERS}{stream}"
 
 
 class Executor(Protocol):
     """Runs a blocking function off the loop."""
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run `fn(*args, **kwargs)` under the lane's limiter and return its result.
 
         If cancelled while waiting for the lane, `fn` is not called. If cancelled later, the call waits
         for `fn` to end, since a thread cannot be stopped, and `Cancelled` comes at the next checkpoint. In
-        the lane `DECODE` it does not wait, and what `fn` returns or raises is thrown away.
+        a lane that `abandons` it does not wait, and what `fn` returns or raises is thrown away.
         """
         ...
 
     def begin(
         self,
         nursery: trio.Nursery,
-        lane: str,
+        lane: Lane,
         fn: Callable[[], T],
         done: Callable[[outcome.Outcome[T]], object],
         /,
@@ -86,7 +61,7 @@ class Executor(Protocol):
         """
         ...
 
-    def open_worker(self, lane: str, name: str) -> AbstractAsyncContextManager[Worker]:
+    def open_worker(self, lane: Lane, name: str) -> AbstractAsyncContextManager[Worker]:
         """A thread of one's own for calls in this lane; `name` is what `running` shows.
 
         Leaving it waits for the thread.
@@ -102,7 +77,7 @@ class Executor(Protocol):
 class RunningCall:
     """A call that occupies a worker thread."""
 
-    lane: str
+    lane: Lane
     name: str
     asked: float
     """When `run` was called, in seconds of Trio's clock."""
@@ -113,7 +88,7 @@ class RunningCall:
 def begin_in_task(
     executor: Executor,
     nursery: trio.Nursery,
-    lane: str,
+    lane: Lane,
     fn: Callable[[], T],
     done: Callable[[outcome.Outcome[T]], object],
 ) -> None:
@@ -138,7 +113,7 @@ def begin_in_task(
 def is_stuck(executor: Executor, timeout: float) -> bool:
     """Whether a call has kept a device for longer than `timeout` seconds."""
     now = trio.current_time()
-    return any(call.lane.startswith(DEVICES) and now - call.began > timeout for call in executor.running())
+    return any(call.lane.is_device and now - call.began > timeout for call in executor.running())
 
 
 class ThreadExecutor:
@@ -149,45 +124,36 @@ class ThreadExecutor:
 
     def __init__(self, *, cores: int | None = None) -> None:
         self._cores = cores or _available_cores()
-        self._limiters: dict[str, trio.CapacityLimiter] = {
-            FILES: trio.CapacityLimiter(8),
-            HANDLERS: trio.CapacityLimiter(32),
-            PAYLOADS: trio.CapacityLimiter(1),
-        }
-        # A call a frame and session: the others are few, or long, or want `trio.from_thread`.
-        self._encoders = ThreadPool(self._cores, "reactor-trio encoder")
-        # Of their own: what one client sends may take a decoder as long as 100 pictures of the others take an
-        # encoder. And with a core to spare, so that the loop gets on.
-        self._decoders = ThreadPool(max(1, self._cores - 1), "reactor-trio decoder")
+        # What the lanes have that have been used: one or the other.
+        self._limiters: dict[Lane, trio.CapacityLimiter] = {}
+        self._pools: dict[Lane, ThreadPool] = {}
         # What runs now: its lane, itself or its name, when it was asked for, when its thread began with it.
-        self._calls: dict[int, tuple[str, str | Callable[..., object], float, float]] = {}
+        self._calls: dict[int, tuple[Lane, str | Callable[..., object], float, float]] = {}
         self._keys: Iterator[int] = itertools.count()
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """See `Executor.run`."""
         call = self._noted(lane, partial(fn, *args, **kwargs))
-        if lane == ENCODE:
-            return await self._encoders.run(call)
-        if lane == DECODE:
-            return await self._decoders.run(call, abandon_on_cancel=True)
+        if lane.has_own_threads:
+            return await self._pool(lane).run(call, abandon_on_cancel=lane.abandons)
         limiter = self._limiter(lane)
         try:
-            return await trio.to_thread.run_sync(call, limiter=limiter)
+            return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=lane.abandons)
         finally:
-            if lane.startswith(ENCODERS):
+            if not lane.is_lasting:
                 self._forget_if_idle(lane, limiter)
 
     def begin(
         self,
         nursery: trio.Nursery,
-        lane: str,
+        lane: Lane,
         fn: Callable[[], T],
         done: Callable[[outcome.Outcome[T]], object],
         /,
         *,
         short: bool = False,
     ) -> PendingCall | None:
-        """See `Executor.begin`. It takes a task in all lanes but that of encoding.
+        """See `Executor.begin`. It takes a task, unless the lane has threads of its own.
 
         With a single core what is `short` is done right away: a thread would only take turns with the loop,
         and each change costs a tenth of a JPEG.
@@ -195,13 +161,13 @@ class ThreadExecutor:
         if short and self._cores == 1:
             done(outcome.capture(fn))
             return None
-        if lane == ENCODE:
-            return self._encoders.begin(self._noted(lane, fn), done)
+        if lane.has_own_threads:
+            return self._pool(lane).begin(self._noted(lane, fn), done)
         begin_in_task(self, nursery, lane, fn, done)
         return None
 
     @asynccontextmanager
-    async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
+    async def open_worker(self, lane: Lane, name: str) -> AsyncIterator[Worker]:
         """See `Executor.open_worker`."""
         now = trio.lowlevel.current_clock().current_time
 
@@ -219,29 +185,35 @@ class ThreadExecutor:
             finally:
                 worker.stop()
 
-    def _limiter(self, lane: str) -> trio.CapacityLimiter:
+    def _limiter(self, lane: Lane) -> trio.CapacityLimiter:
         limiter = self._limiters.get(lane)
         if limiter is None:
-            limiter = self._limiters[lane] = trio.CapacityLimiter(1)
+            limiter = self._limiters[lane] = trio.CapacityLimiter(lane.size(self._cores))
         return limiter
 
-    def _forget_if_idle(self, lane: str, limiter: trio.CapacityLimiter) -> None:
-        # A stream's lane goes with its session, and nobody says when: an idle one is made anew if needed.
+    def _pool(self, lane: Lane) -> ThreadPool:
+        pool = self._pools.get(lane)
+        if pool is None:
+            pool = self._pools[lane] = ThreadPool(lane.size(self._cores), f"reactor-trio {lane}")
+        return pool
+
+    def _forget_if_idle(self, lane: Lane, limiter: trio.CapacityLimiter) -> None:
+        # Its session does not say when it ends; an idle lane is made anew if it is used again.
         numbers = limiter.statistics()
         if not numbers.borrowed_tokens and not numbers.tasks_waiting:
             self._limiters.pop(lane, None)
 
-    def lanes(self) -> tuple[str, ...]:
-        """The lanes that there are: the fixed ones, those of devices, and of streams that are in use."""
-        return (ENCODE, DECODE, *self._limiters)
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes that have been used, without those of sessions that are over."""
+        return (*self._pools, *self._limiters)
 
-    def _noted(self, lane: str, fn: Callable[[], T]) -> Callable[[], T]:
+    def _noted(self, lane: Lane, fn: Callable[[], T]) -> Callable[[], T]:
         now = trio.lowlevel.current_clock().current_time
         return partial(self._call, lane, fn, fn, now, now())
 
     def _call(
         self,
-        lane: str,
+        lane: Lane,
         what: str | Callable[..., object],
         fn: Callable[[], T],
         now: Callable[[], float],

@@ -22,7 +22,7 @@ from reactor_trio import (
     connected,
     event,
 )
-from reactor_trio.compute.executor import DECODE
+from reactor_trio.compute.lanes import DECODE
 from reactor_trio.demo.network import Morph, Network, scene_of
 from reactor_trio.demo.palette import hex_colours, palette_of, read_colours
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.compute.executor import ENCODE, Executor, encoder_lane
+from reactor_trio.compute.lanes import ENCODE, Lane, encoder_lane
 from reactor_trio.contract.faults import listed, shown
 from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
 from reactor_trio.link.thinning import Thinning
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.media.settings import MediaSettings, VideoCodec
 
 KEY_FRAME_INTERVAL = 0.5
@@ -65,7 +66,7 @@ class Encoded:
 class Encoding:
     """A call for the executor, which encodes a frame."""
 
-    lane: str
+    lane: Lane
     call: Callable[[], Encoded]
     is_short: bool = False
     """It takes about as long as the copy of a large frame, which is made on the loop as well."""

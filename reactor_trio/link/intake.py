@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from reactor_trio.compute.executor import PAYLOADS
+from reactor_trio.compute.lanes import PAYLOADS
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.contract.faults import listed
 from reactor_trio.declare.uploaded_file import UploadedFile

@@ -14,11 +14,12 @@ from typing import IO, TYPE_CHECKING
 
 import trio
 
-from reactor_trio.compute.executor import FILES, Executor
+from reactor_trio.compute.lanes import FILES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.session.upload_budget import UploadBudget
 
 WRITE_BEHIND_BYTES = 4 * 1024 * 1024

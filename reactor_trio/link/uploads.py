@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 import attrs
 import trio
 
-from reactor_trio.compute.executor import FILES, Executor
+from reactor_trio.compute.lanes import FILES
 from reactor_trio.contract.upload_fields import PendingUpload
 from reactor_trio.declare.uploaded_file import UploadedFile, fill, is_on_disk, on_disk
 from reactor_trio.errors import ProtocolError
@@ -35,6 +35,7 @@ from reactor_trio.session.upload_budget import Place, UploadBudget
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.protocol.binary import UploadChunk
     from reactor_trio.protocol.control import UploadStart
     from reactor_trio.protocol.text import Id

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 import trio
 
-from reactor_trio.compute.executor import device_lane
+from reactor_trio.compute.lanes import Device
 from reactor_trio.contract.contract import check_tracks
 from reactor_trio.contract.events import Declarations, read_declarations
 from reactor_trio.contract.inputs import bind_inputs
@@ -180,7 +180,7 @@ class ReactorModel:
     async def _reactor_compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._reactor_executor is None:
             raise NoSession("compute() needs the runtime: it can be used from load() on")
-        return await self._reactor_executor.run(device_lane(self.device), fn, *args, **kwargs)
+        return await self._reactor_executor.run(Device(self.device).lane, fn, *args, **kwargs)
 
     def _reactor_begin(self) -> None:
         """Make what is the session's own, just before `@connected`. For the runtime."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from reactor_trio.compute.executor import HANDLERS, Executor
+from reactor_trio.compute.lanes import HANDLERS
 from reactor_trio.contract.serialise import dump
 from reactor_trio.errors import (
     LONGEST_REFUSAL,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.contract.events import HookSpec
     from reactor_trio.declare.client_info import ClientInfo
     from reactor_trio.declare.connected import Connected

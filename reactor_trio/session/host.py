@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.compute.executor import FILES, Executor, ThreadExecutor
+from reactor_trio.compute.executor import Executor, ThreadExecutor
+from reactor_trio.compute.lanes import FILES
 from reactor_trio.contract.contract import Contract, read_contract
 from reactor_trio.contract.lifecycle import wrong_setting
 from reactor_trio.declare.client_info import ClientInfo

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.compute.executor import DECODE, Executor
+from reactor_trio.compute.lanes import DECODE
 from reactor_trio.contract.faults import listed
 from reactor_trio.declare.inputs import InputFrame, ReadMode
 from reactor_trio.errors import BufferClosed, ProtocolError
@@ -23,6 +23,7 @@ from reactor_trio.protocol.names import BAD_MESSAGE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.declare.tracks import Input, TrackSpec
     from reactor_trio.protocol.binary import MediaFrame
     from reactor_trio.session.observer import Counts, InputCounts

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.compute.executor import ENCODE
 from reactor_trio.compute.from_thread import on_loop
+from reactor_trio.compute.lanes import ENCODE
 from reactor_trio.errors import FieldError, InvalidPayload
 from reactor_trio.link.audio_out import AudioTrack
 from reactor_trio.link.encoding import VideoEncoder

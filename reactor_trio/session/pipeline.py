@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from reactor_trio.compute.executor import Executor, device_lane
+from reactor_trio.compute.lanes import Device
 from reactor_trio.contract.lifecycle import is_async_generator
 from reactor_trio.declare.tracks import Output
 from reactor_trio.errors import BufferClosed
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
     from types import FrameType
 
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.compute.worker import Worker
     from reactor_trio.declare.tracks import TrackSpec
     from reactor_trio.logs.logger import Logger
@@ -75,7 +76,7 @@ class Pipeline:
         if is_async_generator(type(model).inference):
             await self._rounds(None)
             return
-        async with self._executor.open_worker(device_lane(model.device), self._where) as worker:
+        async with self._executor.open_worker(Device(model.device).lane, self._where) as worker:
             await self._rounds(worker)
 
     async def _rounds(self, worker: Worker | None) -> None:

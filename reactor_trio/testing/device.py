@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from reactor_trio.compute.executor import DEVICES, RunningCall
+from reactor_trio.compute.executor import RunningCall
 from reactor_trio.testing.executor import InlineExecutor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from reactor_trio.compute.lanes import Lane
     from reactor_trio.compute.worker import Worker
 
 T = TypeVar("T")
@@ -45,23 +46,23 @@ class DeviceCost(InlineExecutor):
         """Seconds more for each item."""
         self._items = items
         # For order as much as for exclusion: Trio's lock is first come, first served.
-        self._lanes: dict[str, trio.Lock] = {}
-        self._running: dict[str, RunningCall] = {}
+        self._lanes: dict[Lane, trio.Lock] = {}
+        self._running: dict[Lane, RunningCall] = {}
         self.busy: dict[str, float] = {}
-        """Seconds that each lane has worked so far, calls that still run included whole."""
+        """Seconds that each lane has worked so far, by its name; calls that still run are included whole."""
 
     def cost(self, *args: Any, **kwargs: Any) -> float:
         """Seconds that a call with these arguments takes."""
         count = 1 if self._items is None else self._items(*args, **kwargs)
         return _check("cost", self.fixed + self.per_item * count)
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Wait for the lane, let the time pass, then call `fn` inline.
 
         If cancelled while waiting for the lane, `fn` is not called. If cancelled later, the call waits for
         its end and returns its result, as a thread would, and `Cancelled` comes at the next checkpoint.
         """
-        if not lane.startswith(DEVICES):
+        if not lane.is_device:
             return await super().run(lane, fn, *args, **kwargs)
         name = getattr(fn, "__qualname__", None) or repr(fn)
         asked = trio.current_time()
@@ -71,15 +72,15 @@ class DeviceCost(InlineExecutor):
             )
 
     @asynccontextmanager
-    async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
+    async def open_worker(self, lane: Lane, name: str) -> AsyncIterator[Worker]:
         """A worker without a thread. Each call is one item, whatever `items` says; the last one is free."""
         yield _DeviceWorker(self, lane, name)
 
-    def _lane(self, lane: str) -> trio.Lock:
+    def _lane(self, lane: Lane) -> trio.Lock:
         return self._lanes.setdefault(lane, trio.Lock())
 
-    async def _work(self, lane: str, name: str, asked: float, seconds: float, call: Callable[[], T]) -> T:
-        self.busy[lane] = self.busy.get(lane, 0.0) + seconds
+    async def _work(self, lane: Lane, name: str, asked: float, seconds: float, call: Callable[[], T]) -> T:
+        self.busy[lane.name] = self.busy.get(lane.name, 0.0) + seconds
         self._running[lane] = RunningCall(lane, name, asked, trio.current_time())
         try:
             with trio.CancelScope(shield=True):
@@ -96,7 +97,7 @@ class DeviceCost(InlineExecutor):
 class _DeviceWorker:
     """The worker of a `DeviceCost`."""
 
-    def __init__(self, device: DeviceCost, lane: str, name: str) -> None:
+    def __init__(self, device: DeviceCost, lane: Lane, name: str) -> None:
         self._device = device
         self._lane = lane
         self._name = name

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import outcome
 
     from reactor_trio.compute.executor import RunningCall
+    from reactor_trio.compute.lanes import Lane
     from reactor_trio.compute.worker import Worker
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ class InlineExecutor:
     Work takes no virtual time, and no two calls overlap.
     """
 
-    async def run(self, lane: str, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Call `fn` after a checkpoint. If cancelled, it was not called."""
         await trio.lowlevel.checkpoint()
         return fn(*args, **kwargs)
@@ -34,7 +35,7 @@ class InlineExecutor:
     def begin(
         self,
         nursery: trio.Nursery,
-        lane: str,
+        lane: Lane,
         fn: Callable[[], T],
         done: Callable[[outcome.Outcome[T]], object],
         /,
@@ -45,7 +46,7 @@ class InlineExecutor:
         begin_in_task(self, nursery, lane, fn, done)
 
     @asynccontextmanager
-    async def open_worker(self, lane: str, name: str) -> AsyncIterator[Worker]:
+    async def open_worker(self, lane: Lane, name: str) -> AsyncIterator[Worker]:
         """A worker without a thread: its calls are like `run`, but for the last one, which never waits."""
         yield _InlineWorker(self, lane)
 
@@ -57,7 +58,7 @@ class InlineExecutor:
 class _InlineWorker:
     """What was the thread's own is that of the loop, and of all sessions: `torch.inference_mode`, for one."""
 
-    def __init__(self, executor: InlineExecutor, lane: str) -> None:
+    def __init__(self, executor: InlineExecutor, lane: Lane) -> None:
         self._executor = executor
         self._lane = lane
 
