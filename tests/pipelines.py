@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
@@ -59,9 +60,9 @@ class Game(ReactorPipeline):
     fps = 10
     script: Callable[[Any], Any]
 
-    def _reactor_begin(self) -> None:
-        super()._reactor_begin()
-        self.log: list[Any] = []
+    @functools.cached_property
+    def log(self) -> list[Any]:
+        return []
 
     def inference(self) -> Iterator[Any]:
         yield from self.script(self)

@@ -59,6 +59,12 @@ class StrictTransport:
         """Whether the connection is over, whoever ended it."""
         return self._gone is not None
 
+    @property
+    def is_read(self) -> bool:
+        """Whether both sides have read all that the other has sent, and the session waits for more."""
+        on_the_way = self._arrived or self._on_the_way or self._rest
+        return not on_the_way and self._busy == {"receive"}
+
     # ---- the client
 
     def arrive(self, *messages: str | bytes) -> None:

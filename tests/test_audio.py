@@ -166,7 +166,7 @@ async def test_blocks_of_20_ms_leave_at_their_end_and_without_a_gap() -> None:
         for index in range(50):
             left = ramp(1600, 1 + 1600 * index)
             await model.emit(Film(speaker=np.stack([left, -left])))
-        numbers.append(model._reactor_port._counts.frames["speaker"].silence)  # type: ignore[union-attr]
+        numbers.append(client.session.statistics().counts.frames["speaker"].silence)
 
     async with open_session(emitting(script)) as client:
         blocks = [block async for block in client.frames("speaker")]
@@ -333,7 +333,7 @@ async def test_exactly_supplied_sound_has_no_silence(fps: float, rate: int) -> N
         for index in range(int(60 * fps)):
             count = math.floor((index + 1) * rate / fps) - math.floor(index * rate / fps)
             await model.emit(output(**{video: picture(), audio: ramp(count)}))
-        silence.append(model._reactor_port._counts.frames[audio].silence)  # type: ignore[union-attr]
+        silence.append(client.session.statistics().counts.frames[audio].silence)
 
     async with open_session(emitting(script, fps=fps)) as client:
         pictures, blocks = await both(client, video, audio)

@@ -42,6 +42,7 @@ from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session import naps
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, load_host, run
+from reactor_trio.testing.leaks import left_open
 from strict_transport import StrictTransport
 
 if TYPE_CHECKING:
@@ -549,19 +550,17 @@ def transcript(transport: StrictTransport) -> list[Any]:
 def faults_of(session: Session, transport: StrictTransport) -> list[str]:
     """What is wrong with a session that has ended."""
     probe = session.model.probe
-    inbox = session._inbox.statistics()
     answered = [message["reply_to"] for message in texts(transport) if "reply_to" in message]
     checks = {
         f"@connected was entered {probe.entered} times": probe.entered > 1,
         f"@disconnected ran {probe.left} times, @connected {probe.entered}": probe.left != probe.entered,
         f"{probe.active} still run": bool(probe.active),
         f"{probe.generators} generators were not closed": bool(probe.generators),
-        f"an end of the inbox is open: {inbox}": bool(inbox.open_send_channels + inbox.open_receive_channels),
-        f"tasks wait at the inbox: {inbox}": bool(inbox.tasks_waiting_send + inbox.tasks_waiting_receive),
         "the connection is open": not (transport.has_ended and transport.aborted),
         f"answered twice: {answered}": len(answered) != len(set(answered)),
     }
-    return [*probe.faults, *transport.faults, *(text for text, is_fault in checks.items() if is_fault)]
+    faults = [*probe.faults, *transport.faults, *(text for text, is_fault in checks.items() if is_fault)]
+    return faults + [str(leak) for leak in left_open(session)]
 
 
 def faults_of_farewell(session: Session, transport: StrictTransport) -> list[str]:

@@ -12,12 +12,13 @@ import trio
 
 from reactor_trio import Audio, CommandError, Output, ReactorModel, Video, event
 from reactor_trio.client import Frame, Superseded
+from reactor_trio.client.latency import LatencyRecorder
 from reactor_trio.compute.lanes import ENCODE, Lane
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.latency import MAX_APPLIED, MAX_FRAMES, MAX_ID_LENGTH, LatencyTracker
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import DeviceCost, InlineExecutor, Network, SessionClient, open_session
+from reactor_trio.testing import DeviceCost, InlineExecutor, Network, open_session
 from test_metrics import Scrape
 from virtual import virtually
 
@@ -102,6 +103,10 @@ async def load(metrics: Metrics | None = None, **limits: Any) -> ModelHost:
         session_id=lambda: next(ids),
         observer=metrics,
     )
+
+
+def frame_shown(seq: int) -> str:
+    return f'{{"type": "reactor.frame_shown", "data": {{"track": "main", "seq": {seq}}}}}'
 
 
 # ---- on the wire
@@ -263,8 +268,6 @@ async def test_a_frame_that_a_newer_one_replaces_hands_its_commands_on() -> None
         client.network.resume()
         named = [id_ for _ in range(2) for id_ in (await client.frame()).applied]
         assert named == [1, 2, 3, 4, 5]
-        latency = client.session._latency
-        assert len(latency._frames["main"]) <= 5
 
 
 class Counter(ReactorModel):
@@ -418,16 +421,15 @@ async def test_what_the_network_does_not_take_at_once_counts_as_sending() -> Non
 async def test_shown_frames_that_were_never_sent_cost_nothing() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
-        await client.transport.send(
-            [
-                f'{{"type": "reactor.frame_shown", "data": {{"track": "main", "seq": {seq}}}}}'
-                for seq in range(5000)
-            ]
-        )
+        await client.transport.send([frame_shown(seq) for seq in range(5000)])
         assert await client.ping() < 1
-        latency = client.session._latency
-        assert not any(latency._frames.values())
-    assert Scrape(metrics)("display_seconds_count", track="main") == 0
+        await client.call("repaint")
+        assert (await client.frame()).seq == 0
+        await client.ping()
+        assert Scrape(metrics)("display_seconds_count", track="main") == 0, "it was too early"
+        await client.transport.send([frame_shown(0)])
+        await client.ping()
+    assert Scrape(metrics)("display_seconds_count", track="main") == 1
 
 
 @pytest.mark.parametrize("track", ["other", "mai"])
@@ -513,44 +515,59 @@ async def test_the_statistics_are_of_the_last_commands() -> None:
         assert (latency.handle.p50, latency.handle.p95) == (0.0, pytest.approx(HANDLER))
 
 
-@virtually
-async def test_commands_that_have_no_frame_are_forgotten() -> None:
-    async with open_session(await load()) as client:
-        for _ in range(1000):
-            await client.call("offer")
-            with pytest.raises(CommandError):
-                await client.call("fail")
-        assert len(client._tracks.latency._waiting) <= 256
+def test_commands_that_have_no_frame_are_forgotten() -> None:
+    recorder = LatencyRecorder()
+    for number in range(1000):
+        recorder.sent(number, 0.0)
+    recorder.failed(999)
+    recorder.arrived(naming(*range(1000 - 256)))
+    assert recorder.statistics().count == 0
+    recorder.arrived(naming(*range(1000)))
+    assert recorder.statistics().count == 255
+
+
+def naming(*ids: int) -> Frame:
+    """A frame that reflects these commands."""
+    return Frame(
+        track="main",
+        seq=0,
+        pts=0.0,
+        codec="raw",
+        width=1,
+        height=1,
+        rate=None,
+        channels=None,
+        payload=memoryview(bytes(3)),
+        received_at=1.0,
+        extra={"applied": [*ids]},
+    )
 
 
 # ---- bounds
 
 
-def commands(client: SessionClient) -> int:
-    return len(client.session._latency._handled)
-
-
 @virtually
 async def test_a_model_that_never_emits_keeps_few_commands() -> None:
-    class Silent(ReactorModel):
-        @event
-        def do(self) -> None: ...
-
-    async with open_session(Silent, limits=Limits(max_events_per_second=0)) as client:
-        await client.transport.send([f'{{"type": "do", "id": {number}}}' for number in range(10_000)])
-        await client.ping()
-        assert commands(client) == MAX_APPLIED
+    tracker = LatencyTracker()
+    for number in range(10_000):
+        tracker.handled(number, 0.0, 0.0, 0.0)
+    assert [each.id for each in tracker.take(1.0)] == list(range(10_000 - MAX_APPLIED, 10_000))
+    assert tracker.take(2.0) == ()
 
 
 @virtually
 async def test_frames_of_which_nobody_says_that_they_are_shown_are_forgotten() -> None:
-    async with open_session(await load()) as client:
+    metrics = Metrics()
+    async with open_session(await load(metrics, max_events_per_second=0)) as client:
         for _ in range(1000):
             await client.call("repaint")
             await client.frame()
-        frames = client.session._latency._frames["main"]
-        assert len(frames) == MAX_FRAMES
-        assert list(frames) == list(range(1000 - MAX_FRAMES, 1000))
+        await client.transport.send([frame_shown(seq) for seq in range(1000 - MAX_FRAMES)])
+        await client.ping()
+        assert Scrape(metrics)("display_seconds_count", track="main") == 0
+        await client.transport.send([frame_shown(seq) for seq in range(1000)])
+        await client.ping()
+    assert Scrape(metrics)("display_seconds_count", track="main") == MAX_FRAMES
 
 
 # ---- the tracker alone

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import json
+import tempfile
+import tracemalloc
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +27,7 @@ from reactor_trio import (
 from reactor_trio.compute.lanes import FILES, Lane
 from reactor_trio.declare.uploaded_file import is_on_disk, on_disk
 from reactor_trio.errors import CommandError, ProtocolError
-from reactor_trio.link import spool, uploads
+from reactor_trio.link import spool
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.protocol.control import UploadStart
 from reactor_trio.protocol.upload_ledger import MAX_SMALL_CHUNKS, UploadLedger
@@ -92,6 +94,21 @@ def chunk(upload_id: str, offset: int, payload: bytes) -> bytes:
     return encode_upload_chunk(UploadChunk(upload_id, offset, payload))
 
 
+def padded(message: bytes, size: int) -> bytes:
+    """The same chunk with a header of so many bytes."""
+    end = 3 + int.from_bytes(message[1:3], "big")
+    header = json.loads(message[3:end])
+    padding = size - len(json.dumps(header | {"pad": ""}).encode())
+    header = json.dumps(header | {"pad": "x" * padding}).encode()
+    return message[:1] + len(header).to_bytes(2, "big") + header + message[end:]
+
+
+def in_memory_and_on_disk(client: SessionClient) -> tuple[int, int]:
+    """Bytes that the session's uploads take."""
+    numbers = client.session.statistics()
+    return numbers.upload_bytes_in_memory, numbers.upload_bytes_on_disk
+
+
 def answer(client: SessionClient, id_: str) -> dict[str, Any] | None:
     """Type and data of the answer to a message that was sent raw."""
     for entry in client.transcript:
@@ -112,7 +129,7 @@ class FakeDisk:
         self.keeps: int | None = None
         """Bytes that a file has left when it is read."""
 
-    def open(self) -> IO[bytes]:
+    def open(self, **options: Any) -> IO[bytes]:
         if self.open_error is not None:
             raise self.open_error
         self.files.append(FakeFile(self))
@@ -150,7 +167,7 @@ class FakeFile(io.BytesIO):
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> FakeDisk:
     fake = FakeDisk()
-    monkeypatch.setattr(uploads, "_temporary_file", fake.open)
+    monkeypatch.setattr(tempfile, "TemporaryFile", fake.open)
     return fake
 
 
@@ -176,34 +193,33 @@ class SlowDisk(InlineExecutor):
 @virtually
 async def test_an_upload_holds_the_bytes_that_came_and_nothing_else() -> None:
     async with open_session(Model) as client:
-        kept = client.session._uploads
         await client.transport.send([start("u", 500_000)])
         await trio.sleep(1)
-        assert kept.bytes_in_memory == 0, "what is announced takes nothing"
-        for offset in range(0, 499_000, 1000):
-            await client.transport.send([chunk("u", offset, bytes(1000))])
-        await trio.sleep(1)
-        assert kept.bytes_in_memory == 499_000
-        [stored] = kept._stored.values()
-        assert isinstance(stored.where, uploads._Buffer)
-        assert sum(len(part) for part in stored.where.parts) == 499_000
-        assert all(type(part) is bytes for part in stored.where.parts), "no view, which holds the message"
+        assert in_memory_and_on_disk(client) == (0, 0), "what is announced takes nothing"
+        tracemalloc.start()
+        try:
+            for offset in range(0, 499_000, 1000):
+                await client.transport.send([padded(chunk("u", offset, bytes(1000)), 900)])
+                await trio.sleep(0.001)
+                client.transcript.entries.clear()  # it keeps the messages
+            taken = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert in_memory_and_on_disk(client) == (499_000, 0)
+        assert 499_000 < taken < 600_000, "no message is kept, whose header is as long"
         await client.transport.send([chunk("u", 499_000, bytes(1000))])
         assert (await client.call("take", file={"upload_id": "u"})).data == {"size": 500_000}  # type: ignore[union-attr]
 
 
 @virtually
 async def test_the_header_of_a_chunk_has_at_most_a_kilobyte() -> None:
-    def padded(size: int) -> bytes:
-        header = json.dumps({"upload_id": "u", "offset": 0, "pad": "x" * size}).encode()
-        return b"\x02" + len(header).to_bytes(2, "big") + header + b"x"
-
+    whole = chunk("u", 0, b"x")
     async with open_session(Model) as client:
-        await client.transport.send([start("u", 1), padded(1000)])
+        await client.transport.send([start("u", 1), padded(whole, 1025)])
         await trio.sleep(1)
         assert answer(client, "u") is None, "one that is too long is no chunk"
         assert "at most 1024 bytes" in str(client.transcript[-1].message)
-        await client.transport.send([padded(900)])
+        await client.transport.send([padded(whole, 1024)])
         await trio.sleep(1)
         assert answer(client, "u")["type"] == "reactor.upload_complete"  # type: ignore[index]
 
@@ -234,7 +250,7 @@ async def test_an_empty_chunk_and_a_dribble_fail_their_upload_and_not_the_sessio
         assert "an empty chunk" in answer(client, "empty")["message"]  # type: ignore[index]
         assert "at least 1024 bytes" in answer(client, "drops")["message"]  # type: ignore[index]
         assert answer(client, "drops")["code"] == "upload_rejected"  # type: ignore[index]
-        assert client.session._uploads.bytes_in_memory == 0
+        assert in_memory_and_on_disk(client) == (0, 0)
         await client.call("mark", number=1)
 
 
@@ -286,21 +302,20 @@ def test_however_it_is_cut_a_file_arrives_as_it_was_sent(
 
 @virtually
 async def test_a_large_file_stays_on_the_disk_until_it_is_taken(disk: FakeDisk) -> None:
-    async with open_session(Hooked, limits=Limits(spool_bytes=SPOOL)) as client:
-        kept = client.session._uploads
+    host = await load_host(Hooked, limits=Limits(spool_bytes=SPOOL))
+    async with open_session(host) as client:
         handle = await client.upload(LARGE, name="large")
         await trio.sleep(1)
         assert client.session.model.seen == [("large", len(LARGE))]
-        assert (kept.bytes_in_memory, kept.bytes_on_disk) == (0, len(LARGE))
+        assert in_memory_and_on_disk(client) == (0, len(LARGE))
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: client.call("hold", file=handle, seconds=1.0))
                 await trio.sleep(0.5)
-                assert kept.bytes_in_memory == len(LARGE)
-        assert (kept.bytes_in_memory, kept.bytes_on_disk) == (0, len(LARGE))
+                assert in_memory_and_on_disk(client) == (len(LARGE), len(LARGE))
+        assert in_memory_and_on_disk(client) == (0, len(LARGE))
         await client.call("keep", file=handle)
         assert client.session.model.kept == UploadedFile("large", "application/octet-stream", 5120, LARGE)
-        host = client.session._host
     assert disk.open_files == 0
     assert (host.upload_budget.memory, host.upload_budget.disk) == (0, 0)
 
@@ -324,16 +339,16 @@ async def test_commands_keep_their_order_whatever_file_they_take() -> None:
 async def test_a_full_disk_fails_its_upload_and_nothing_else(disk: FakeDisk, full_at: int) -> None:
     disk.full_at = full_at
     with capture_logs() as logs:
-        async with open_session(Model, limits=Limits(spool_bytes=SPOOL)) as client:
+        host = await load_host(Model, limits=Limits(spool_bytes=SPOOL))
+        async with open_session(host) as client:
             for _ in range(3):
                 with pytest.raises(CommandError, match="upload_rejected") as refused:
                     await client.upload(bytes(3_000_000), name="large")
                 assert "secret" not in str(refused.value)
             assert (await client.upload(b"small", name="small")).size == 5
             await client.call("mark", number=1)
-            kept, budget = client.session._uploads, client.session._host.upload_budget
-            assert (kept.bytes_in_memory, kept.bytes_on_disk) == (5, 0)
-            assert (budget.memory, budget.disk) == (5, 0)
+            assert in_memory_and_on_disk(client) == (5, 0)
+            assert (host.upload_budget.memory, host.upload_budget.disk) == (5, 0)
             model = client.session.model
     assert model.seen == [1, "bye"]
     assert disk.open_files == 0
@@ -423,7 +438,8 @@ async def test_a_disk_that_hangs_fails_uploads_and_stops_receive_once(
 ) -> None:
     monkeypatch.setattr(spool, "WRITE_BEHIND_BYTES", 100_000)
     limits = Limits(spool_bytes=SPOOL, heartbeat=1.0, disk_timeout=5.0)
-    async with open_session(Model, limits=limits, executor=SlowDisk(100.0)) as client:
+    disk = SlowDisk(100.0)
+    async with open_session(Model, limits=limits, executor=disk) as client:
         began = trio.current_time()
         for upload_id in ("a", "b", "c"):
             await client.transport.send([start(upload_id, 300_000)])
@@ -435,7 +451,7 @@ async def test_a_disk_that_hangs_fails_uploads_and_stops_receive_once(
             assert "too slow" in answer(client, upload_id)["message"]  # type: ignore[index]
         await trio.sleep(30)
         assert client.session.ending is None
-        client.session._uploads._executor.seconds = 0.0  # type: ignore[attr-defined]
+        disk.seconds = 0.0
 
 
 # ---- a client that stalls
@@ -454,12 +470,16 @@ async def test_an_upload_that_stalls_is_given_up_and_its_quota_returned() -> Non
         await client.transport.send([chunk("b", 0, bytes(39))])
         await trio.sleep(2)
         assert "no byte of it came for 60 s" in answer(client, "a")["message"]  # type: ignore[index]
-        assert client.session._uploads._ledger.used_bytes == 40
+        await client.transport.send([start("more", 61), start("as much", 60)])
+        await trio.sleep(0.001)
+        assert answer(client, "more")["code"] == "upload_quota"  # type: ignore[index]
+        assert answer(client, "as much") is None
         await client.transport.send([chunk("b", 39, b"x"), chunk("a", 2, b"dropped in silence")])
         await trio.sleep(300)
         assert answer(client, "b")["type"] == "reactor.upload_complete"  # type: ignore[index]
-        times = [entry.time for entry in client.transcript if '"upload_id":"a"' in str(entry.message)]
-        assert times[-1] - began == pytest.approx(90, abs=1)
+        told = [entry for entry in client.transcript if entry.direction == "<"]
+        times = [entry.time for entry in told if '"upload_id":"a"' in str(entry.message)]
+        assert times[-1] - began == pytest.approx(90)
 
 
 # ---- room for all sessions

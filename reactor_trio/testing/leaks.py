@@ -94,7 +94,7 @@ class LeakWatch:
         over = [each.session for each in self._sessions if _is_over(each.token)]
         found = list(self._found)
         for session in over:
-            found += [*_threads(session), *_channel_ends(session), *_outbox(session)]
+            found += [*_threads(session), *left_open(session)]
         found += [
             Leak(session.id if session else "a session", "file", f"temporary file {file.name} is open")
             for file, session in self._files
@@ -153,6 +153,14 @@ def _threads(session: Session) -> Iterator[Leak]:
         _, _, task = thread.name.partition(" from ")
         if task.startswith(f"{session.id}/"):
             yield Leak(session.id, "thread", f"thread {thread.name!r} still runs")
+
+
+def left_open(session: Session) -> list[Leak]:
+    """Return the queues of the session that are still open. A session that has ended has none.
+
+    Of all tests and of the test kit, this function alone reads private attributes of a session.
+    """
+    return [*_channel_ends(session), *_outbox(session)]
 
 
 def _channel_ends(session: Session) -> Iterator[Leak]:
