@@ -32,12 +32,12 @@ from reactor_trio.contract.types import (
     items_of,
     json_key,
     literal_values,
-    name_of,
     record_fields,
     upload_rule,
     value_of,
     wire_value,
 )
+from reactor_trio.declare.hints import name_of
 from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import shorten
 

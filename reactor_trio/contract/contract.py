@@ -18,8 +18,8 @@ from reactor_trio.contract.inputs import bound_inputs, check_late_inputs
 from reactor_trio.contract.schema import message_schema
 from reactor_trio.contract.serialise import resolve_message_type
 from reactor_trio.declare.hints import closure
+from reactor_trio.declare.messages import Message, cleaned_docstring, is_message_class
 from reactor_trio.declare.tracks import Input, Output, TrackSpec
-from reactor_trio.model.messages import ModelMessage, cleaned_docstring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +38,7 @@ class MessageSpec:
     name: str
     description: str
     schema: Mapping[str, Any] = attrs.field(eq=False, repr=False)
-    message_class: type[ModelMessage]
+    message_class: type[Message]
 
 
 @attrs.frozen
@@ -88,7 +88,7 @@ def read_contract(model_class: type, name: str | None = None) -> Contract:
         name=model_class.__name__ if name is None else name,
         description=cleaned_docstring(model_class),
         declarations=declarations,
-        messages=MappingProxyType(_messages([*replies, *_subclasses(visible, ModelMessage)])),
+        messages=MappingProxyType(_messages([*replies, *filter(is_message_class, visible)])),
         tracks=_tracks([*outputs, *bound_inputs(model_class).values()]),
         outputs=tuple(outputs),
     )
@@ -154,7 +154,7 @@ def _subclasses(values: Iterable[Any], base: type[T]) -> list[type[T]]:
     return list(found)
 
 
-def _messages(classes: Iterable[type[ModelMessage]]) -> dict[str, MessageSpec]:
+def _messages(classes: Iterable[type[Message]]) -> dict[str, MessageSpec]:
     messages: dict[str, MessageSpec] = {}
     for cls in classes:
         name = cls.__wire_name__

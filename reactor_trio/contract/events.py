@@ -14,14 +14,13 @@ import attrs
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
-from reactor_trio.contract.types import name_of
 from reactor_trio.contract.upload_fields import Files, PendingUpload, PendingUploads
 from reactor_trio.declare.client_info import ClientInfo
 from reactor_trio.declare.decorators import MARKER, EventMarker, HookKind, HookMarker
 from reactor_trio.declare.fields import MISSING, InputFieldInfo, MessageFieldInfo
-from reactor_trio.declare.hints import Unresolved, declared, parameter_hint
+from reactor_trio.declare.hints import Unresolved, declared, name_of, parameter_hint
+from reactor_trio.declare.messages import Message, is_message_class
 from reactor_trio.declare.uploaded_file import UploadedFile
-from reactor_trio.model.messages import ModelMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +43,7 @@ class EventSpec:
     is_async: bool
     method: str
     payload_class: type
-    reply: type[ModelMessage] | None
+    reply: type[Message] | None
     wants_client: bool
     has_uploads: bool
     schema: Mapping[str, Any] = attrs.field(eq=False, repr=False)
@@ -73,13 +72,13 @@ class EventSpec:
             arguments[CLIENT] = client
         return getattr(model, self.method), arguments
 
-    def check_result(self, result: object) -> ModelMessage | None:
+    def check_result(self, result: object) -> Message | None:
         """What the handler returned. Raises `TypeError` if its annotation does not allow that."""
         if result is None and types.NoneType in self.result_types:
             return None
-        if isinstance(result, ModelMessage) and isinstance(result, self.result_types):
+        if isinstance(result, Message) and isinstance(result, self.result_types):
             return result
-        allowed = " or ".join("None" if tp is types.NoneType else tp.__qualname__ for tp in self.result_types)
+        allowed = " or ".join(map(_result_name, self.result_types))
         raise TypeError(f"{self.method} returned {type(result).__qualname__}; it may return {allowed}")
 
 
@@ -319,7 +318,7 @@ def _field(method: _Method, parameter: inspect.Parameter) -> Any:
 def _result_types(method: _Method) -> tuple[type, ...]:
     annotation = inspect.signature(method.function).return_annotation
     if annotation is inspect.Signature.empty:
-        return (ModelMessage, types.NoneType)
+        return (Message, types.NoneType)
     try:
         hint = parameter_hint("return", annotation, method.function, method.owner)
     except Unresolved as exc:
@@ -327,18 +326,20 @@ def _result_types(method: _Method) -> tuple[type, ...]:
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     members = typing.get_args(hint) if union else (types.NoneType if hint is None else hint,)
     messages = [member for member in members if member is not types.NoneType]
-    if len(messages) > 1 or not all(map(_is_message, messages)):
+    if len(messages) > 1 or not all(map(is_message_class, messages)):
         allowed = "None, one ModelMessage subclass, or that | None"
         raise method.refuse(f"a handler returns {allowed}, not {name_of(hint)}")
     return tuple(members)
 
 
-def _is_message(tp: Any) -> bool:
-    return isinstance(tp, type) and issubclass(tp, ModelMessage) and tp is not ModelMessage
+def _result_name(tp: type) -> str:
+    if tp is types.NoneType:
+        return "None"
+    return "ModelMessage" if tp is Message else tp.__qualname__  # the base has the name that authors know
 
 
-def _declared_reply(result_types: tuple[type, ...]) -> type[ModelMessage] | None:
-    return next((tp for tp in result_types if _is_message(tp)), None)
+def _declared_reply(result_types: tuple[type, ...]) -> type[Message] | None:
+    return next((tp for tp in result_types if is_message_class(tp)), None)
 
 
 def _hooks(methods: list[_Method]) -> dict[str, HookSpec]:

@@ -9,8 +9,7 @@ import inspect
 import typing
 from typing import TYPE_CHECKING, Any, Final
 
-from reactor_trio.contract.types import name_of
-from reactor_trio.declare.hints import Unresolved, attribute_hint, is_class_var, own_annotations
+from reactor_trio.declare.hints import Unresolved, attribute_hint, is_class_var, name_of, own_annotations
 from reactor_trio.declare.inputs import BoundInput
 from reactor_trio.declare.records import missing_annotation
 from reactor_trio.declare.tracks import Audio, Input, Output, Video

@@ -14,8 +14,8 @@ from reactor_trio.contract.constraints import (
     ruled_type,
 )
 from reactor_trio.contract.faults import Misfit
-from reactor_trio.contract.types import INPUT_FIELD, Unsupported, check_type
-from reactor_trio.declare.fields import MISSING
+from reactor_trio.contract.types import Unsupported, check_type
+from reactor_trio.declare.fields import INPUT_FIELD, MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

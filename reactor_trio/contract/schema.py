@@ -36,7 +36,7 @@ from reactor_trio.contract.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from reactor_trio.model.messages import ModelMessage
+    from reactor_trio.declare.messages import Message
 
 Schema = dict[str, Any]
 
@@ -67,7 +67,7 @@ def payload_schema(payload_class: type, *, title: str) -> Schema:
     return _Schemas(record_fields).document(payload_class, title)
 
 
-def message_schema(cls: type[ModelMessage]) -> Schema:
+def message_schema(cls: type[Message]) -> Schema:
     """The schema of what a client receives."""
     return _Schemas(all_fields).document(cls, cls.__wire_name__)
 

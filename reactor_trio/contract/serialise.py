@@ -16,7 +16,7 @@ from reactor_trio.contract.types import Unsupported, all_fields, check_type, is_
 from reactor_trio.declare.hints import Unresolved
 
 if TYPE_CHECKING:
-    from reactor_trio.model.messages import ModelMessage
+    from reactor_trio.declare.messages import Message
 
 _FACTORY: Final[Any] = attrs.Factory  # mypy takes it for a function
 
@@ -25,7 +25,7 @@ _FACTORY: Final[Any] = attrs.Factory  # mypy takes it for a function
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SERIALIZE_NUMPY
 
 
-def dump(message: ModelMessage) -> bytes:
+def dump(message: Message) -> bytes:
     """The JSON object of a message's fields; NaN and infinities become `null`.
 
     Raises `TypeError`, naming the message and the field, for a value that has no JSON form.
@@ -41,7 +41,7 @@ def to_json(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value, _plain, _OPTIONS))
 
 
-def check_message_type(cls: type[ModelMessage]) -> None:
+def check_message_type(cls: type[Message]) -> None:
     """Raises `TypeError`, naming class and field, for a type that has no JSON form, or a default not of it.
 
     Raises `Unresolved` if an annotation names a class that is not there yet.
@@ -61,7 +61,7 @@ def check_message_type(cls: type[ModelMessage]) -> None:
         raise TypeError(f"{exc}; a message holds what JSON can say") from None
 
 
-def resolve_message_type(cls: type[ModelMessage]) -> None:
+def resolve_message_type(cls: type[Message]) -> None:
     """As `check_message_type`, but a class that is not there is a `TypeError` too."""
     try:
         check_message_type(cls)
@@ -69,7 +69,7 @@ def resolve_message_type(cls: type[ModelMessage]) -> None:
         raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
 
 
-def _fields(message: ModelMessage) -> dict[str, Any]:
+def _fields(message: Message) -> dict[str, Any]:
     return {name: getattr(message, name) for name in message.__message_fields__}
 
 
@@ -90,7 +90,7 @@ def _names(cls: type) -> tuple[str, ...]:
     return getattr(cls, "__message_fields__", None) or stored_names(cls)
 
 
-def _culprit(message: ModelMessage) -> str:
+def _culprit(message: Message) -> str:
     for name in message.__message_fields__:
         try:
             orjson.dumps(getattr(message, name), _plain, _OPTIONS)

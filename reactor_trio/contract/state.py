@@ -13,8 +13,7 @@ from reactor_trio.contract.faults import of_authors_code
 from reactor_trio.contract.payloads import make_payload_class, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
-from reactor_trio.contract.types import INPUT_FIELD
-from reactor_trio.declare.fields import MISSING, InputFieldInfo
+from reactor_trio.declare.fields import INPUT_FIELD, MISSING, InputFieldInfo
 from reactor_trio.declare.hints import Unresolved, attribute_hint, declared, own_annotations
 from reactor_trio.errors import FieldError, InvalidPayload
 

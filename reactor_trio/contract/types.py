@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import attrs
 import numpy as np
 
-from reactor_trio.declare.fields import MISSING, InputFieldInfo
-from reactor_trio.declare.hints import Unresolved, class_hints, declared
+from reactor_trio.declare.fields import INPUT_FIELD, MISSING, InputFieldInfo
+from reactor_trio.declare.hints import Unresolved, class_hints, declared, name_of
 from reactor_trio.declare.uploaded_file import UploadedFile
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_SAFE_INTEGER: Final = 2**53
 """Integers up to here are the same number in every JSON implementation (RFC 8259 §6)."""
-
-INPUT_FIELD: Final = "reactor_input_field"
-"""Key of a payload field's metadata: its `InputFieldInfo`."""
 
 NoneType: Final[Any] = types.NoneType
 Direction = Literal["input", "message"]
@@ -304,10 +301,3 @@ def _has_uploads(tp: Any, seen: set[Any]) -> bool:
         seen.add(tp)
         return any(_has_uploads(field.type, seen) for field in record_fields(tp))
     return not is_literal(tp) and any(_has_uploads(part, seen) for part in typing.get_args(tp))
-
-
-def name_of(tp: Any) -> str:
-    """How a person writes the type."""
-    if isinstance(tp, type) and not typing.get_args(tp):
-        return tp.__qualname__
-    return str(tp).replace("typing.", "")

@@ -22,6 +22,9 @@ class Missing(enum.Enum):
 
 MISSING: Final[Literal[Missing.MISSING]] = Missing.MISSING
 
+INPUT_FIELD: Final = "reactor_input_field"
+"""Key of a payload field's metadata: its `InputFieldInfo`."""
+
 
 # Compared by identity: a dataclass refuses a default whose class has no hash, and two fields that
 # happen to have the same bounds are not one.

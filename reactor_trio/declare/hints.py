@@ -178,6 +178,13 @@ def declared(tp: Any) -> tuple[Any, InputFieldInfo | None]:
     return tp, None
 
 
+def name_of(tp: Any) -> str:
+    """How a person writes the type."""
+    if isinstance(tp, type) and not typing.get_args(tp):
+        return tp.__qualname__
+    return str(tp).replace("typing.", "")
+
+
 def _class_body(owner: type) -> dict[str, Any]:
     # Without its methods: an event called `list` is not what `list[int]` means.
     return {name: value for name, value in vars(owner).items() if not inspect.isroutine(value)}

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from reactor_trio.contract.types import INPUT_FIELD, name_of
-from reactor_trio.declare.fields import MISSING, InputFieldInfo, MessageFieldInfo
-from reactor_trio.declare.hints import is_class_var, own_annotations
+from reactor_trio.declare.fields import INPUT_FIELD, MISSING, InputFieldInfo, MessageFieldInfo
+from reactor_trio.declare.hints import is_class_var, name_of, own_annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

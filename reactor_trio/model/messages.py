@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
-import re
 import typing
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, dataclass_transform
 
 import attrs
 
 from reactor_trio.contract.serialise import check_message_type
-from reactor_trio.contract.types import name_of
 from reactor_trio.declare.fields import MessageField
-from reactor_trio.declare.hints import Unresolved, own_annotations
-from reactor_trio.declare.records import RecordType, field_names, make_record, missing_annotation
-
-_ACRONYM_END = re.compile(r"([A-Z]+)([A-Z][a-z])")
-_WORD_END = re.compile(r"([a-z0-9])([A-Z])")
+from reactor_trio.declare.hints import Unresolved, name_of, own_annotations
+from reactor_trio.declare.messages import Message, cleaned_docstring, wire_name
+from reactor_trio.declare.records import field_names, make_record, missing_annotation
 
 
 @dataclass_transform(field_specifiers=(MessageField, attrs.field, dataclasses.field))
-class ModelMessage(metaclass=RecordType):
+class ModelMessage(Message):
     """A message that a model sends; a subclass with annotations is all there is to write.
 
         class CurrentPrompt(ModelMessage):
@@ -34,10 +29,6 @@ class ModelMessage(metaclass=RecordType):
     Raises `TypeError` naming class and field, when the subclass is made, for a field type that has no
     JSON form, a mutable default, or a required field after one with a default.
     """
-
-    __wire_name__: ClassVar[str] = ""
-    __message_fields__: ClassVar[tuple[str, ...]] = ()
-    __message_description__: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -66,15 +57,3 @@ def check_annotated(cls: type) -> None:
         # A class's name, in capitals, may well be an alias.
         if is_type and name[0].islower() and name not in annotated and not is_nested:
             raise TypeError(missing_annotation(cls, name, f"{name}: {name_of(value)}"))
-
-
-def wire_name(cls: type) -> str:
-    """The class's name in snake_case: `SetHTTPUrl` -> `set_http_url`."""
-    words = _WORD_END.sub(r"\1_\2", _ACRONYM_END.sub(r"\1_\2", cls.__name__.strip("_")))
-    return words.lower()
-
-
-def cleaned_docstring(cls: type) -> str:
-    """The class's own docstring without its indentation, not its base's; empty if there is none."""
-    text = vars(cls).get("__doc__")
-    return inspect.cleandoc(text) if isinstance(text, str) else ""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from reactor_trio.contract.lifecycle import check_inference
 from reactor_trio.contract.state import state_events
-from reactor_trio.contract.types import name_of
-from reactor_trio.declare.hints import Unresolved, attribute_hint, own_annotations
+from reactor_trio.declare.hints import Unresolved, attribute_hint, name_of, own_annotations
 from reactor_trio.model.model import ReactorModel
 from reactor_trio.model.state import InputState
 

@@ -11,6 +11,7 @@ import trio
 
 from reactor_trio.compute.lanes import HANDLERS
 from reactor_trio.contract.serialise import dump
+from reactor_trio.declare.messages import Message
 from reactor_trio.errors import (
     LONGEST_REFUSAL,
     CommandError,
@@ -19,7 +20,6 @@ from reactor_trio.errors import (
     check_refusal,
     shorten,
 )
-from reactor_trio.model.messages import ModelMessage
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import encodable, encode_server_text
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
@@ -49,9 +49,9 @@ STEP = 0.005
 """Seconds that handlers which never wait may take together before the loop gets its turn."""
 
 
-def encode_message(message: ModelMessage, reply_to: Id | None = None) -> str:
+def encode_message(message: Message, reply_to: Id | None = None) -> str:
     """The text frame of a message. Raises `TypeError` if it is none, or a value cannot be serialised."""
-    if not isinstance(message, ModelMessage):
+    if not isinstance(message, Message):
         raise TypeError(f"a ModelMessage can be sent, not {type(message).__name__}")
     return encode_server_text(message.__wire_name__, dump(message), reply_to)
 
