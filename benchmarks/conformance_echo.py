@@ -15,7 +15,9 @@ from functools import partial
 import trio
 
 from reactor_trio.errors import TransportClosed
-from reactor_trio.server.http import HeadError, HeadParser, Policy, Response, State, answer
+from reactor_trio.server.http import HeadError, HeadParser, Response
+from reactor_trio.server.origins import Policy
+from reactor_trio.server.routes import State, answer
 from reactor_trio.wire.streams import PatientStream
 from reactor_trio.wire.websocket import accept_websocket
 

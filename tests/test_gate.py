@@ -21,8 +21,10 @@ from reactor_trio.server.guesses import (
     PAUSE,
     Guesses,
 )
-from reactor_trio.server.http import Policy, Request, Response, State, answer
+from reactor_trio.server.http import Request, Response
 from reactor_trio.server.listeners import ACCEPT_LOG_SECONDS, accept_errors_now_and_then
+from reactor_trio.server.origins import Policy
+from reactor_trio.server.routes import State, answer
 
 # ---- connections
 

@@ -17,14 +17,12 @@ from reactor_trio.server.http import (
     MAX_HEAD_BYTES,
     HeadError,
     HeadParser,
-    Policy,
     Request,
     Response,
-    State,
     Upgrade,
-    answer,
-    is_guarded,
 )
+from reactor_trio.server.origins import Policy
+from reactor_trio.server.routes import State, answer, is_guarded
 from reactor_trio.server.web import web_files
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

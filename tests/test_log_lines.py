@@ -23,7 +23,8 @@ from reactor_trio.logs.rendering import LineRenderer
 from reactor_trio.logs.repeats import BURST, MAX_PLACES, RATE, Repeats
 from reactor_trio.logs.setup import LogFormat, configure_logging
 from reactor_trio.logs.values import MAX_ITEMS, MAX_LINE, MAX_TEXT, Tidier, printable
-from reactor_trio.server.serve import Server
+from reactor_trio.server.connections import Connections
+from reactor_trio.server.service import Service
 from reactor_trio.server.settings import ServerSettings
 
 LONGEST = 3 * MAX_LINE + 2 * MAX_TRACEBACK
@@ -420,7 +421,9 @@ async def test_a_connection_whose_failure_cannot_be_logged_ends_alone(
         raise failure
 
     structlog.configure(processors=[fail])
-    monkeypatch.setattr(Server, "_converse", converse)
-    server = Server(ServerSettings(port=0), name="x")
+    monkeypatch.setattr(Connections, "_converse", converse)
+    settings = ServerSettings(port=0)
+    service = Service(settings, name="x")
+    connections = Connections(settings, service.gate, service.reception, service.sessions)
     with trio.fail_after(30):
-        await server._handle(TornStream())  # type: ignore[arg-type]
+        await connections.handle(TornStream())  # type: ignore[arg-type]

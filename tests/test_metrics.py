@@ -29,9 +29,11 @@ from reactor_trio import (
 from reactor_trio.compute.executor import RunningCall, ThreadExecutor
 from reactor_trio.compute.lanes import FILES, Device, Lane
 from reactor_trio.protocol.binary import MediaFrame, encode_media
-from reactor_trio.server.http import Policy, Request, Response, State, answer, is_guarded
+from reactor_trio.server.http import Request, Response
 from reactor_trio.server.metrics import MAX_REASONS, OTHER_REASON, Histogram, Metrics
-from reactor_trio.server.serve import Server
+from reactor_trio.server.origins import Policy
+from reactor_trio.server.routes import State, answer, is_guarded
+from reactor_trio.server.service import Service
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
@@ -508,10 +510,10 @@ async def test_a_call_that_keeps_the_device_for_too_long_is_a_failure(
 ) -> None:
     now = trio.current_time()
     executor = StuckExecutor(RunningCall(lane, "Painter.forward", now - 1e9, now + began))
-    server = Server(ServerSettings(port=0, stuck_timeout=seconds), name="Painter", executor=executor)
-    assert server.state.status == "loading"
-    server._show(await load(Metrics()))
-    assert server.state.status == status
-    response = get("/health", server.state)
+    service = Service(ServerSettings(port=0, stuck_timeout=seconds), name="Painter", executor=executor)
+    assert service.state.status == "loading"
+    service.open(await load(Metrics()))
+    assert service.state.status == status
+    response = get("/health", service.state)
     assert response.status == (200 if status == "ready" else 503)
     assert f'"status":"{status}"'.encode() in response.body

@@ -16,8 +16,7 @@ from trio.testing import MockClock
 
 from reactor_trio.declare.identity import AuthRequest, Identity
 from reactor_trio.errors import TransportClosed
-from reactor_trio.server import guesses
-from reactor_trio.server import serve as serve_module
+from reactor_trio.server import connections, guesses, service
 from reactor_trio.server.gate import RESERVED
 from reactor_trio.server.listeners import ListenError, open_listeners
 from reactor_trio.server.metrics import Metrics
@@ -93,7 +92,7 @@ class FakeHost:
 
 @pytest.fixture(autouse=True)
 def schema_of_the_fake_contract(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve_module, "openapi", lambda contract, version: {"openapi": "3.1.0"})
+    monkeypatch.setattr(service, "openapi", lambda contract, version: {"openapi": "3.1.0"})
 
 
 @pytest.fixture
@@ -411,7 +410,7 @@ async def test_a_load_under_way_is_given_up_when_drained() -> None:
 async def test_a_session_whose_handshake_outlasts_the_drain_is_drained_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    accept = serve_module.accept_websocket
+    accept = connections.accept_websocket
     shaking, go_on = trio.Event(), trio.Event()
 
     @asynccontextmanager
@@ -421,7 +420,7 @@ async def test_a_session_whose_handshake_outlasts_the_drain_is_drained_too(
         async with accept(*args, **kwargs) as transport:
             yield transport
 
-    monkeypatch.setattr(serve_module, "accept_websocket", slow)
+    monkeypatch.setattr(connections, "accept_websocket", slow)
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
             server = Server(ServerSettings(port=0), name="x")
@@ -528,9 +527,9 @@ async def test_health_is_answered_at_once_however_many_say_nothing() -> None:
 
 
 async def test_who_reads_its_answer_slowly_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve_module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.5)
     page = WebFile(bytes(64 * 1024 * 1024), "text/plain", '"1"')
-    monkeypatch.setattr(serve_module, "web_files", lambda: {"/": page})
+    monkeypatch.setattr(service, "web_files", lambda: {"/": page})
     with trio.fail_after(TEST_TIMEOUT):
         metrics = Metrics()
         async with running(metrics=metrics) as server, await connect(server) as slow:

@@ -23,7 +23,9 @@ from reactor_trio.protocol.binary import (
     encode_upload_chunk,
 )
 from reactor_trio.server.auth import offered_token
-from reactor_trio.server.http import Policy, Request, Response, State, Status, answer, is_guarded
+from reactor_trio.server.http import Request, Response
+from reactor_trio.server.origins import Policy
+from reactor_trio.server.routes import State, Status, answer, is_guarded
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.web import CONTENT_TYPES, web_files

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from reactor_trio.compute.executor import Executor
-    from reactor_trio.server.serve import ServedHost, Server
+    from reactor_trio.server.serve import Server
+    from reactor_trio.server.sessions import ServedHost
 
 THREAD_SECONDS = 5.0
 """How long threads may go on after everything was cancelled, or after the server has ended."""

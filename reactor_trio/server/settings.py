@@ -11,7 +11,8 @@ from attrs.validators import ge, gt
 
 from reactor_trio.server.auth import fixed_token
 from reactor_trio.server.forwarded import LOOPBACK, TrustedProxies, is_prefix
-from reactor_trio.server.http import MAX_HEAD_BYTES, Policy
+from reactor_trio.server.http import MAX_HEAD_BYTES
+from reactor_trio.server.origins import Policy
 
 if TYPE_CHECKING:
     import socket
