@@ -128,6 +128,13 @@ class LogHandler(logging.Handler):
         """None: whoever logs on the loop would wait for a thread that is in the middle of a `repr`."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take a record without the lock, which Python 3.13 enters even where it is None."""
+        passed = self.filter(record)
+        if passed:
+            self.emit(record if passed is True else passed)
+        return bool(passed)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Never raises."""
         event = attempt(record.getMessage, f"a message that does not fit: {cut(str(record.msg), 200)!r}")
