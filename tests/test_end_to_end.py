@@ -21,6 +21,7 @@ import trio
 
 from reactor_trio.client import Client, connect, open_client
 from reactor_trio.errors import CommandError, TransportClosed
+from serving import environment
 
 DEADLINE = 60.0
 """Seconds after which a test hangs."""
@@ -132,6 +133,7 @@ async def served(tmp_path: Path, *options: str) -> AsyncIterator[Served]:
             trio.run_process,
             command,
             cwd=tmp_path,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             check=False,

@@ -25,6 +25,7 @@ from reactor_trio.testing import (
     open_sessions,
     run,
 )
+from serving import ROOT
 from virtual import virtually
 
 VIRTUAL_MINUTE = 60.0
@@ -76,7 +77,7 @@ def test_transcripts_are_byte_identical_from_process_to_process() -> None:
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=Path(__file__).parent,
-            env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
+            env={"PYTHONHASHSEED": hash_seed, "PATH": "", "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=True,

@@ -30,6 +30,7 @@ from reactor_trio.session.limits import Limits
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.wire.streams import PatientStream
 from reactor_trio.wire.tls import TLSStream, load_context
+from serving import environment
 
 DEADLINE = 60.0
 """Real seconds; what a test takes is some milliseconds, but for the processes."""
@@ -439,6 +440,7 @@ async def test_the_process_speaks_tls_and_drains_on_sigterm(
         process = await trio.lowlevel.open_process(
             command("--certfile", certfile, "--keyfile", keyfile),
             cwd=tmp_path,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )

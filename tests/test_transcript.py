@@ -14,6 +14,7 @@ import trio
 from reactor_trio import ModelMessage, Output, ReactorModel, Video, event
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media, encode_upload_chunk
 from reactor_trio.testing import Network, Transcript, TranscriptEntry, open_session, run
+from serving import ROOT
 from virtual import virtually
 
 GOLDEN = Path(__file__).with_name("golden") / "transcript.txt"
@@ -127,7 +128,12 @@ def test_it_reads_the_same_in_every_process() -> None:
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=Path(__file__).parent,
-            env={"PYTHONHASHSEED": seed, "PATH": "", "PYTHONIOENCODING": "utf-8"},
+            env={
+                "PYTHONHASHSEED": seed,
+                "PATH": "",
+                "PYTHONPATH": str(ROOT),
+                "PYTHONIOENCODING": "utf-8",
+            },
             capture_output=True,
             check=True,
             timeout=60,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import default_signals
+from serving import default_signals, environment
 
 DEADLINE = 60.0
 MODEL = """
@@ -35,7 +35,13 @@ class Served:
         self._errors = folder / "errors.txt"
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
-                command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=self._limit
+                command,
+                cwd=folder,
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=self._limit,
             )
         assert self.process.stdout is not None
         found = re.search(r"http://([\d.]+):(\d+)/", self.process.stdout.readline())
@@ -125,5 +131,6 @@ def test_the_soft_limit_is_raised_to_the_hard_one(soft: int) -> None:
         "from reactor_trio.server.gate import raise_descriptor_limit\n"
         "print(raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=DEADLINE)
     assert done.stdout.split() == ["1000", "1000", "1000"], done.stderr
