@@ -18,8 +18,8 @@ from reactor_trio.errors import TransportClosed
 from reactor_trio.server.http import HeadError, HeadParser, Response
 from reactor_trio.server.origins import Policy
 from reactor_trio.server.routes import State, answer
+from reactor_trio.wire.accept import accept_websocket
 from reactor_trio.wire.streams import PatientStream
-from reactor_trio.wire.websocket import accept_websocket
 
 HOST = "127.0.0.1"
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024

@@ -6,6 +6,7 @@
     │   └── InvalidPayload        ... a payload that does not fit the event's signature
     ├── TransportClosed           the peer left, or the network took it away
     │   └── TransportStalled      ... by accepting no byte for `send_timeout` seconds
+    ├── HandshakeFailed           a server did not let this client in, or is no reactor server
     ├── BufferClosed              the client is gone, so there are no more input frames to read
     ├── NoSession                 a bug in the model: `send` or `emit` outside a session
     ├── BadModelSetting           a bug in the model: an `fps` or `buffer_size` that cannot be used
@@ -187,6 +188,28 @@ class TransportClosed(ReactorError):
 
 class TransportStalled(TransportClosed):
     """The peer accepted no byte for `send_timeout` seconds, so the stream was closed by force."""
+
+
+class HandshakeFailed(ReactorError):
+    """There is a server, but it did not let this client in, or it is no reactor server.
+
+    `status` is the HTTP status of a refusal (401 wrong token, 403 wrong Origin, 426 no WebSocket at this
+    path, 503 full, loading or draining), None where the handshake did not get that far; `body` is the
+    text of the answer, `retry_after` the seconds that a busy server asks to wait.
+    """
+
+    def __init__(
+        self, reason: str, *, status: int | None = None, body: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        said = f": {self.body}" if self.body else ""
+        return f"HTTP {self.status} {self.reason}{said}" if self.status is not None else self.reason
 
 
 class BufferClosed(ReactorError):

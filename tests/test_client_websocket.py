@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from reactor_trio.client import HandshakeFailed, open_client, websocket
-from reactor_trio.client.websocket import Address
+from reactor_trio.client import HandshakeFailed, open_client
 from reactor_trio.errors import CommandError, TransportClosed
+from reactor_trio.wire import connect
+from reactor_trio.wire.connect import Address
 from tiny_server import TOKEN, TinyServer
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ async def test_a_server_that_speaks_something_else(answer: bytes):
 
 
 async def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(websocket, "CONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr(connect, "CONNECT_TIMEOUT", 0.05)
     async with raw_server(None) as url:
         with pytest.raises(HandshakeFailed, match="no answer"):
             async with open_client(url):

@@ -1,4 +1,4 @@
-"""What `session.transport.Transport` promises, sentence by sentence, of every implementation there is.
+"""What `Transport` promises, sentence by sentence, of every implementation that `transport_ends` lists.
 
 `ours` is the end under test; `peer` is the other end: a reader that can pause, speak, hang up or vanish. The
 clock is the real one, since some of the ends are real sockets; what is waited for is an event, never a time.
@@ -6,23 +6,15 @@ clock is the real one, since some of the ends are real sockets; what is waited f
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from reactor_trio.errors import TransportClosed, TransportStalled
-from reactor_trio.testing import Network, memory_transport_pair
-from reactor_trio.wire.streams import PatientStream
-from reactor_trio.wire.tls import TLSStream
 from reactor_trio.wire.transport import Transport
-from reactor_trio.wire.websocket import WebSocketTransport, accept_websocket
-from strict_transport import StrictTransport
+from transport_ends import IMPLEMENTATIONS, Ends, TransportPeer
 
 DEADLINE = 60.0
 PATIENCE = 2 * DEADLINE
@@ -30,211 +22,9 @@ PATIENCE = 2 * DEADLINE
 SHORT = 0.3
 A_MOMENT = 0.03
 """Seconds in which a task gets to where it waits; if it does not, the test shows less, and does not fail."""
-MAX_MESSAGE_BYTES = 1 << 20
-BUFFER_BYTES = 100_000
-"""What an end in memory holds for a peer that does not read."""
 CHUNK = bytes(200_000)
 MANY = [CHUNK] * 60
 """More than any network between the two ends holds."""
-
-
-class Peer(Protocol):
-    """The other end, played by the test."""
-
-    received: list[str | bytes]
-
-    async def say(self, *messages: str | bytes) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    async def hang_up(self, code: int) -> None: ...
-    async def vanish(self) -> None: ...
-
-
-class TransportPeer:
-    """A peer that is itself one end of the same kind of connection."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.received: list[str | bytes] = []
-        self.transport = transport
-        self._scope = trio.CancelScope()
-        self._reads = trio.Event()
-        self._reads.set()
-
-    async def run(self) -> None:
-        try:
-            while True:
-                await self._reads.wait()
-                with trio.CancelScope() as self._scope:
-                    while True:
-                        self.received += await self.transport.receive()
-        except TransportClosed:
-            pass
-
-    async def say(self, *messages: str | bytes) -> None:
-        await self.transport.send(messages)
-
-    def pause(self) -> None:
-        self._reads = trio.Event()
-        self._scope.cancel(reason="the peer pauses")
-
-    def resume(self) -> None:
-        self._reads.set()
-
-    async def hang_up(self, code: int) -> None:
-        await self.transport.aclose(code, "left")
-
-    async def vanish(self) -> None:
-        await self.transport.abort()
-
-
-class StrictPeer:
-    """The same, of a transport whose peer is the test already."""
-
-    def __init__(self, transport: StrictTransport) -> None:
-        self.transport = transport
-
-    @property
-    def received(self) -> list[str | bytes]:
-        return [message for _, message in self.transport.read]
-
-    async def say(self, *messages: str | bytes) -> None:
-        self.transport.arrive(*messages)
-        await trio.lowlevel.checkpoint()
-
-    def pause(self) -> None:
-        self.transport.pause()
-
-    def resume(self) -> None:
-        self.transport.resume()
-
-    async def hang_up(self, code: int) -> None:
-        self.transport.hang_up(code)
-        await trio.lowlevel.checkpoint()
-
-    async def vanish(self) -> None:
-        self.transport.cut()
-        await trio.lowlevel.checkpoint()
-
-
-# ---- the implementations
-
-Ends = AbstractAsyncContextManager[tuple[Transport, Peer]]
-
-
-@asynccontextmanager
-async def meeting(ours: Transport, theirs: Transport) -> AsyncIterator[tuple[Transport, Peer]]:
-    peer = TransportPeer(theirs)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.run)
-        yield ours, peer
-        await ours.abort()
-        await theirs.abort()
-        nursery.cancel_scope.cancel(reason="the test is over")
-
-
-@asynccontextmanager
-async def websockets(
-    left: trio.abc.Stream, right: trio.abc.Stream, patience: float
-) -> AsyncIterator[tuple[WebSocketTransport, WebSocketTransport]]:
-    """A server's transport and a client's, after their handshake."""
-    client = WebSocketTransport.client(
-        PatientStream(right, send_timeout=patience),
-        "localhost",
-        "/ws",
-        max_message_bytes=MAX_MESSAGE_BYTES,
-    )
-    opened = trio.Event()
-
-    async def open_it() -> None:
-        await client.opened()
-        opened.set()
-
-    async with client.running(), trio.open_nursery() as nursery:
-        nursery.start_soon(open_it)
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await left.receive_some()
-        (key,) = (
-            line.split(b": ")[1]
-            for line in head.split(b"\r\n")
-            if line.lower().startswith(b"sec-websocket-key")
-        )
-        async with accept_websocket(
-            PatientStream(left, send_timeout=patience),
-            key=key,
-            subprotocol=None,
-            max_message_bytes=MAX_MESSAGE_BYTES,
-        ) as server:
-            await opened.wait()
-            yield server, client
-
-
-@asynccontextmanager
-async def over_sockets(patience: float, *, server_is_ours: bool) -> AsyncIterator[tuple[Transport, Peer]]:
-    left, right = trio.socket.socketpair()
-    async with websockets(trio.SocketStream(left), trio.SocketStream(right), patience) as (server, client):
-        ours, theirs = (server, client) if server_is_ours else (client, server)
-        async with meeting(ours, theirs) as ends:
-            yield ends
-
-
-AUTHORITY = trustme.CA()
-SERVER_CONTEXT = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-AUTHORITY.issue_cert("localhost").configure_cert(SERVER_CONTEXT)
-CLIENT_CONTEXT = ssl.create_default_context()
-AUTHORITY.configure_trust(CLIENT_CONTEXT)
-
-
-@asynccontextmanager
-async def over_tls(patience: float, *, server_is_ours: bool) -> AsyncIterator[tuple[Transport, Peer]]:
-    left, right = trio.socket.socketpair()
-    server_side = TLSStream(trio.SocketStream(left), SERVER_CONTEXT)
-    client_side = trio.SSLStream(
-        trio.SocketStream(right), CLIENT_CONTEXT, server_hostname="localhost", https_compatible=True
-    )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server_side.do_handshake)
-        nursery.start_soon(client_side.do_handshake)
-    async with websockets(server_side, client_side, patience) as (server, client):
-        ours, theirs = (server, client) if server_is_ours else (client, server)
-        async with meeting(ours, theirs) as ends:
-            yield ends
-
-
-@asynccontextmanager
-async def in_memory(
-    patience: float, network: Network, *, server_is_ours: bool
-) -> AsyncIterator[tuple[Transport, Peer]]:
-    client, server = memory_transport_pair(send_timeout=patience, network=network)
-    ours, theirs = (server, client) if server_is_ours else (client, server)
-    async with meeting(ours, theirs) as ends:
-        yield ends
-
-
-@asynccontextmanager
-async def strict(patience: float, *, short_writes: bool) -> AsyncIterator[tuple[Transport, Peer]]:
-    transport = StrictTransport(send_timeout=patience, capacity=BUFFER_BYTES, short_writes=short_writes)
-    yield transport, StrictPeer(transport)
-    assert [fault for fault in transport.faults if fault not in NOTED] == []
-
-
-NOTED = ("receive after abort", "write after abort", "two tasks receive at a time")
-"""What `StrictTransport` objects to in a session, and this suite does on purpose."""
-
-NEAR = Network(buffer_bytes=BUFFER_BYTES)
-FAR = Network(delay=0.002, jitter=0.002, bandwidth=20_000_000, buffer_bytes=BUFFER_BYTES)
-IMPLEMENTATIONS: dict[str, Callable[[float], Ends]] = {
-    "websocket server": lambda patience: over_sockets(patience, server_is_ours=True),
-    "websocket client": lambda patience: over_sockets(patience, server_is_ours=False),
-    "websocket server over TLS": lambda patience: over_tls(patience, server_is_ours=True),
-    "websocket client over TLS": lambda patience: over_tls(patience, server_is_ours=False),
-    "memory server": lambda patience: in_memory(patience, NEAR, server_is_ours=True),
-    "memory client": lambda patience: in_memory(patience, NEAR, server_is_ours=False),
-    "network server": lambda patience: in_memory(patience, FAR, server_is_ours=True),
-    "network client": lambda patience: in_memory(patience, FAR, server_is_ours=False),
-    "strict": lambda patience: strict(patience, short_writes=False),
-    "strict with short writes": lambda patience: strict(patience, short_writes=True),
-}
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

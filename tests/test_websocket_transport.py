@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,27 +9,28 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-import trio_websocket
 from trio.testing import MockClock
-from wsproto import ConnectionType, WSConnection
 from wsproto.utilities import generate_accept_token
 
-from reactor_trio.errors import TransportClosed, TransportStalled
+from reactor_trio.errors import HandshakeFailed, TransportClosed, TransportStalled
 from reactor_trio.link.outbox import Outbox, OutFrame
-from reactor_trio.wire import websocket
+from reactor_trio.wire import reader
+from reactor_trio.wire.accept import accept_websocket
+from reactor_trio.wire.connect import propose_websocket
+from reactor_trio.wire.engine import SHOWN_BYTES, Proposal
 from reactor_trio.wire.framing import encode_frame
-from reactor_trio.wire.streams import PatientStream
-from reactor_trio.wire.websocket import (
+from reactor_trio.wire.reader import (
     CONTROL_FRAMES_AT_ONCE,
     CONTROL_FRAMES_PER_SECOND,
     FRAMES_BETWEEN_LOOKS,
     FRAMING_SECONDS,
     LINGER_SECONDS,
+    MAX_HEAD_BYTES,
     MAX_PONGS,
-    Connection,
-    WebSocketTransport,
-    accept_websocket,
 )
+from reactor_trio.wire.streams import PatientStream
+from reactor_trio.wire.websocket import WebSocketTransport
+from websocket_ends import read_key, websockets
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 MAX_MESSAGE_BYTES = 1000
@@ -39,6 +38,7 @@ MANY = 64
 """Messages at once."""
 SEND_TIMEOUT = 5.0
 TEST_TIMEOUT = 60.0
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 MASK = b"\x01\x02\x03\x04"
 
 
@@ -110,35 +110,10 @@ async def raw_pair() -> AsyncIterator[tuple[WebSocketTransport, RawClient]]:
 async def pair() -> AsyncIterator[tuple[WebSocketTransport, WebSocketTransport]]:
     """A server's transport and a client's, talking to each other."""
     ours, theirs = trio.testing.memory_stream_pair()
-    client = WebSocketTransport.client(
-        PatientStream(theirs, send_timeout=SEND_TIMEOUT),
-        "localhost",
-        "/ws",
-        subprotocols=["reactor.v1"],
-        max_message_bytes=1 << 20,
-    )
-    opened = trio.Event()
-
-    async def open_it() -> None:
-        await client.opened()
-        opened.set()
-
-    async with client.running(), trio.open_nursery() as nursery:
-        nursery.start_soon(open_it)
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await ours.receive_some()
-        (key,) = (
-            line.split(b": ")[1]
-            for line in head.split(b"\r\n")
-            if line.lower().startswith(b"sec-websocket-key")
-        )
-        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-        async with accept_websocket(
-            stream, key=key, subprotocol="reactor.v1", max_message_bytes=MAX_MESSAGE_BYTES
-        ) as server:
-            await opened.wait()
-            yield server, client
+    async with websockets(
+        ours, theirs, send_timeout=SEND_TIMEOUT, max_message_bytes=MAX_MESSAGE_BYTES
+    ) as ends:
+        yield ends
 
 
 async def closing(transport: WebSocketTransport) -> TransportClosed:
@@ -157,29 +132,6 @@ async def closing_after(transport: WebSocketTransport, received: list[str | byte
 
 async def ended_with(transport: WebSocketTransport, code: int) -> None:
     assert (await closing(transport)).code == code
-
-
-async def test_the_private_names_of_trio_websocket_that_are_used_are_there() -> None:
-    stream, _ = trio.testing.memory_stream_pair()
-    stock = trio_websocket._impl.WebSocketConnection(stream, WSConnection(ConnectionType.SERVER))
-    ours = Connection(PatientStream(stream, send_timeout=1), WSConnection(ConnectionType.SERVER))
-    handlers = {handler.__name__ for handler in ours._handlers.values()}
-    for name in {"_accept", "_send", *handlers}:
-        assert inspect.iscoroutinefunction(getattr(trio_websocket.WebSocketConnection, name)), name
-    for name, kind in {
-        "_wsproto": WSConnection,
-        "_stream_lock": trio.StrictFIFOLock,
-        "_initial_request": type(None),
-        "_open_handshake": trio.Event,
-        "_close_handshake": trio.Event,
-        "_max_message_size": int,
-        "_reader_running": bool,
-    }.items():
-        assert isinstance(getattr(stock, name), kind), name
-    # The loop that `Connection` replaces has these handlers, and others for what the engine is not asked.
-    source = inspect.getsource(trio_websocket.WebSocketConnection._reader_task)
-    unasked = {f"_handle_{what}_event" for what in ("request", "message", "ping", "pong")}
-    assert set(re.findall(r"self\.(_handle_\w+_event)", source)) == handlers | unasked
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536, 70000])
@@ -206,7 +158,6 @@ async def test_the_handshake_is_answered_with_the_chosen_subprotocol() -> None:
 async def test_messages_go_both_ways_in_order_and_in_batches(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with pair() as (server, client):
-            assert client.subprotocol == "reactor.v1"
             await client.send(["one", b"two", "thr\u00e9\u00e9"])
             await trio.testing.wait_all_tasks_blocked()
             assert await server.receive() == ["one", b"two", "thr\u00e9\u00e9"]
@@ -659,7 +610,7 @@ async def test_the_one_who_reads_may_be_cancelled_and_the_other_goes_on() -> Non
 
 
 async def test_a_close_behind_a_large_write_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "LINGER_SECONDS", 0.05)  # what the answer may wait for room
+    monkeypatch.setattr(reader, "LINGER_SECONDS", 0.05)  # what the answer may wait for room
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair(send_timeout=2 * TEST_TIMEOUT) as (transport, client):
             async with trio.open_nursery() as nursery:
@@ -705,7 +656,7 @@ async def test_what_one_read_brings_is_handed_over_in_pieces_and_others_run_betw
 
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
-            transport._connection._now = Ticking()
+            transport._reader._now = Ticking()
             await client.stream.send_all(unit * count)
             nursery.start_soon(other)
             received: list[str | bytes] = []
@@ -734,7 +685,7 @@ async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_t
             await client.stream.send_all(masked(kind, b"x") * CONTROL_FRAMES_AT_ONCE)
             await trio.testing.wait_all_tasks_blocked()
             await trio.sleep(CONTROL_FRAMES_AT_ONCE / CONTROL_FRAMES_PER_SECOND)
-            assert transport._connection.how is None, "so many are nothing to object to"
+            assert transport._reader.how is None, "so many are nothing to object to"
             await client.stream.send_all(masked(kind, b"x") * (CONTROL_FRAMES_AT_ONCE + 1))
             pongs = 0
             while (frame := await client.frame())[0] == 0x8A:
@@ -750,7 +701,7 @@ async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps(
 ) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
-            transport._connection._now = Ticking()
+            transport._reader._now = Ticking()
             nursery.start_soon(ended_with, transport, 1001)
             nursery.start_soon(transport.aclose, 1001, "bye")
             assert await client.close_frame() == (1001, "bye")
@@ -788,25 +739,85 @@ async def test_a_client_gone_before_the_handshake_is_a_closed_transport(autojump
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("answer", "status", "body"),
     [
-        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!", trio_websocket.ConnectionRejected),
-        (b"HTTP/1.1 404 Not found\r\nConnection: close\r\n\r\nnope", trio_websocket.ConnectionRejected),
-        (b"HTTP/1.0 501 Unsupported\r\n\r\n", trio_websocket.ConnectionRejected),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", TransportClosed),
-        (b"SSH-2.0-hello\r\n\r\n", TransportClosed),
-        (b"", TransportClosed),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!", 401, "no!"),
+        (b"HTTP/1.1 404 Not found\r\nConnection: close\r\n\r\nnope", 404, "nope"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n" + b"x" * 5000, 502, "x" * SHOWN_BYTES),
+        (b"HTTP/1.0 501 Unsupported\r\n\r\n", 501, ""),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", 103, ""),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", None, ""),
+        (SWITCHING + b"Sec-WebSocket-Protocol: \xff\r\n\r\n", None, ""),
+        (b"SSH-2.0-hello\r\n\r\n", None, ""),
+        (b"x" * (MAX_HEAD_BYTES + 1), None, ""),
+        (b"", None, ""),
     ],
 )
 async def test_a_client_whose_handshake_fails_is_told_how(
-    answer: bytes, error: type[Exception], autojump_clock: MockClock
+    answer: bytes, status: int | None, body: str, autojump_clock: MockClock
 ) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-    client = WebSocketTransport.client(stream, "localhost", "/ws", max_message_bytes=1000)
     with trio.fail_after(TEST_TIMEOUT):
-        async with client.running():
-            await theirs.send_all(answer)
-            await theirs.send_eof()
-            with pytest.raises(error):
-                await client.opened()
+        await theirs.send_all(answer)
+        await theirs.send_eof()
+        with pytest.raises(HandshakeFailed) as caught:
+            async with propose_websocket(stream, Proposal("localhost", "/ws"), max_message_bytes=1000):
+                pytest.fail("not reached")
+    assert (caught.value.status, caught.value.body) == (status, body)
+
+
+async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nfull"
+
+    async def refuse() -> None:
+        for index in range(len(answer)):
+            await theirs.send_all(answer[index : index + 1])
+            await trio.sleep(0.01)
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refuse)
+            stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+            with pytest.raises(HandshakeFailed) as caught:
+                async with propose_websocket(stream, Proposal("localhost", "/ws"), max_message_bytes=1000):
+                    pytest.fail("not reached")
+    assert (caught.value.status, caught.value.body, caught.value.retry_after) == (503, "full", 7)
+
+
+@pytest.mark.parametrize(
+    "proposal", [Proposal("localhost", "/a path"), Proposal("localhost", "/", headers=((b"A", b"x\n"),))]
+)
+async def test_a_proposal_that_http_cannot_carry_is_a_value_error(
+    proposal: Proposal, autojump_clock: MockClock
+) -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    with trio.fail_after(TEST_TIMEOUT), pytest.raises(ValueError, match="no HTTP request"):
+        async with propose_websocket(
+            PatientStream(ours, send_timeout=SEND_TIMEOUT), proposal, max_message_bytes=1000
+        ):
+            pytest.fail("not reached")
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [(b"\x88\x06" + struct.pack("!H", 1013) + b"busy", 1013), (masked(0x81, b"a server masks none"), 1002)],
+)
+async def test_a_server_that_ends_the_connection_right_behind_its_answer_is_no_failed_handshake(
+    frame: bytes, code: int, autojump_clock: MockClock
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def answer() -> None:
+        accept = generate_accept_token(await read_key(theirs))
+        await theirs.send_all(SWITCHING + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + frame)
+
+    with trio.fail_after(TEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
+            async with propose_websocket(
+                stream, Proposal("localhost", "/ws"), max_message_bytes=1000
+            ) as client:
+                assert (await closing(client)).code == code

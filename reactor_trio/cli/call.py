@@ -12,11 +12,11 @@ import orjson
 import trio
 
 from reactor_trio.cli.values import File, Word, WordError, nest, parse, read_words
-from reactor_trio.client.errors import HandshakeFailed
 from reactor_trio.client.messages import ServerMessage
-from reactor_trio.client.websocket import Address, open_client
-from reactor_trio.errors import CommandError, TransportClosed
+from reactor_trio.client.websocket import open_client
+from reactor_trio.errors import CommandError, HandshakeFailed, TransportClosed
 from reactor_trio.protocol.names import ACK
+from reactor_trio.wire.connect import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -2,7 +2,7 @@
 
 from reactor_trio.client.blocking import BlockingClient, connect
 from reactor_trio.client.client import Client
-from reactor_trio.client.errors import HandshakeFailed, Superseded
+from reactor_trio.client.errors import Superseded
 from reactor_trio.client.frames import Frame
 from reactor_trio.client.latency import Latency, Spread
 from reactor_trio.client.messages import (
@@ -16,6 +16,7 @@ from reactor_trio.client.messages import (
     Welcome,
 )
 from reactor_trio.client.websocket import open_client
+from reactor_trio.errors import HandshakeFailed
 
 __all__ = [
     "BlockingClient",

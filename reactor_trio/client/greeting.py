@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from reactor_trio.client.errors import HandshakeFailed, again
+from reactor_trio.client.errors import again
 from reactor_trio.client.messages import Welcome
+from reactor_trio.errors import HandshakeFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from reactor_trio.client.errors import HandshakeFailed, Superseded
-from reactor_trio.errors import CommandError, FieldError
+from reactor_trio.client.errors import Superseded
+from reactor_trio.errors import CommandError, FieldError, HandshakeFailed
 from reactor_trio.protocol import names
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from reactor_trio.server.http import HeadError, HeadParser, Response
 from reactor_trio.server.listeners import peer_of
 from reactor_trio.server.reception import TOO_MANY
 from reactor_trio.session.failures import contained
+from reactor_trio.wire.accept import accept_websocket
 from reactor_trio.wire.streams import PatientStream
 from reactor_trio.wire.tls import TLSStream
-from reactor_trio.wire.websocket import accept_websocket
 
 if TYPE_CHECKING:
     from reactor_trio.server.gate import Gate, Pass

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from reactor_trio.wire.foreign_errors import DESCRIPTOR
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -203,12 +205,11 @@ class PatientStream(trio.abc.HalfCloseableStream):
             # stream, and a third be given the number for a new client: its bytes are not ours to read. So
             # nothing may be awaited between this look and the read.
             self._check_open()
-            try:
-                return os.read(fd, max_bytes)
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                raise trio.BrokenResourceError(f"the connection broke: {exc.strerror}") from exc
+            with DESCRIPTOR:
+                try:
+                    return os.read(fd, max_bytes)
+                except BlockingIOError:
+                    continue
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from reactor_trio.wire.foreign_errors import TLS_FILES
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,44 +23,17 @@ def load_context(certfile: Path, keyfile: Path | None = None) -> ssl.SSLContext:
     # Not every build of Python leaves the old versions out by itself (RFC 8996).
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])  # a WebSocket begins as an HTTP/1.1 request (RFC 6455, 1.2)
-    for file in (certfile, keyfile):
-        _check_readable(file)
-    try:
+
+    def no_password() -> str:
+        raise ValueError(f"{keyfile or certfile}: the key has a password; one without is needed")
+
+    with TLS_FILES.about(certfile, keyfile):
+        for file in filter(None, (certfile, keyfile)):
+            with file.open("rb"):  # OpenSSL would not say which of the two cannot be read
+                pass
         # Without a callback OpenSSL would ask for the password on the terminal.
-        context.load_cert_chain(certfile, keyfile, password=_no_password)
-    except _HasPasswordError:
-        raise ValueError(f"{keyfile or certfile}: the key has a password; one without is needed") from None
-    except ssl.SSLError as exc:
-        raise ValueError(_what_is_wrong(exc, certfile, keyfile)) from None
+        context.load_cert_chain(certfile, keyfile, password=no_password)
     return context
-
-
-class _HasPasswordError(Exception):
-    pass
-
-
-def _no_password() -> str:
-    raise _HasPasswordError
-
-
-def _check_readable(file: Path | None) -> None:
-    if file is None:
-        return
-    try:
-        with file.open("rb"):
-            pass
-    except OSError as exc:
-        raise ValueError(f"cannot read {file}: {exc.strerror}") from None
-
-
-def _what_is_wrong(exc: ssl.SSLError, certfile: Path, keyfile: Path | None) -> str:
-    if exc.reason == "KEY_VALUES_MISMATCH":
-        return f"the key in {keyfile or certfile} does not belong to the certificate in {certfile}"
-    if b"CERTIFICATE-----" not in certfile.read_bytes():
-        return f"{certfile} holds no certificate in PEM"
-    if b"PRIVATE KEY-----" not in (keyfile or certfile).read_bytes():
-        return f"{keyfile or certfile} holds no private key in PEM{'' if keyfile else ' (--keyfile)'}"
-    return f"{certfile} and {keyfile or 'its key'} are no certificate and key: {exc.reason or exc}"
 
 
 class TLSStream(trio.abc.HalfCloseableStream):

@@ -22,9 +22,10 @@ import test_endings_sweep
 from raw_websocket import BINARY, CLOSE, PONG, TEXT, frame
 from reactor_trio.session.host import ModelHost
 from reactor_trio.wire import framing as frames
+from reactor_trio.wire.accept import accept_websocket
 from reactor_trio.wire.framing import FrameReader
 from reactor_trio.wire.streams import PatientStream
-from reactor_trio.wire.websocket import WebSocketTransport, accept_websocket
+from reactor_trio.wire.websocket import WebSocketTransport
 from test_endings_sweep import (
     ENDINGS,
     LIMITS,

@@ -1,0 +1,198 @@
+"""The ends of connections that are held to the contract of `Transport`, one entry for each implementation.
+
+Another implementation is one more entry of `IMPLEMENTATIONS`: a function of `send_timeout` in seconds whose
+context manager gives the end under test and a `Peer` at its other end. Where the other end is a `Transport`
+too, `meeting` makes the peer. `tests/test_transport_contract.py` does the rest.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import trio
+import trustme
+
+from reactor_trio.errors import TransportClosed
+from reactor_trio.testing import Network, memory_transport_pair
+from reactor_trio.wire.tls import TLSStream
+from reactor_trio.wire.transport import Transport
+from strict_transport import StrictTransport
+from websocket_ends import websockets
+
+MAX_MESSAGE_BYTES = 1 << 20
+BUFFER_BYTES = 100_000
+"""What an end in memory holds for a peer that does not read."""
+
+
+class Peer(Protocol):
+    """The other end, played by the test."""
+
+    @property
+    def received(self) -> list[str | bytes]: ...
+    async def say(self, *messages: str | bytes) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    async def hang_up(self, code: int) -> None: ...
+    async def vanish(self) -> None: ...
+
+
+class TransportPeer:
+    """A peer that is itself one end of the same kind of connection."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.received: list[str | bytes] = []
+        self.transport = transport
+        self._scope = trio.CancelScope()
+        self._reads = trio.Event()
+        self._reads.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._reads.wait()
+                with trio.CancelScope() as self._scope:
+                    while True:
+                        self.received += await self.transport.receive()
+        except TransportClosed:
+            pass
+
+    async def say(self, *messages: str | bytes) -> None:
+        await self.transport.send(messages)
+
+    def pause(self) -> None:
+        self._reads = trio.Event()
+        self._scope.cancel(reason="the peer pauses")
+
+    def resume(self) -> None:
+        self._reads.set()
+
+    async def hang_up(self, code: int) -> None:
+        await self.transport.aclose(code, "left")
+
+    async def vanish(self) -> None:
+        await self.transport.abort()
+
+
+class StrictPeer:
+    """The same, of a transport whose peer is the test already."""
+
+    def __init__(self, transport: StrictTransport) -> None:
+        self.transport = transport
+
+    @property
+    def received(self) -> list[str | bytes]:
+        return [message for _, message in self.transport.read]
+
+    async def say(self, *messages: str | bytes) -> None:
+        self.transport.arrive(*messages)
+        await trio.lowlevel.checkpoint()
+
+    def pause(self) -> None:
+        self.transport.pause()
+
+    def resume(self) -> None:
+        self.transport.resume()
+
+    async def hang_up(self, code: int) -> None:
+        self.transport.hang_up(code)
+        await trio.lowlevel.checkpoint()
+
+    async def vanish(self) -> None:
+        self.transport.cut()
+        await trio.lowlevel.checkpoint()
+
+
+# ---- the implementations
+
+Ends = AbstractAsyncContextManager[tuple[Transport, Peer]]
+
+
+@asynccontextmanager
+async def meeting(ours: Transport, theirs: Transport) -> AsyncIterator[tuple[Transport, Peer]]:
+    peer = TransportPeer(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.run)
+        yield ours, peer
+        await ours.abort()
+        await theirs.abort()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@asynccontextmanager
+async def over_streams(
+    left: trio.abc.Stream, right: trio.abc.Stream, send_timeout: float, *, server_is_ours: bool
+) -> AsyncIterator[tuple[Transport, Peer]]:
+    async with websockets(left, right, send_timeout=send_timeout, max_message_bytes=MAX_MESSAGE_BYTES) as (
+        server,
+        client,
+    ):
+        ours, theirs = (server, client) if server_is_ours else (client, server)
+        async with meeting(ours, theirs) as ends:
+            yield ends
+
+
+@asynccontextmanager
+async def over_sockets(send_timeout: float, *, server_is_ours: bool) -> AsyncIterator[tuple[Transport, Peer]]:
+    left, right = map(trio.SocketStream, trio.socket.socketpair())
+    async with over_streams(left, right, send_timeout, server_is_ours=server_is_ours) as ends:
+        yield ends
+
+
+AUTHORITY = trustme.CA()
+SERVER_CONTEXT = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+AUTHORITY.issue_cert("localhost").configure_cert(SERVER_CONTEXT)
+CLIENT_CONTEXT = ssl.create_default_context()
+AUTHORITY.configure_trust(CLIENT_CONTEXT)
+
+
+@asynccontextmanager
+async def over_tls(send_timeout: float, *, server_is_ours: bool) -> AsyncIterator[tuple[Transport, Peer]]:
+    left, right = trio.socket.socketpair()
+    server_side = TLSStream(trio.SocketStream(left), SERVER_CONTEXT)
+    client_side = trio.SSLStream(
+        trio.SocketStream(right), CLIENT_CONTEXT, server_hostname="localhost", https_compatible=True
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server_side.do_handshake)
+        nursery.start_soon(client_side.do_handshake)
+    async with over_streams(server_side, client_side, send_timeout, server_is_ours=server_is_ours) as ends:
+        yield ends
+
+
+@asynccontextmanager
+async def in_memory(
+    send_timeout: float, network: Network, *, server_is_ours: bool
+) -> AsyncIterator[tuple[Transport, Peer]]:
+    client, server = memory_transport_pair(send_timeout=send_timeout, network=network)
+    ours, theirs = (server, client) if server_is_ours else (client, server)
+    async with meeting(ours, theirs) as ends:
+        yield ends
+
+
+@asynccontextmanager
+async def strict(send_timeout: float, *, short_writes: bool) -> AsyncIterator[tuple[Transport, Peer]]:
+    transport = StrictTransport(send_timeout=send_timeout, capacity=BUFFER_BYTES, short_writes=short_writes)
+    yield transport, StrictPeer(transport)
+    assert [fault for fault in transport.faults if fault not in NOTED] == []
+
+
+NOTED = ("receive after abort", "write after abort", "two tasks receive at a time")
+"""What `StrictTransport` objects to in a session, and this suite does on purpose."""
+
+NEAR = Network(buffer_bytes=BUFFER_BYTES)
+FAR = Network(delay=0.002, jitter=0.002, bandwidth=20_000_000, buffer_bytes=BUFFER_BYTES)
+IMPLEMENTATIONS: dict[str, Callable[[float], Ends]] = {
+    "websocket server": lambda send_timeout: over_sockets(send_timeout, server_is_ours=True),
+    "websocket client": lambda send_timeout: over_sockets(send_timeout, server_is_ours=False),
+    "websocket server over TLS": lambda send_timeout: over_tls(send_timeout, server_is_ours=True),
+    "websocket client over TLS": lambda send_timeout: over_tls(send_timeout, server_is_ours=False),
+    "memory server": lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=True),
+    "memory client": lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=False),
+    "network server": lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=True),
+    "network client": lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=False),
+    "strict": lambda send_timeout: strict(send_timeout, short_writes=False),
+    "strict with short writes": lambda send_timeout: strict(send_timeout, short_writes=True),
+}
