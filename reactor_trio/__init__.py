@@ -23,7 +23,7 @@ from reactor_trio.declare.decorators import connected, disconnected, event, file
 from reactor_trio.declare.fields import InputField, MessageField
 from reactor_trio.declare.identity import AuthRequest, Identity
 from reactor_trio.declare.inputs import InputFrame, ReadMode
-from reactor_trio.declare.tracks import Audio, Input, Output, Video
+from reactor_trio.declare.tracks import Audio, Input, InputTrack, Output, Video
 from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import BufferClosed, CommandError, ReactorError
 from reactor_trio.model.messages import ModelMessage
@@ -44,6 +44,7 @@ __all__ = [
     "InputField",
     "InputFrame",
     "InputState",
+    "InputTrack",
     "Limits",
     "MessageField",
     "ModelMessage",

@@ -16,6 +16,7 @@ import attrs
 import outcome
 import trio
 
+from reactor_trio.compute.lanes import Device
 from reactor_trio.compute.pool import PendingCall, ThreadPool
 from reactor_trio.compute.worker import ThreadWorker, Worker
 
@@ -38,6 +39,10 @@ class Executor(Protocol):
         for `fn` to end, since a thread cannot be stopped, and `Cancelled` comes at the next checkpoint. In
         a lane that `abandons` it does not wait, and what `fn` returns or raises is thrown away.
         """
+        ...
+
+    async def compute(self, device: object, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """`run` in the lane of a model's `device`: one call at a time for each device."""
         ...
 
     def begin(
@@ -142,6 +147,10 @@ class ThreadExecutor:
         finally:
             if not lane.is_lasting:
                 self._forget_if_idle(lane, limiter)
+
+    async def compute(self, device: object, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """See `Executor.compute`."""
+        return await self.run(Device(device).lane, fn, *args, **kwargs)
 
     def begin(
         self,

@@ -10,7 +10,6 @@ import typing
 from typing import TYPE_CHECKING, Any, Final
 
 from reactor_trio.declare.hints import Unresolved, attribute_hint, is_class_var, name_of, own_annotations
-from reactor_trio.declare.inputs import BoundInput
 from reactor_trio.declare.records import missing_annotation
 from reactor_trio.declare.tracks import Audio, Input, Output, Video
 
@@ -20,6 +19,25 @@ if TYPE_CHECKING:
 USUAL = "input"
 """The attribute that nobody annotates for another reason."""
 _NOTHING: Final = object()
+
+
+class BoundInput:
+    """The attribute of a model that gives the session's own tracks."""
+
+    def __init__(self, name: str, input_class: type[Input]) -> None:
+        self.name = name
+        self.input_class = input_class
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        return model._session_port(self.name).inputs.bound[self.name]
+
+    def __set__(self, model: Any, value: object) -> None:
+        raise AttributeError(
+            f"{type(model).__name__}.{self.name} is bound to the input tracks of "
+            f"{self.input_class.__qualname__}: choose another name"
+        )
 
 
 def bind_inputs(cls: type, base: type) -> None:

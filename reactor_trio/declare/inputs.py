@@ -1,7 +1,4 @@
-"""What a model reads from its client: frames of the tracks that an `Input` declares.
-
-The tracks themselves are of a session: `session/inputs.py`.
-"""
+"""What a model reads from its client: frames of the tracks that an `Input` declares."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
-
-    from reactor_trio.declare.tracks import Input
 
 NO_METADATA: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -78,22 +73,3 @@ class InputFrame(np.ndarray[Any, np.dtype[Any]]):
     def data(self) -> np.ndarray[Any, Any]:  # type: ignore[override]
         """The same values as a plain array (its name in Reactor's runtime)."""
         return self.view(np.ndarray)
-
-
-class BoundInput:
-    """The attribute of a model that gives the session's own tracks; see `contract/inputs.py`."""
-
-    def __init__(self, name: str, input_class: type[Input]) -> None:
-        self.name = name
-        self.input_class = input_class
-
-    def __get__(self, model: Any, owner: type | None = None) -> Any:
-        if model is None:
-            return self
-        return model._session_port(self.name).inputs.bound[self.name]
-
-    def __set__(self, model: Any, value: object) -> None:
-        raise AttributeError(
-            f"{type(model).__name__}.{self.name} is bound to the input tracks of "
-            f"{self.input_class.__qualname__}: choose another name"
-        )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence  # noqa: TC003  the hints of `Output` are resolved
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, dataclass_transform, overload
 
 import attrs
 
 from reactor_trio.declare.hints import Unresolved, class_hints, is_class_var, own_annotations
+from reactor_trio.declare.inputs import InputFrame, ReadMode
 from reactor_trio.declare.records import RecordType, make_record, missing_annotation
 
 if TYPE_CHECKING:
-    from reactor_trio.session.inputs import InputTrack
 
     class _Track:
         """What the annotation means to a type checker.
@@ -81,6 +81,48 @@ if TYPE_CHECKING:
 
 else:
     _keyword_only = attrs.field
+
+
+class InputTrack(Protocol):
+    """One input track of a session, as `self.input.webcam`: the newest 128 frames that were not read yet.
+
+    When it is full, or holds more than the limit `max_input_bytes`, the oldest frame is dropped. Where
+    several tasks read, each frame goes to one of them.
+    """
+
+    @property
+    def spec(self) -> TrackSpec:
+        """Name, kind and sample rate."""
+        ...
+
+    @property
+    def available(self) -> int:
+        """Frames that wait to be read; 0 once the client is gone."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were lost because nobody read, or decoded, fast enough; not what LATEST skipped."""
+        ...
+
+    def try_read(self, n: int = 1, mode: ReadMode = ReadMode.LATEST) -> list[InputFrame] | None:
+        """Take `n` frames, oldest first, or return None, and take nothing, if fewer are there.
+
+        LATEST gives the `n` newest frames, and throws older ones away; FIFO the `n` oldest, and newer ones
+        stay. May be called from any thread. Does not ask whether a `read` waits already.
+
+        Raises `BufferClosed` once the client is gone, also for frames that nobody has read, and `ValueError`
+        if `n` is not 1 to 128, or if `n` frames of this size are more than `max_input_bytes`.
+        """
+        ...
+
+    async def read(self, n: int = 1, mode: ReadMode = ReadMode.LATEST) -> list[InputFrame]:
+        """Wait until there are `n` frames, and take them as `try_read` does. Holds no thread meanwhile.
+
+        Tasks that wait are served in the order of their calls. From a worker thread, call
+        `trio.from_thread.run(track.read)`. Raises as `try_read`. If cancelled, no frame is lost.
+        """
+        ...
 
 
 @dataclass_transform(field_specifiers=(Video, Audio, _keyword_only))

@@ -6,7 +6,7 @@ assign to `self` is the session's own. Handlers run between two awaits of `run`,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -27,6 +27,7 @@ from reactor_trio.demo.network import Morph, Network, scene_of
 from reactor_trio.demo.palette import hex_colours, palette_of, read_colours
 
 if TYPE_CHECKING:
+    from reactor_trio.compute.executor import Executor
     from reactor_trio.demo.network import Scene
     from reactor_trio.demo.styles import StyleName
 
@@ -106,8 +107,7 @@ class Painter(ReactorModel):
         self,
         image: UploadedFile = InputField(mime_types=["image/jpeg"], max_size=16 * 1024 * 1024),
     ) -> PaletteExtracted:
-        executor = self._reactor_executor
-        assert executor is not None  # there is a session
+        executor = cast("Executor", self._reactor_executor)  # a model's port to it has the devices alone
         try:
             # With the frames that clients send: on the device a photo of 32 million pixels, a tenth of a
             # second, would stand in front of the pictures of all clients.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from reactor_trio.logs.logger import get_logger
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import CodeType, TracebackType
 
-    from reactor_trio.model.model import ReactorModel
+    from reactor_trio.model.ports import SessionPort
 
 T = TypeVar("T")
 
@@ -32,6 +32,12 @@ _IN_GENERATOR = {
 }
 
 
+class Caller(Protocol):
+    """The model whose method was called."""
+
+    _reactor_port: SessionPort | None
+
+
 class Call(Coroutine[Any, Any, T]):
     """The coroutine of a call, which logs an error if it is dropped without having been begun.
 
@@ -41,7 +47,7 @@ class Call(Coroutine[Any, Any, T]):
 
     __slots__ = ("_begun", "_code", "_coroutine", "_lasti", "_method", "_model")
 
-    def __init__(self, model: ReactorModel, method: str, coroutine: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, model: Caller, method: str, coroutine: Coroutine[Any, Any, T]) -> None:
         self._model = model
         self._method = method
         self._coroutine = coroutine

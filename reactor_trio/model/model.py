@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 import trio
 
-from reactor_trio.compute.lanes import Device
 from reactor_trio.contract.contract import check_tracks
 from reactor_trio.contract.events import Declarations, read_declarations
 from reactor_trio.contract.inputs import bind_inputs
@@ -18,32 +17,14 @@ from reactor_trio.model.calls import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from reactor_trio.compute.executor import Executor
     from reactor_trio.declare.client_info import ClientInfo
     from reactor_trio.declare.connected import Connected
     from reactor_trio.declare.tracks import Output
     from reactor_trio.model.messages import ModelMessage
-    from reactor_trio.session.inputs import SessionInputs
-    from reactor_trio.session.pacing import OutputStream
+    from reactor_trio.model.ports import ExecutorPort, OutputPort, SessionPort
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class SessionPort(Protocol):
-    """What a model sees of its session."""
-
-    connected: Connected
-    client: ClientInfo
-    output: OutputStream
-    inputs: SessionInputs
-
-    async def send(self, message: ModelMessage) -> None:
-        """See `ReactorModel.send`."""
-
-    def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> Coroutine[Any, Any, bool]:
-        """See `ReactorModel.emit`."""
-        ...
 
 
 class _OfTheSession:
@@ -90,14 +71,14 @@ class ReactorModel:
     __reserved__: ClassVar[frozenset[str]]
     __declarations__: ClassVar[Declarations]
 
-    _reactor_executor: Executor | None = None
+    _reactor_executor: ExecutorPort | None = None
     _reactor_port: SessionPort | None = None
 
     if TYPE_CHECKING:
         connected: Connected
         client: ClientInfo
-        output: OutputStream
-        output_buffer: OutputStream
+        output: OutputPort
+        output_buffer: OutputPort
     else:
         connected = _OfTheSession()
         client = _OfTheSession()
@@ -180,7 +161,7 @@ class ReactorModel:
     async def _reactor_compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._reactor_executor is None:
             raise NoSession("compute() needs the runtime: it can be used from load() on")
-        return await self._reactor_executor.run(Device(self.device).lane, fn, *args, **kwargs)
+        return await self._reactor_executor.compute(self.device, fn, *args, **kwargs)
 
     def _reactor_begin(self) -> None:
         """Make what is the session's own, just before `@connected`. For the runtime."""

@@ -13,7 +13,7 @@ from reactor_trio.model.model import ReactorModel
 from reactor_trio.session.failures import contained
 
 if TYPE_CHECKING:
-    from reactor_trio.model.model import SessionPort
+    from reactor_trio.model.ports import SessionPort
 
 
 @attrs.frozen(eq=False)

@@ -16,7 +16,6 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 
 from reactor_trio.compute.from_thread import on_loop
@@ -26,6 +25,7 @@ from reactor_trio.link.audio_out import AudioTrack
 from reactor_trio.link.encoding import VideoEncoder
 from reactor_trio.link.video_out import VideoTrack
 from reactor_trio.media.settings import MediaSettings
+from reactor_trio.model.ports import OutputStatistics
 from reactor_trio.protocol import names
 from reactor_trio.session.latency import LatencyTracker
 from reactor_trio.session.naps import Nap
@@ -44,20 +44,6 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-6
 """Seconds within which a step and the end of a block are at the same time: the step comes first."""
-
-
-@attrs.frozen
-class OutputStatistics:
-    """Numbers of one session's output."""
-
-    waiting: int
-    """Steps in the buffer: a frame a track, or audio alone."""
-    emitted: int
-    """Steps that left the buffer, on time."""
-    dropped: int
-    """Steps that `emit(drop=True)` refused or `flush` threw away."""
-    encoded: int
-    """Frames of video."""
 
 
 class OutputStream:

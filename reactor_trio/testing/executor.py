@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from reactor_trio.compute.executor import begin_in_task
+from reactor_trio.compute.lanes import Device
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,6 +32,10 @@ class InlineExecutor:
         """Call `fn` after a checkpoint. If cancelled, it was not called."""
         await trio.lowlevel.checkpoint()
         return fn(*args, **kwargs)
+
+    async def compute(self, device: object, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """See `Executor.compute`."""
+        return await self.run(Device(device).lane, fn, *args, **kwargs)
 
     def begin(
         self,
