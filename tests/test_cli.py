@@ -28,7 +28,7 @@ from reactor_trio.cli.find_model import (
     choose,
     find_model,
 )
-from reactor_trio.cli.serve import LIMITS
+from reactor_trio.cli.limits import LIMITS
 from reactor_trio.errors import ModelNotFound
 from reactor_trio.session.limits import Limits
 

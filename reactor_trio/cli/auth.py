@@ -10,11 +10,9 @@ import click
 from reactor_trio.server.auth import ALGORITHMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from reactor_trio.server.auth import Authenticate
 
-_OPTIONS = (
+JWT_OPTIONS = (
     click.option(
         "--jwt-key",
         type=click.Path(path_type=Path),
@@ -31,13 +29,6 @@ _OPTIONS = (
     click.option("--jwt-audience", metavar="NAME", help="Whom such a token must be meant for."),
     click.option("--jwt-issuer", metavar="NAME", help="Who must have issued such a token."),
 )
-
-
-def jwt_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add them to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def take_authenticate(options: dict[str, Any], hook: Authenticate | None) -> Authenticate | None:

@@ -11,6 +11,7 @@ import click
 import orjson
 import trio
 
+from reactor_trio.cli.errors import Failure
 from reactor_trio.cli.values import File, Word, WordError, nest, parse, read_words
 from reactor_trio.client.messages import ServerMessage
 from reactor_trio.client.websocket import open_client
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 BAR_BYTES = 1024 * 1024
 """A file larger than this shows how far it is."""
-
-
-class Failure(click.ClickException):
-    """It was asked for in the right way, and did not work: a short message, exit status 1."""
-
-    exit_code = 1
 
 
 class Refused(Failure):

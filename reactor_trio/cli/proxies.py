@@ -12,11 +12,9 @@ import click
 from reactor_trio.server.systemd import listening_sockets, notify, passed_descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from reactor_trio.server.serve import Server
 
-_OPTIONS = (
+PROXY_OPTIONS = (
     click.option(
         "--uds",
         metavar="PATH",
@@ -49,13 +47,6 @@ _OPTIONS = (
         help="Path below which a proxy serves this server, such as /app1.",
     ),
 )
-
-
-def proxy_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add them to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def take_sockets(options: dict[str, Any]) -> None:
