@@ -13,7 +13,7 @@ import attrs
 import orjson
 
 from reactor_trio.errors import ProtocolError
-from reactor_trio.protocol.control import upload_id_fault
+from reactor_trio.protocol.fields import upload_id_fault
 from reactor_trio.protocol.names import BAD_MESSAGE
 from reactor_trio.protocol.text import MAX_SAFE_INTEGER
 from reactor_trio.protocol.weight import weight_of_bytes

@@ -59,7 +59,14 @@ def decode_client_text(text: str, loads: Callable[[str], Any] = orjson.loads) ->
     `loads` parses JSON: for a long text there is `slices.loads`. Raises `ProtocolError` (`bad_message`), with
     `reply_to` wherever a valid `id` could be read.
     """
-    return ClientText(*_decode(text, "id", _ID_RULE, MAX_DEPTH, loads))
+    return ClientText(*read_client_text(text, loads))
+
+
+def read_client_text(
+    text: str, loads: Callable[[str], Any] = orjson.loads
+) -> tuple[str, dict[str, Any], Id | None]:
+    """The type, data and id of a client's message; see `decode_client_text`."""
+    return _decode(text, "id", _ID_RULE, MAX_DEPTH, loads)
 
 
 def decode_server_text(text: str) -> ServerText:
@@ -67,7 +74,12 @@ def decode_server_text(text: str) -> ServerText:
 
     Raises `ProtocolError` (`bad_message`).
     """
-    return ServerText(*_decode(text, "reply_to", _REPLY_RULE))
+    return ServerText(*read_server_text(text))
+
+
+def read_server_text(text: str) -> tuple[str, dict[str, Any], Id | None]:
+    """The type, data and `reply_to` of a server's message; see `decode_server_text`."""
+    return _decode(text, "reply_to", _REPLY_RULE)
 
 
 def encode_client_text(type: str, data: Mapping[str, Any], id: Id | None = None) -> str:  # noqa: A002  the wire's word

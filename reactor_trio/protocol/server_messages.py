@@ -1,0 +1,385 @@
+"""Messages from the server, as frozen nouns: `encode` writes the text of one, `decode_server` reads it.
+
+Each noun has a `weight`: about how many bytes its text will have, known without writing it. A queue of nouns
+can so be bounded in bytes, and each is encoded by the task that writes it to the transport.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import orjson
+
+from reactor_trio.errors import FieldError, InvalidPayload
+from reactor_trio.protocol import names
+from reactor_trio.protocol.binary import MediaFrame, UploadChunk, decode_binary
+from reactor_trio.protocol.text import encode_server_text, read_server_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from reactor_trio.errors import ProtocolError
+    from reactor_trio.protocol.text import Id
+
+_FRAME = 64
+"""Bytes of a text around its variable parts: braces, keys, type, an integer `id`."""
+
+
+@attrs.frozen
+class Welcome:
+    """`reactor.welcome`, the first message of every session: `data` says what the model is and takes."""
+
+    data: Mapping[str, Any]
+
+    @property
+    def weight(self) -> int:
+        """Bytes of its text. This writes the text, which is kept until it is sent."""
+        return len(self._text)
+
+    def encode(self) -> str:
+        """The message's text. Raises `TypeError` for data that JSON cannot carry."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return encode_server_text(names.WELCOME, self.data)
+
+
+@attrs.frozen
+class Queued:
+    """`reactor.queued`: the client waits for a session; position 1 is next. Only before the welcome."""
+
+    position: int
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return _FRAME
+
+    def encode(self) -> str:
+        """The message's text."""
+        return encode_server_text(names.QUEUED, {"position": self.position})
+
+
+@attrs.frozen(init=False)
+class Ack:
+    """`reactor.ack`: the answer to a command whose handler returned nothing."""
+
+    reply_to: Id
+
+    # The answer to nearly every command: made and written in less time than orjson needs to write a dict.
+    def __init__(self, reply_to: Id) -> None:
+        _set_answered(self, reply_to)
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return _FRAME if type(self.reply_to) is int else _FRAME + _id_weight(self.reply_to)
+
+    def encode(self) -> str:
+        """The message's text."""
+        if type(self.reply_to) is int:
+            return f'{{"type":"reactor.ack","data":{{}},"reply_to":{self.reply_to}}}'
+        return encode_server_text(names.ACK, b"{}", self.reply_to)
+
+
+_set_answered = Ack.__dict__["reply_to"].__set__
+
+
+@attrs.frozen
+class Superseded:
+    """`reactor.superseded`: the answer to a command that a later one of the same event replaced."""
+
+    reply_to: Id
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return _FRAME + _id_weight(self.reply_to)
+
+    def encode(self) -> str:
+        """The message's text."""
+        return encode_server_text(names.SUPERSEDED, b"{}", self.reply_to)
+
+
+@attrs.frozen
+class Error:
+    """`reactor.error`: the server refuses something, or has failed.
+
+    `retry_after` is in seconds. A field that is None, or `errors` that is empty, is left out of the text.
+    """
+
+    code: str
+    message: str
+    event: str | None = attrs.field(default=None, kw_only=True)
+    upload_id: str | None = attrs.field(default=None, kw_only=True)
+    errors: tuple[FieldError, ...] = attrs.field(default=(), kw_only=True)
+    retry_after: float | None = attrs.field(default=None, kw_only=True)
+    reply_to: Id | None = attrs.field(default=None, kw_only=True)
+
+    @classmethod
+    def of(cls, exc: ProtocolError) -> Error:
+        """The message that tells the client of this error, with all that the error carries."""
+        return cls(
+            exc.code,
+            exc.message,
+            event=exc.event,
+            upload_id=exc.upload_id,
+            errors=tuple(exc.errors) if isinstance(exc, InvalidPayload) else (),
+            retry_after=exc.retry_after,
+            reply_to=exc.reply_to,
+        )
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fields that the message has on the wire, beside `reply_to`."""
+        data: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.event is not None:
+            data["event"] = self.event
+        if self.upload_id is not None:
+            data["upload_id"] = self.upload_id
+        if self.errors:
+            data["errors"] = [{"path": fault.path, "message": fault.message} for fault in self.errors]
+        if self.retry_after is not None:
+            data["retry_after"] = self.retry_after
+        return data
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        weight = 2 * _FRAME + len(self.code) + len(self.message) + _id_weight(self.reply_to)
+        weight += len(self.event or "") + len(self.upload_id or "")
+        return weight + sum([32 + len(fault.path) + len(fault.message) for fault in self.errors])
+
+    def encode(self) -> str:
+        """The message's text."""
+        return encode_server_text(names.ERROR, self.data, self.reply_to)
+
+
+@attrs.frozen
+class Pong:
+    """`reactor.pong`: the answer to a ping.
+
+    `t` is as it was received, `server_time` in seconds of the runtime's clock.
+    """
+
+    t: float
+    server_time: float
+    reply_to: Id | None = None
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return 2 * _FRAME + _id_weight(self.reply_to)
+
+    def encode(self) -> str:
+        """The message's text."""
+        return encode_server_text(names.PONG, {"t": self.t, "server_time": self.server_time}, self.reply_to)
+
+
+@attrs.frozen
+class UploadReady:
+    """`reactor.upload_ready`: the upload was accepted; its chunks may come."""
+
+    upload_id: str
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return _FRAME + len(self.upload_id)
+
+    def encode(self) -> str:
+        """The message's text."""
+        return encode_server_text(names.UPLOAD_READY, {"upload_id": self.upload_id})
+
+
+@attrs.frozen
+class UploadComplete:
+    """`reactor.upload_complete`: every byte has arrived; `reply_to` is the `id` of the `upload_start`."""
+
+    upload_id: str
+    name: str
+    mime_type: str
+    size: int
+    reply_to: Id | None = None
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        texts = len(self.upload_id) + len(self.name) + len(self.mime_type)
+        return 2 * _FRAME + texts + _id_weight(self.reply_to)
+
+    def encode(self) -> str:
+        """The message's text."""
+        data = {
+            "upload_id": self.upload_id,
+            "name": self.name,
+            "mime_type": self.mime_type,
+            "size": self.size,
+        }
+        return encode_server_text(names.UPLOAD_COMPLETE, data, self.reply_to)
+
+
+@attrs.frozen
+class Goodbye:
+    """`reactor.goodbye`: the last message before the server closes of its own will."""
+
+    reason: str
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return _FRAME + len(self.reason)
+
+    def encode(self) -> str:
+        """The message's text."""
+        return encode_server_text(names.GOODBYE, {"reason": self.reason})
+
+
+@attrs.frozen(init=False)
+class ModelText:
+    """A message of the model's on its way out; `body` is its data, as JSON. It is read as a `ServerMessage`.
+
+    `reply_to` is the `id` of the command that it answers, None if it answers none.
+    """
+
+    type: str
+    body: bytes = attrs.field(repr=False)
+    reply_to: Id | None = None
+
+    # As many are made as commands or frames: see `Ack`.
+    def __init__(self, type: str, body: bytes, reply_to: Id | None = None) -> None:  # noqa: A002  the wire's word
+        _set_type(self, type)
+        _set_body(self, body)
+        _set_reply_to(self, reply_to)
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return _FRAME + len(self.type) + len(self.body) + _id_weight(self.reply_to)
+
+    def encode(self) -> str:
+        """The message's text."""
+        reply_to = self.reply_to
+        if reply_to is None:
+            return f"{_head(self.type)}{self.body.decode()}}}"
+        if type(reply_to) is int:
+            return f'{_head(self.type)}{self.body.decode()},"reply_to":{reply_to}}}'
+        return encode_server_text(self.type, self.body, reply_to)
+
+
+_set_type, _set_body, _set_reply_to = (
+    ModelText.__dict__[name].__set__ for name in ("type", "body", "reply_to")
+)
+
+
+@lru_cache(maxsize=256)
+def _head(type_: str) -> str:
+    """The text of a message up to its data. A model has few types of messages."""
+    return f'{{"type":{orjson.dumps(type_).decode()},"data":'
+
+
+@attrs.frozen
+class ServerMessage:
+    """A message from the server; `reply_to` is set in answers to a command."""
+
+    type: str
+    data: Mapping[str, Any]
+    reply_to: Id | None = None
+
+
+ToClient = (
+    Welcome | Queued | Ack | Superseded | Error | Pong | UploadReady | UploadComplete | Goodbye | ModelText
+)
+"""A text that a server sends."""
+FromServer = (
+    Welcome
+    | Queued
+    | Ack
+    | Superseded
+    | Error
+    | Pong
+    | UploadReady
+    | UploadComplete
+    | Goodbye
+    | ServerMessage
+    | MediaFrame
+    | UploadChunk
+)
+"""A message that a client has received."""
+
+
+def decode_server(message: str | bytes) -> FromServer:
+    """Read one message of a server.
+
+    A `ServerMessage` is a message of the model's, or a `reactor.*` text that has no noun here or whose fields
+    do not fit its noun: a later server may send such ones. Unknown fields of the others are ignored, except
+    in `Welcome.data`. The payload of a frame is a view of the message, not a copy.
+
+    Raises nothing but `ProtocolError` (`bad_message`).
+    """
+    if not isinstance(message, str):
+        return decode_binary(message)
+    type_, data, reply_to = read_server_text(message)
+    noun = _noun(type_, data, reply_to) if type_.startswith(names.RUNTIME_PREFIX) else None
+    return ServerMessage(type_, data, reply_to) if noun is None else noun
+
+
+def _noun(type_: str, data: dict[str, Any], reply_to: Id | None) -> FromServer | None:
+    """The noun of a `reactor.*` text, or None if the text does not fit one."""
+    if type_ == names.ERROR:
+        return _error(data, reply_to)
+    if type_ == names.WELCOME:
+        return Welcome(data) if reply_to is None else None
+    if type_ not in _NOUNS:
+        return None
+    noun, kinds, answers = _NOUNS[type_]
+    if answers != "maybe" and answers != ("never" if reply_to is None else "always"):
+        return None
+    if any(type(data.get(name)) not in allowed for name, allowed in kinds.items()):
+        return None
+    values = {name: data[name] for name in kinds}
+    return noun(**values) if answers == "never" else noun(**values, reply_to=reply_to)
+
+
+def _error(data: dict[str, Any], reply_to: Id | None) -> Error:
+    # Whatever else is wrong with it, the caller must learn that its command was refused.
+    event, upload_id, retry_after = data.get("event"), data.get("upload_id"), data.get("retry_after")
+    faults = data.get("errors")
+    return Error(
+        str(data.get("code")),
+        str(data.get("message", "")),
+        event=event if type(event) is str else None,
+        upload_id=upload_id if type(upload_id) is str else None,
+        errors=tuple(
+            FieldError(str(fault.get("path", "")), str(fault.get("message", "")))
+            for fault in (faults if type(faults) is list else ())
+            if type(fault) is dict
+        ),
+        retry_after=retry_after if type(retry_after) in _NUMBER else None,
+        reply_to=reply_to,
+    )
+
+
+def _id_weight(id_: Id | None) -> int:
+    return len(id_) if isinstance(id_, str) else 0
+
+
+_Kinds = dict[str, tuple[type, ...]]
+_TEXT, _COUNT, _NUMBER = (str,), (int,), (int, float)
+_UPLOAD: _Kinds = {"upload_id": _TEXT, "name": _TEXT, "mime_type": _TEXT, "size": _COUNT}
+_NOUNS: dict[
+    str,
+    tuple[Callable[..., FromServer], _Kinds, Literal["always", "maybe", "never"]],
+] = {
+    names.QUEUED: (Queued, {"position": _COUNT}, "never"),
+    names.ACK: (Ack, {}, "always"),
+    names.SUPERSEDED: (Superseded, {}, "always"),
+    names.PONG: (Pong, {"t": _NUMBER, "server_time": _NUMBER}, "maybe"),
+    names.UPLOAD_READY: (UploadReady, {"upload_id": _TEXT}, "never"),
+    names.UPLOAD_COMPLETE: (UploadComplete, _UPLOAD, "maybe"),
+    names.GOODBYE: (Goodbye, {"reason": _TEXT}, "never"),
+}
+"""Of each type: its noun, the JSON types that its fields may have, and whether it answers an `id`."""
