@@ -17,6 +17,7 @@ How the house is laid out; imports point downwards:
 from __future__ import annotations
 
 import importlib.metadata
+import typing
 
 from reactor_trio.declare.client_info import ClientInfo
 from reactor_trio.declare.decorators import connected, disconnected, event, file_uploaded
@@ -46,6 +47,7 @@ __all__ = [
     "InputState",
     "InputTrack",
     "Limits",
+    "MediaSettings",
     "MessageField",
     "ModelMessage",
     "Output",
@@ -53,6 +55,7 @@ __all__ = [
     "ReactorModel",
     "ReactorPipeline",
     "ReadMode",
+    "RunningServer",
     "UploadedFile",
     "Video",
     "__version__",
@@ -60,9 +63,30 @@ __all__ = [
     "disconnected",
     "event",
     "file_uploaded",
+    "serve",
 ]
 
 try:
     __version__ = importlib.metadata.version("reactor-trio")
 except importlib.metadata.PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0"
+
+if typing.TYPE_CHECKING:
+    from reactor_trio.media.settings import MediaSettings
+    from reactor_trio.server.library import RunningServer, serve
+else:
+    _MODULES = {
+        "MediaSettings": "reactor_trio.media.settings",
+        "RunningServer": "reactor_trio.server.library",
+        "serve": "reactor_trio.server.library",
+    }
+
+    def __getattr__(name):
+        """Import the server when one of its names is first used (PEP 562)."""
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(module), name)
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

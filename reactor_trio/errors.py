@@ -10,6 +10,7 @@
     ├── BufferClosed              the client is gone, so there are no more input frames to read
     ├── NoSession                 a bug in the model: `send` or `emit` outside a session
     ├── BadModelSetting           a bug in the model: an `fps` or `buffer_size` that cannot be used
+    ├── ListenError               the address cannot be listened on (the operator's, or another program's)
     └── ModelNotFound             the operator named a model or an option that does not exist
 
 Mistakes in the declaration of a model are plain `TypeError`s, raised when the class is made.
@@ -225,6 +226,10 @@ class NoSession(ReactorError):
 
 class BadModelSetting(ReactorError, ValueError):
     """What `load` left in `fps` or `buffer_size` cannot be used."""
+
+
+class ListenError(ReactorError):
+    """The address cannot be listened on: in use, not allowed, or not there."""
 
 
 class ModelNotFound(ReactorError):

@@ -15,10 +15,10 @@ import trio_websocket
 from trio.testing import MockClock
 
 from reactor_trio.declare.identity import AuthRequest, Identity
-from reactor_trio.errors import TransportClosed
+from reactor_trio.errors import ListenError, TransportClosed
 from reactor_trio.server import connections, guesses, service
 from reactor_trio.server.gate import RESERVED
-from reactor_trio.server.listeners import ListenError, open_listeners
+from reactor_trio.server.listeners import open_listeners
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings

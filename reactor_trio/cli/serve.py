@@ -30,14 +30,13 @@ from reactor_trio.cli.tracebacks import print_traceback
 from reactor_trio.compute.lanes import FILES
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
-from reactor_trio.errors import BadModelSetting, ModelNotFound
+from reactor_trio.errors import BadModelSetting, ListenError, ModelNotFound
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.logs.setup import LEVELS, LogFormat, logging_process
 from reactor_trio.logs.writer import write_what_waits
 from reactor_trio.server.composition import Composition
 from reactor_trio.server.drain import INTERRUPTED, serve_process, shutting_down
 from reactor_trio.server.gate import raise_descriptor_limit
-from reactor_trio.server.listeners import ListenError
 
 if TYPE_CHECKING:
     from reactor_trio.logs.process import Log

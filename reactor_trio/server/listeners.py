@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from reactor_trio.errors import ListenError
 from reactor_trio.server.forwarded import UNIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from reactor_trio.server.settings import ServerSettings
-
-
-class ListenError(Exception):
-    """The address cannot be listened on: in use, not allowed, or not there."""
 
 
 UNIX_MODE = 0o660

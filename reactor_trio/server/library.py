@@ -1,0 +1,164 @@
+"""`reactor_trio.serve`: a model behind a port of its own, as a task of an author's own nursery.
+
+It is the server of `reactor-trio serve` without the process around it: signals, logging, the garbage
+collector and the limit of descriptors stay the application's.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.compute.watchdog import Watchdog, watching
+from reactor_trio.contract.contract import read_contract
+from reactor_trio.server.metrics import Metrics
+from reactor_trio.server.options import ServeOptions, check_names, settings_of
+from reactor_trio.server.serve import Server
+from reactor_trio.session.host import ModelHost
+from reactor_trio.session.limits import Limits
+from reactor_trio.wire.nursery import open_plain_nursery
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import Unpack
+
+    from reactor_trio.media.settings import MediaSettings
+    from reactor_trio.model.model import ReactorModel
+
+
+class RunningServer:
+    """A model that `serve` serves: where it is, and how it is asked to end."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        # Set by `drain`; a task of `serve` waits for it.
+        self._is_asked = trio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; 0 if there are only unix sockets."""
+        return self._server.addresses[0][1] if self._server.addresses else 0
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each socket that has them."""
+        return self._server.addresses
+
+    @property
+    def url(self) -> str:
+        """The page: `http://127.0.0.1:8080/`; `unix:/run/painter.sock` if there are only unix sockets."""
+        return self._url("http")
+
+    @property
+    def websocket_url(self) -> str:
+        """What `reactor_trio.client.open_client` takes: `ws://127.0.0.1:8080/ws`."""
+        return self._url("ws", "ws")
+
+    @property
+    def sessions(self) -> int:
+        """The clients that were let in and have not left."""
+        return self._server.sessions
+
+    def drain(self) -> None:
+        """Take no more clients, and say goodbye to those that are there (close 1001); returns at once.
+
+        `serve` returns after the last one has left. What has not ended `drain_timeout` seconds from now is
+        cancelled. A second call does nothing.
+        """
+        self._is_asked.set()
+
+    def _url(self, scheme: str, path: str = "") -> str:
+        server = self._server
+        if not server.addresses:
+            return f"unix:{server.paths[0]}"
+        s = "s" if server.is_secure else ""
+        return f"{scheme}{s}://{server.authority}{server.settings.root_path}/{path}"
+
+
+async def serve(
+    model: type[ReactorModel],
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    *,
+    config: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    limits: Limits | None = None,
+    media: MediaSettings | None = None,
+    watchdog: bool = False,
+    task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
+) -> None:
+    """Load the model and serve it, until cancelled or until `RunningServer.drain` was called.
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(reactor_trio.serve, Painter, port=0))
+            print(server.url)
+
+    `nursery.start` returns a `RunningServer` once the model is loaded; clients are answered 503 before that.
+    `port` 0 picks a free one. `config` is what `load` is given, and `name` the model's name for clients.
+    `watchdog` logs which line blocks the loop, if one does; of all tasks, and at some cost for each step.
+    `options` are the command's, with underscores: `token`, `authenticate`, `auth`, `allow_origins`,
+    `allow_hosts`, `max_sessions`, `max_sessions_per_address`, `max_connections`, `max_handshakes`,
+    `max_waiting`, `max_wait`, `uds`, `sockets`, `ssl_context`, `proxy_headers`, `trusted_proxies`,
+    `root_path`, `drain_timeout`, `stuck_timeout`, `handshake_timeout` and `max_head_bytes`.
+
+    Raises `ValueError`, which names the keyword, for a value that cannot be, and for a `host` that other
+    machines can reach without `token`, `authenticate` or `auth=False`; `TypeError` for a mistake in the
+    model's declarations; `reactor_trio.errors.ListenError` if the address is in use or not there; and
+    whatever `load` raises. A failure of one session is logged, and never raised.
+
+    If cancelled, `serve` takes no more clients and asks each session to say goodbye, as `drain` does. It
+    waits at most `limits.close_timeout` seconds for that (`drain_timeout`, if that is less), then cancels the
+    sessions that are left, which closes their connections by force. Each `@disconnected` still runs, for at
+    most `limits.hook_timeout` seconds. A call in a thread, as by `self.compute`, cannot be cancelled, and is
+    waited for. While the model is loading, `load` is cancelled at once.
+    """
+    check_names("serve", options, ServeOptions)
+    settings = settings_of({"host": host, "port": port, **options})
+    read_contract(model, name)
+    limits, executor, metrics = limits or Limits(), ThreadExecutor(), Metrics()
+    server = Server(settings, name=name or model.__name__, metrics=metrics, executor=executor)
+
+    async def load() -> ModelHost:
+        return await ModelHost.load(
+            model,
+            dict(config or {}),
+            name=name,
+            limits=limits,
+            executor=executor,
+            observer=metrics,
+            media=media,
+        )
+
+    running = RunningServer(server)
+    # The server's own: it outlives the caller's cancellation, for as long as saying goodbye may take.
+    scope = trio.CancelScope(shield=True)
+    with watching(Watchdog(metrics.stalled)) if watchdog else nullcontext():
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(_run, server, load, scope, nursery.cancel_scope, name="server")
+            try:
+                await server.ready.wait()
+                task_status.started(running)
+                await running._is_asked.wait()
+                server.drain()
+                await trio.sleep(settings.drain_timeout)
+                server.cancel()
+            except trio.Cancelled:
+                scope.deadline = trio.current_time() + min(limits.close_timeout, settings.drain_timeout)
+                server.drain()
+                raise
+
+
+async def _run(
+    server: Server,
+    load: Callable[[], Awaitable[ModelHost]],
+    scope: trio.CancelScope,
+    others: trio.CancelScope,
+) -> None:
+    """Run the server in its scope, and cancel the others when it has ended."""
+    with scope:
+        await server.run(load)
+    others.cancel(reason="the server has ended")
