@@ -1,8 +1,7 @@
 """The ends of connections that are held to the contract of `Transport`, one entry for each implementation.
 
-Another implementation is one more entry of `IMPLEMENTATIONS`: a function of `send_timeout` in seconds whose
-context manager gives the end under test and a `Peer` at its other end. Where the other end is a `Transport`
-too, `meeting` makes the peer. `tests/test_transport_contract.py` does the rest.
+Another implementation is one more entry of `IMPLEMENTATIONS`. Where the other end of its connection is a
+`Transport` too, `meeting` makes the peer. `tests/test_transport_contract.py` does the rest.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
+import attrs
 import trio
 import trustme
 
@@ -110,6 +110,19 @@ class StrictPeer:
 Ends = AbstractAsyncContextManager[tuple[Transport, Peer]]
 
 
+@attrs.frozen
+class Implementation:
+    """How an implementation of `Transport` is made, and which of its two ways to listen it has.
+
+    `make` is given `send_timeout` (seconds). Its context manager gives the end under test and a `Peer` at the
+    other end of the connection.
+    """
+
+    make: Callable[[float], Ends]
+    sees_every_byte: bool = True
+    """Whether it sees pongs too; if not, its `last_received` is always now."""
+
+
 @asynccontextmanager
 async def meeting(ours: Transport, theirs: Transport) -> AsyncIterator[tuple[Transport, Peer]]:
     peer = TransportPeer(theirs)
@@ -184,15 +197,19 @@ NOTED = ("receive after abort", "write after abort", "two tasks receive at a tim
 
 NEAR = Network(buffer_bytes=BUFFER_BYTES)
 FAR = Network(delay=0.002, jitter=0.002, bandwidth=20_000_000, buffer_bytes=BUFFER_BYTES)
-IMPLEMENTATIONS: dict[str, Callable[[float], Ends]] = {
-    "websocket server": lambda send_timeout: over_sockets(send_timeout, server_is_ours=True),
-    "websocket client": lambda send_timeout: over_sockets(send_timeout, server_is_ours=False),
-    "websocket server over TLS": lambda send_timeout: over_tls(send_timeout, server_is_ours=True),
-    "websocket client over TLS": lambda send_timeout: over_tls(send_timeout, server_is_ours=False),
-    "memory server": lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=True),
-    "memory client": lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=False),
-    "network server": lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=True),
-    "network client": lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=False),
-    "strict": lambda send_timeout: strict(send_timeout, short_writes=False),
-    "strict with short writes": lambda send_timeout: strict(send_timeout, short_writes=True),
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "websocket server": Implementation(lambda send_timeout: over_sockets(send_timeout, server_is_ours=True)),
+    "websocket client": Implementation(lambda send_timeout: over_sockets(send_timeout, server_is_ours=False)),
+    "websocket server over TLS": Implementation(
+        lambda send_timeout: over_tls(send_timeout, server_is_ours=True)
+    ),
+    "websocket client over TLS": Implementation(
+        lambda send_timeout: over_tls(send_timeout, server_is_ours=False)
+    ),
+    "memory server": Implementation(lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=True)),
+    "memory client": Implementation(lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=False)),
+    "network server": Implementation(lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=True)),
+    "network client": Implementation(lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=False)),
+    "strict": Implementation(lambda send_timeout: strict(send_timeout, short_writes=False)),
+    "strict with short writes": Implementation(lambda send_timeout: strict(send_timeout, short_writes=True)),
 }
