@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 import trio
 
-from reactor_trio.compute.executor import RunningCall
+from reactor_trio.compute.calls import RunningCall
 from reactor_trio.compute.lanes import Device
 from reactor_trio.server import drain
 from reactor_trio.server.drain import HOOK_SECONDS, LEAVE_SECONDS, LOAD_SECONDS, THREAD_SECONDS, Shutdown

@@ -717,11 +717,11 @@ async def test_an_encoder_that_fails_is_not_the_models_fault_though_its_emit_beg
     class Failing(InlineExecutor):
         count = 0
 
-        def begin(self, *args: Any, **kwargs: Any) -> None:
+        def begin(self, *args: Any, **kwargs: Any) -> Any:
             self.count += 1
             if self.count == 5:
                 raise RuntimeError("no thread can be had")
-            super().begin(*args, **kwargs)
+            return super().begin(*args, **kwargs)
 
     async def script(model: Emitter) -> None:
         while True:

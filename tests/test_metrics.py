@@ -26,7 +26,8 @@ from reactor_trio import (
     Video,
     event,
 )
-from reactor_trio.compute.executor import RunningCall, ThreadExecutor
+from reactor_trio.compute.calls import RunningCall
+from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.compute.lanes import FILES, Device, Lane
 from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.server.http import Request, Response

@@ -1,12 +1,13 @@
-"""The threads of the encode lane: order, bounds, cancellation, and that none is left over."""
+"""The threads of a lane's own: order, bounds, and that none is left over; and sessions that encode in them.
+
+What becomes of a call that is cancelled is in `test_executors.py`, for all ways into a thread.
+"""
 
 from __future__ import annotations
 
-import contextvars
 import os
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,12 +18,13 @@ import trio.testing
 
 from reactor_trio import Output, ReactorModel, Video
 from reactor_trio.compute import pool as pool_module
+from reactor_trio.compute.calls import Calls
 from reactor_trio.compute.executor import Executor, ThreadExecutor
-from reactor_trio.compute.lanes import ENCODE, Lane, encoder_lane
+from reactor_trio.compute.lanes import ENCODE, Lane
 from reactor_trio.compute.pool import ThreadPool
 from reactor_trio.link import encoding
 from reactor_trio.media.jpeg import encode_jpeg
-from reactor_trio.testing import DeviceCost, InlineExecutor, open_session
+from reactor_trio.testing import open_session
 
 T = TypeVar("T")
 
@@ -43,6 +45,14 @@ class Gate:
         return "gone on"
 
 
+CALLS = Calls()
+LANE = Lane("of the test", has_own_threads=True)
+
+
+async def run(pool: ThreadPool, fn: Callable[[], T]) -> T:
+    return await pool.run(CALLS.make(LANE, fn))
+
+
 def threads(name: str) -> int:
     return sum(thread.name == name for thread in threading.enumerate())
 
@@ -54,19 +64,16 @@ def raising(error: BaseException) -> Callable[[], None]:
     return call
 
 
-async def test_a_call_gives_its_result_or_its_error_and_runs_in_the_callers_context() -> None:
+async def test_a_call_gives_its_result_or_its_error() -> None:
     pool = ThreadPool(1, "of the pool")
-    variable = contextvars.ContextVar("variable", default="nobody's")
-    variable.set("the caller's")
     with trio.fail_after(TEST_TIMEOUT):
-        assert await pool.run(lambda: 7) == 7
-        assert await pool.run(threading.current_thread) is not threading.current_thread()
-        assert await pool.run(variable.get) == "the caller's"
+        assert await run(pool, lambda: 7) == 7
+        assert await run(pool, threading.current_thread) is not threading.current_thread()
         for error in (ValueError("no picture"), KeyboardInterrupt(), StopAsyncIteration()):
             with pytest.raises(type(error)) as caught:
-                await pool.run(raising(error))
+                await run(pool, raising(error))
             assert caught.value is error
-        assert await pool.run(lambda: "goes on") == "goes on"
+        assert await run(pool, lambda: "goes on") == "goes on"
 
 
 async def test_no_more_calls_at_a_time_than_threads_and_in_their_order() -> None:
@@ -75,7 +82,7 @@ async def test_no_more_calls_at_a_time_than_threads_and_in_their_order() -> None
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
             for gate in gates:
-                nursery.start_soon(pool.run, gate)
+                nursery.start_soon(run, pool, gate)
                 await trio.testing.wait_all_tasks_blocked()
             await gates[0].began.wait()
             await gates[1].began.wait()
@@ -94,7 +101,7 @@ async def test_a_thread_goes_on_with_the_next_call_while_the_loop_is_busy() -> N
     results: list[object] = []
 
     async def call(fn: Callable[[], object]) -> None:
-        results.append(await pool.run(fn))
+        results.append(await run(pool, fn))
 
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -107,86 +114,6 @@ async def test_a_thread_goes_on_with_the_next_call_while_the_loop_is_busy() -> N
     assert set(results) == {"gone on", "second", None}
 
 
-async def test_a_call_that_is_cancelled_before_it_began_is_never_made() -> None:
-    pool = ThreadPool(1, "of the pool")
-    gate, made = Gate(), []
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool.run, gate)
-            await gate.began.wait()
-            with trio.move_on_after(0.01) as waiting:
-                await pool.run(lambda: made.append("cancelled while it waited"))
-            with trio.CancelScope() as before:
-                before.cancel()
-                await pool.run(lambda: made.append("cancelled before it was asked for"))
-            gate.go_on.set()
-        await pool.run(lambda: made.append("later"))
-    assert waiting.cancelled_caught
-    assert before.cancelled_caught
-    assert made == ["later"]
-
-
-async def test_a_call_that_is_cancelled_later_is_waited_for_and_gives_its_result() -> None:
-    pool = ThreadPool(1, "of the pool")
-    gate, results = Gate(), []
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            scope = trio.CancelScope()
-
-            async def call() -> None:
-                with scope:
-                    results.append(await pool.run(gate))
-                    await trio.lowlevel.checkpoint()
-
-            nursery.start_soon(call)
-            await gate.began.wait()
-            scope.cancel()
-            await trio.testing.wait_all_tasks_blocked(0.02)
-            assert results == []
-            gate.go_on.set()
-    assert results == ["gone on"]
-    assert scope.cancelled_caught
-
-
-async def test_a_call_that_is_abandoned_keeps_its_thread_alone() -> None:
-    pool = ThreadPool(1, "of the pool")
-    with trio.fail_after(TEST_TIMEOUT):
-        gate, results = Gate(), list[str]()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(pool.run, gate, abandon_on_cancel=True))
-            await gate.began.wait()
-            nursery.cancel_scope.cancel(reason="the test")
-        assert not gate.go_on.is_set(), "nobody has waited for it"
-
-        async def wait_behind() -> None:
-            results.append(await pool.run(lambda: "the next", abandon_on_cancel=True))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait_behind)
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            assert results == [], "there is one thread, and it is busy"
-            gate.go_on.set()
-    assert results == ["the next"]
-
-
-async def test_a_call_that_is_abandoned_before_it_began_is_never_made() -> None:
-    pool = ThreadPool(1, "of the pool")
-    made: list[str] = []
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            gate = Gate()
-            nursery.start_soon(pool.run, gate)
-            await gate.began.wait()
-            async with trio.open_nursery() as others:
-                for _ in range(100):
-                    others.start_soon(partial(pool.run, partial(made.append, "made"), abandon_on_cancel=True))
-                await trio.testing.wait_all_tasks_blocked()
-                others.cancel_scope.cancel(reason="the test")
-            gate.go_on.set()
-        assert await pool.run(lambda: "the next") == "the next"
-    assert made == []
-
-
 async def test_threads_end_when_there_is_nothing_to_do_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.01)
     pool = ThreadPool(2, "one that ends")
@@ -194,7 +121,7 @@ async def test_threads_end_when_there_is_nothing_to_do_and_come_back(monkeypatch
         for _ in range(3):
             async with trio.open_nursery() as nursery:
                 for _ in range(5):
-                    nursery.start_soon(pool.run, lambda: None)
+                    nursery.start_soon(run, pool, lambda: None)
             while threads("one that ends"):  # noqa: ASYNC110  a thread that ends sets no event
                 await trio.sleep(0.01)
 
@@ -205,23 +132,10 @@ def test_a_pool_may_be_used_in_one_run_after_the_other(monkeypatch: pytest.Monke
 
     async def use() -> str:
         with trio.fail_after(TEST_TIMEOUT):
-            await pool.run(lambda: None)
-            return await pool.run(lambda: "done")
+            await run(pool, lambda: None)
+            return await run(pool, lambda: "done")
 
     assert [trio.run(use), trio.run(use)] == ["done", "done"]
-
-
-async def test_the_encode_lane_says_what_runs_in_it() -> None:
-    executor = ThreadExecutor(cores=1)
-    gate = Gate()
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(executor.run, ENCODE, gate)
-            await gate.began.wait()
-            [call] = executor.running()
-            assert (call.lane, call.asked <= call.began) == (ENCODE, True)
-            gate.go_on.set()
-    assert executor.running() == ()
 
 
 async def test_a_thread_that_cannot_be_started_fails_its_own_call_alone(
@@ -234,14 +148,14 @@ async def test_a_thread_that_cannot_be_started_fails_its_own_call_alone(
 
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool.run, go.wait)
+            nursery.start_soon(run, pool, go.wait)
             await trio.testing.wait_all_tasks_blocked()
             with monkeypatch.context() as patch:
                 patch.setattr(trio.lowlevel, "start_thread_soon", refuse)
                 with pytest.raises(RuntimeError, match="can't start new thread"):
-                    await pool.run(lambda: called.append("refused"))
+                    await run(pool, lambda: called.append("refused"))
             go.set()
-        await pool.run(lambda: called.append("later"))
+        await run(pool, lambda: called.append("later"))
     assert called == ["later"]
 
 
@@ -265,27 +179,13 @@ async def test_what_a_call_has_given_is_handed_over_on_the_loop() -> None:
 
     with trio.fail_after(TEST_TIMEOUT):
         for call in (threading.get_ident, raise_error, lambda: "last"):
-            pool.begin(call, done)
+            pool.begin(CALLS.make(LANE, call), done)
         await all_here.wait()
     thread, error, last = results
     assert thread.unwrap() != threading.get_ident()
     with pytest.raises(ValueError, match="no picture"):
         error.unwrap()
     assert last.unwrap() == "last"
-
-
-async def test_a_call_can_be_given_up_until_it_has_begun() -> None:
-    pool, gate, results = ThreadPool(1, "of the pool"), Gate(), list[outcome.Outcome[str]]()
-    with trio.fail_after(TEST_TIMEOUT):
-        first = pool.begin(gate, results.append)
-        second = pool.begin(lambda: "never made", results.append)
-        await gate.began.wait()
-        assert second.give_up()
-        assert not second.give_up()
-        assert not first.give_up()
-        gate.go_on.set()
-        assert await pool.run(lambda: "the next one") == "the next one"
-    assert [result.unwrap() for result in results] == ["gone on"]
 
 
 async def begun(executor: Executor, lane: Lane, fn: Callable[[], T], *, short: bool = False) -> T:
@@ -298,24 +198,10 @@ async def begun(executor: Executor, lane: Lane, fn: Callable[[], T], *, short: b
         here.set()
 
     with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            executor.begin(nursery, lane, fn, done, short=short)
-            await here.wait()
+        executor.begin(lane, fn, done, short=short)
+        await here.wait()
     [result] = results
     return result.unwrap()
-
-
-@pytest.mark.parametrize(
-    "executor", [ThreadExecutor(cores=1), ThreadExecutor(cores=2), InlineExecutor(), DeviceCost()], ids=repr
-)
-@pytest.mark.parametrize("lane", [ENCODE, encoder_lane("session/track")])
-@pytest.mark.parametrize("short", [False, True])
-async def test_every_executor_hands_over_a_result_or_an_error(
-    executor: Executor, lane: Lane, short: bool
-) -> None:
-    assert await begun(executor, lane, lambda: "a result", short=short) == "a result"
-    with pytest.raises(ValueError, match="no picture"):
-        await begun(executor, lane, raise_error, short=short)
 
 
 async def test_a_short_call_is_made_at_once_where_a_thread_would_only_take_turns_with_the_loop() -> None:
@@ -334,36 +220,6 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.Monkey
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert ThreadExecutor()._cores == 5
-
-
-async def test_a_task_of_the_nursery_that_is_cancelled_hands_nothing_over() -> None:
-    executor, results = InlineExecutor(), list[object]()
-    async with trio.open_nursery() as nursery:
-        executor.begin(nursery, ENCODE, lambda: "a result", results.append)
-        nursery.cancel_scope.cancel()
-    assert results == []
-
-
-async def test_the_task_that_makes_a_call_has_the_context_of_the_nurserys_own() -> None:
-    variable = contextvars.ContextVar("variable", default="nobody's")
-    here, seen = trio.Event(), list[str]()
-
-    def call() -> None:
-        task = trio.lowlevel.current_task()
-        seen.extend([variable.get(), task.name])
-
-    async def own() -> None:
-        variable.set("the nursery's")
-        async with trio.open_nursery() as nursery:
-            begin = partial(InlineExecutor().begin, nursery, ENCODE, call, lambda _: here.set())
-            # From Trio's own task, as when a thread has ended the call before.
-            trio.lowlevel.current_trio_token().run_sync_soon(begin)
-            await here.wait()
-
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(own, name="session/encode")
-    assert seen == ["the nursery's", "session/encode/call"]
 
 
 # ---- a session on real threads

@@ -22,14 +22,12 @@ class Lane:
     has_own_threads: bool = attrs.field(default=False, kw_only=True)
     """Threads of the lane's own take its calls from a queue, at half the price of `trio.to_thread` for each.
 
-    For the runtime's calls, which are many and short. `trio.from_thread` does not work in these threads.
+    For the runtime's own calls, which are many and short: `trio.from_thread` does not work in these threads.
     """
     abandons: bool = attrs.field(default=False, kw_only=True)
     """A call that is cancelled while it runs is not waited for, and its result or error is thrown away."""
     is_device: bool = attrs.field(default=False, kw_only=True)
     """It stands for a compute device: a call that keeps it for too long is a failure of the server."""
-    is_lasting: bool = attrs.field(default=True, kw_only=True)
-    """The executor keeps what belongs to the lane while it is idle. False: the lane ends with a session."""
 
     def size(self, cores: int) -> int:
         """Calls at a time where the process may use so many processor cores; at least 1."""
@@ -69,4 +67,4 @@ class Device:
 
 def encoder_lane(stream: str) -> Lane:
     """Lane of the encoder of one media stream: one call at a time, in order, and no other stream's."""
-    return Lane(f"encoder:{stream}", is_lasting=False)
+    return Lane(f"encoder:{stream}", has_own_threads=True)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import outcome
 import trio
+
+from reactor_trio.compute.pool import CallQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from reactor_trio.compute.calls import Call, Calls
+    from reactor_trio.compute.lanes import Lane
 
 T = TypeVar("T")
 
 
 class Worker(Protocol):
-    """What `Executor.open_worker` gives: one thread, and the lane in which it works."""
+    """One thread, and the lane in which it works; `Executor.open_worker` gives it."""
 
     async def run(self, fn: Callable[..., T], /, *args: Any) -> T:
-        """Run `fn(*args)` in the thread, under the lane's limiter; see `Executor.run`."""
+        """Run `fn(*args)` in the thread when it is the lane's turn. If cancelled: see `compute/calls.py`."""
         ...
 
     async def finish(self, fn: Callable[[], object], /) -> None:
@@ -27,66 +30,54 @@ class Worker(Protocol):
 
 
 class ThreadWorker:
-    """The worker of a `ThreadExecutor`: one long call in a thread of Trio's, which other calls are handed to.
+    """The worker of a `ThreadExecutor`: one long call in a thread of Trio's, which takes calls from a queue.
 
-    So `trio.from_thread` works in it, and thread-locals and context variables stay from call to call.
+    So `trio.from_thread` works in it, on behalf of the task of `serve`, and thread-locals and context
+    variables stay from call to call.
     """
 
-    def __init__(
-        self, limiter: trio.CapacityLimiter, called: Callable[[float, Callable[[], Any]], Any]
-    ) -> None:
+    def __init__(self, lane: Lane, name: str, limiter: trio.CapacityLimiter, calls: Calls) -> None:
+        self._lane = lane
+        self._name = name
         self._limiter = limiter
-        # Makes a call in the thread, and notes that it is under way since when it was asked for.
-        self._called = called
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._calls = calls
+        self._queue = CallQueue(trio.lowlevel.current_trio_token())
         # Set by the thread when it takes calls.
         self.started = trio.Event()
 
     async def serve(self) -> None:
         """Keep the thread until `stop`; a task of its own. If cancelled, it goes on until then."""
-        token = trio.lowlevel.current_trio_token()
-        # The lanes limit what runs, the server's limit of sessions how many threads there are.
+        # The lanes limit how many calls run, the server's limit of sessions how many threads there are.
         limiter = trio.CapacityLimiter(1)
-        await trio.to_thread.run_sync(self._take_calls, token, limiter=limiter)
+        await trio.to_thread.run_sync(self._take_calls, limiter=limiter)
 
-    def _take_calls(self, token: trio.lowlevel.TrioToken) -> None:
-        token.run_sync_soon(self.started.set)
-        while (call := self._calls.get()) is not None:
-            call()
-            del call  # and what it refers to: the last frame is large
+    def _take_calls(self) -> None:
+        self._queue.token.run_sync_soon(self.started.set)
+        self._queue.work()
 
     def stop(self) -> None:
-        """Let the thread go when it has done what it was handed."""
-        self._calls.put(None)
+        """Let the thread go when it has made the calls that it was handed."""
+        self._queue.dismiss()
 
     async def run(self, fn: Callable[..., T], /, *args: Any) -> T:
         """See `Worker.run`."""
-        asked = trio.current_time()
+        call = self._call(partial(fn, *args))
         async with self._limiter:
-            return await self._call(asked, partial(fn, *args))
+            return await self._queue.run(call)
 
     async def finish(self, fn: Callable[[], object], /) -> None:
         """See `Worker.finish`."""
-        asked, turn = trio.current_time(), False
+        call, has_turn = self._call(fn), False
         try:
             await self._limiter.acquire()
-            turn = True
+            has_turn = True
         finally:
             try:
-                await self._call(asked, fn)  # noqa: ASYNC102  shielded in there, as a thread cannot be stopped
+                with trio.CancelScope(shield=True):
+                    await self._queue.run(call)
             finally:
-                if turn:
+                if has_turn:
                     self._limiter.release()
 
-    async def _call(self, asked: float, fn: Callable[[], T]) -> T:
-        token, done = trio.lowlevel.current_trio_token(), trio.Event()
-        results: list[outcome.Outcome[T]] = []
-
-        def call() -> None:
-            results.append(outcome.capture(self._called, asked, fn))
-            token.run_sync_soon(done.set)
-
-        self._calls.put(call)
-        with trio.CancelScope(shield=True):
-            await done.wait()
-        return results.pop().unwrap()
+    def _call(self, fn: Callable[[], T]) -> Call[T]:
+        return self._calls.make(self._lane, fn, self._name)

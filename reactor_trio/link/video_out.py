@@ -22,8 +22,8 @@ from reactor_trio.protocol.binary import encode_video
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from reactor_trio.compute.calls import PendingCall
     from reactor_trio.compute.executor import Executor
-    from reactor_trio.compute.pool import PendingCall
     from reactor_trio.link.encoding import VideoEncoder
     from reactor_trio.link.outbox import Outbox
     from reactor_trio.session.latency import LatencyTracker
@@ -57,13 +57,13 @@ class VideoTrack:
         self._picture: Picture | None = None
         # The picture that is with the encoder; None too if it was flushed meanwhile.
         self._encoding: Picture | None = None
-        # Whether the encoder is at work, and what ends that if it is no task of the nursery.
+        # Whether the encoder is at work, and the call that is.
         self._is_busy = False
         self._call: PendingCall | None = None
-        # That of `encode`: there while pictures are encoded.
-        self._nursery: trio.Nursery | None = None
-        # Set when the encoder has failed, or has ended its last work: `encode` waits for it.
-        self._ended = trio.Event()
+        # Whether `encode` runs: only then pictures are encoded.
+        self._is_open = False
+        # What `encode` waits for, and raises.
+        self._has_failed = trio.Event()
         self._failure: BaseException | None = None
 
     @property
@@ -128,30 +128,24 @@ class VideoTrack:
         Then it waits for what the encoder is at, and for at most 5 s until it has given its memory back.
         Raises what the encoder raised.
         """
+        self._is_open = True
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._encode_next()
-                await self._ended.wait()
-                self._nursery.cancel_scope.cancel(reason="the encoder has failed")
+            self._encode_next()
+            await self._has_failed.wait()
             assert self._failure is not None
             raise self._failure
         finally:
-            self._nursery = None
-            await self._stop()  # noqa: ASYNC102  shielded in there: a thread cannot be stopped
+            self._is_open = False
+            if self._call is not None:
+                await self._call.end()  # noqa: ASYNC102  shielded in there: a thread cannot be stopped
             await self.encoder.aclose()  # noqa: ASYNC102  shielded in there, for 5 s at most
-
-    async def _stop(self) -> None:
-        if self._call is not None and not self._call.give_up():
-            self._ended = trio.Event()
-            with trio.CancelScope(shield=True):
-                await self._ended.wait()
 
     def _encode_next(self) -> None:
         """Begin with the picture that waits, if there is one and it is its turn.
 
         Never raises, whoever calls it, be it the model by its `emit`: what fails here, `encode` raises.
         """
-        if self._picture is None or self._is_busy or self._nursery is None or self.encoder.is_paused:
+        if self._picture is None or self._is_busy or not self._is_open or self.encoder.is_paused:
             return
         if self._outbox.has_frame(self.encoder.track):
             return
@@ -160,25 +154,22 @@ class VideoTrack:
         self._encoding = picture
         self._is_busy = True
         try:
-            self._begin(picture, self._nursery)
+            self._begin(picture)
         except BaseException as failure:  # what is not ours to stop, `encode` raises as well  # noqa: ASYNC103  `encode` raises it
             self._fail(failure)
 
-    def _begin(self, picture: Picture, nursery: trio.Nursery) -> None:
+    def _begin(self, picture: Picture) -> None:
         began = self._now()
         work = self.encoder.begin(picture.pixels)
         if isinstance(work, Encoded):
             self._take(picture, began, work)
         else:
             done = partial(self._done, picture, began)
-            self._call = self._executor.begin(nursery, work.lane, work.call, done, short=work.is_short)
+            self._call = self._executor.begin(work.lane, work.call, done, short=work.is_short)
 
     def _done(self, picture: Picture, began: float, result: outcome.Outcome[Encoded]) -> None:
         """What the executor calls, on the loop. It must not raise."""
         self._call = None
-        if self._nursery is None:  # `encode` waits for it
-            self._ended.set()
-            return
         if isinstance(result, outcome.Error):
             self._fail(result.error)
             return
@@ -191,7 +182,7 @@ class VideoTrack:
 
     def _fail(self, failure: BaseException) -> None:
         self._failure = failure
-        self._ended.set()
+        self._has_failed.set()
 
     def _take(self, picture: Picture, began: float, encoded: Encoded) -> None:
         self._is_busy = False

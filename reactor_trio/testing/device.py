@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from reactor_trio.compute.executor import RunningCall
+from reactor_trio.compute.calls import Call, Calls, RunningCall
 from reactor_trio.testing.executor import InlineExecutor
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class DeviceCost(InlineExecutor):
         self._items = items
         # For order as much as for exclusion: Trio's lock is first come, first served.
         self._lanes: dict[Lane, trio.Lock] = {}
-        self._running: dict[Lane, RunningCall] = {}
+        self._calls = Calls()
         self.busy: dict[str, float] = {}
         """Seconds that each lane has worked so far, by its name; calls that still run are included whole."""
 
@@ -64,12 +64,10 @@ class DeviceCost(InlineExecutor):
         """
         if not lane.is_device:
             return await super().run(lane, fn, *args, **kwargs)
-        name = getattr(fn, "__qualname__", None) or repr(fn)
-        asked = trio.current_time()
+        work = partial(fn, *args, **kwargs)
+        call = self._calls.make(lane, work)
         async with self._lane(lane):
-            return await self._work(
-                lane, name, asked, self.cost(*args, **kwargs), partial(fn, *args, **kwargs)
-            )
+            return await self._work(call, work, self.cost(*args, **kwargs))
 
     @asynccontextmanager
     async def open_worker(self, lane: Lane, name: str) -> AsyncIterator[Worker]:
@@ -79,19 +77,17 @@ class DeviceCost(InlineExecutor):
     def _lane(self, lane: Lane) -> trio.Lock:
         return self._lanes.setdefault(lane, trio.Lock())
 
-    async def _work(self, lane: Lane, name: str, asked: float, seconds: float, call: Callable[[], T]) -> T:
-        self.busy[lane.name] = self.busy.get(lane.name, 0.0) + seconds
-        self._running[lane] = RunningCall(lane, name, asked, trio.current_time())
-        try:
+    async def _work(self, call: Call[T], fn: Callable[[], T], seconds: float) -> T:
+        lane = call.lane.name
+        self.busy[lane] = self.busy.get(lane, 0.0) + seconds
+        with call.runs():
             with trio.CancelScope(shield=True):
                 await trio.sleep(seconds)
-            return call()
-        finally:
-            del self._running[lane]
+            return fn()
 
     def running(self) -> tuple[RunningCall, ...]:
-        """The calls that a device works on now, oldest first; see `Executor.running`."""
-        return tuple(sorted(self._running.values(), key=lambda call: call.asked))
+        """The calls that a device works on now, in the order in which they began; see `Executor.running`."""
+        return self._calls.running()
 
 
 class _DeviceWorker:
@@ -103,10 +99,10 @@ class _DeviceWorker:
         self._name = name
 
     async def run(self, fn: Callable[..., T], /, *args: Any) -> T:
-        device, asked = self._device, trio.current_time()
+        device, work = self._device, partial(fn, *args)
+        call = device._calls.make(self._lane, work, self._name)
         async with device._lane(self._lane):
-            seconds = _check("cost", device.fixed + device.per_item)
-            return await device._work(self._lane, self._name, asked, seconds, partial(fn, *args))
+            return await device._work(call, work, _check("cost", device.fixed + device.per_item))
 
     async def finish(self, fn: Callable[[], object], /) -> None:
         try:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import outcome
 import trio
 
-from reactor_trio.compute.executor import begin_in_task
+from reactor_trio.compute.executor import check_has_own_threads
 from reactor_trio.compute.lanes import Device
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    import outcome
-
-    from reactor_trio.compute.executor import RunningCall
+    from reactor_trio.compute.calls import PendingCall, RunningCall
     from reactor_trio.compute.lanes import Lane
     from reactor_trio.compute.worker import Worker
 
@@ -39,16 +39,18 @@ class InlineExecutor:
 
     def begin(
         self,
-        nursery: trio.Nursery,
         lane: Lane,
         fn: Callable[[], T],
         done: Callable[[outcome.Outcome[T]], object],
         /,
         *,
         short: bool = False,
-    ) -> None:
-        """See `Executor.begin`: by `run`, in a task of the nursery."""
-        begin_in_task(self, nursery, lane, fn, done)
+    ) -> PendingCall | None:
+        """See `Executor.begin`: by `run`, in a task that belongs to the Trio run."""
+        check_has_own_threads(lane)
+        call = _TaskCall(done)
+        trio.lowlevel.spawn_system_task(call.make, partial(self.run, lane, fn), name="reactor-trio/call")
+        return call
 
     @asynccontextmanager
     async def open_worker(self, lane: Lane, name: str) -> AsyncIterator[Worker]:
@@ -58,6 +60,35 @@ class InlineExecutor:
     def running(self) -> tuple[RunningCall, ...]:
         """Nothing ever runs in a thread here."""
         return ()
+
+
+class _TaskCall:
+    """A call that a task makes, since there is no thread."""
+
+    def __init__(self, done: Callable[[outcome.Outcome[Any]], object]) -> None:
+        self._done: Callable[[outcome.Outcome[Any]], object] | None = done
+        self._scope = trio.CancelScope()
+        self._over = trio.Event()
+
+    async def make(self, run: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            with self._scope:
+                try:
+                    result: outcome.Outcome[Any] = outcome.Value(await run())
+                except trio.Cancelled:
+                    raise
+                except BaseException as error:
+                    result = outcome.Error(error)
+                if self._done is not None:
+                    self._done(result)
+        finally:
+            self._over.set()
+
+    async def end(self) -> None:
+        self._done = None
+        self._scope.cancel(reason="nobody wants the outcome of this call any more")
+        with trio.CancelScope(shield=True):
+            await self._over.wait()
 
 
 class _InlineWorker:
