@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from typing import Any
+from typing import Any, ForwardRef
 
 import numpy as np
 import pytest
@@ -82,3 +82,50 @@ async def test_a_model_made_so_is_served(make: Any) -> None:
         reply = await client.call("say", text="hello")
         assert reply is not None
         assert reply.data == {"text": "hello"}
+
+
+# ---- annotations that name what is not there: a `ForwardRef` from Python 3.14 on
+
+
+def refer(function: Any, **annotations: Any) -> Any:
+    """The function, with annotations as Python 3.14 gives those that it cannot evaluate."""
+    function.__annotations__ = {
+        name: ForwardRef(each) if isinstance(each, str) else each for name, each in annotations.items()
+    }
+    return function
+
+
+class Level(ModelMessage):
+    value: int
+
+
+def test_a_handler_is_read_where_its_annotations_were_not_there_yet() -> None:
+    def set_level(self: Any, value: Any, client: Any) -> Any: ...
+
+    set_level = refer(set_level, value="int | None", client="ClientInfo", **{"return": "Level"})
+    knobs: Any = types.new_class(
+        "Knobs", (ReactorModel,), exec_body=lambda ns: ns.update(set_level=event(set_level))
+    )
+    spec = knobs.__declarations__.events["set_level"]
+    assert spec.schema["properties"] == {"value": {"anyOf": [{"type": "integer"}, {"type": "null"}]}}
+    assert (spec.wants_client, spec.reply) == (True, Level)
+
+
+@pytest.mark.parametrize("annotation", ["list[Nowhere]", list[ForwardRef("Nowhere")]])  # type: ignore[misc]
+def test_a_name_that_never_comes_is_said_as_it_is_written(annotation: Any) -> None:
+    def set_level(self: Any, value: Any) -> None: ...
+
+    body = {"set_level": event(refer(set_level, value=annotation))}
+    with pytest.raises(TypeError, match=r"parameter 'value': the annotation 'list\[Nowhere\]' cannot be"):
+        types.new_class("Knobs", (ReactorModel,), exec_body=lambda ns: ns.update(body))
+
+
+def test_the_field_of_a_state_is_said_as_it_is_written(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"write `level: Level = \.\.\.`"):
+        make("Knobs", InputState, {"level": ForwardRef("Level")})
+
+
+def test_a_class_variable_is_no_field_where_its_type_is_not_there_yet(make: Any) -> None:
+    said = make("Said", ModelMessage, {"text": str, "kind": ForwardRef("ClassVar[Nowhere]")}, kind=None)
+    assert said("x").text == "x"
+    assert list(said.__message_fields__) == ["text"]

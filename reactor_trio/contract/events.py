@@ -18,7 +18,7 @@ from reactor_trio.contract.upload_fields import Files, PendingUpload, PendingUpl
 from reactor_trio.declare.client_info import ClientInfo
 from reactor_trio.declare.decorators import MARKER, EventMarker, HookKind, HookMarker
 from reactor_trio.declare.fields import MISSING, InputFieldInfo, MessageFieldInfo
-from reactor_trio.declare.hints import Unresolved, declared, name_of, parameter_hint
+from reactor_trio.declare.hints import Unresolved, declared, name_of, names_class, parameter_hint, signature
 from reactor_trio.declare.messages import Message, is_message_class
 from reactor_trio.declare.uploaded_file import UploadedFile
 
@@ -253,7 +253,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 def _parameters(method: _Method) -> dict[str, inspect.Parameter]:
     """Those after `self`."""
-    parameters = list(inspect.signature(method.function).parameters.values())
+    parameters = list(signature(method.function).parameters.values())
     if not parameters or parameters[0].kind not in (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -286,7 +286,7 @@ def _is_client(method: _Method, annotation: object) -> bool:
         return parameter_hint(CLIENT, annotation, method.function, method.owner) is ClientInfo
     except Unresolved:
         # Imported for type checkers alone, it has no value here, but its name.
-        return isinstance(annotation, str) and annotation.strip("'\" ").rpartition(".")[2] == "ClientInfo"
+        return names_class(annotation, "ClientInfo")
 
 
 def _payload_class(method: _Method, name: str, parameters: Mapping[str, inspect.Parameter]) -> type:
@@ -316,7 +316,7 @@ def _field(method: _Method, parameter: inspect.Parameter) -> Any:
 
 
 def _result_types(method: _Method) -> tuple[type, ...]:
-    annotation = inspect.signature(method.function).return_annotation
+    annotation = signature(method.function).return_annotation
     if annotation is inspect.Signature.empty:
         return (Message, types.NoneType)
     try:

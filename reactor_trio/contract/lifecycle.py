@@ -8,6 +8,8 @@ import numbers
 from abc import ABC
 from typing import Any, Final
 
+from reactor_trio.declare.hints import signature
+
 _REST: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 """Parameters that need no argument."""
 
@@ -100,7 +102,7 @@ def _check_bare(cls: type, name: str, function: Any) -> None:
     """The runtime has nothing to give to a parameter."""
     if not inspect.isfunction(function):
         return
-    parameters = [*inspect.signature(function).parameters.values()]
+    parameters = [*signature(function).parameters.values()]
     required = [each.name for each in parameters if each.default is each.empty and each.kind not in _REST]
     if not parameters or len(required) > 1:
         raise TypeError(

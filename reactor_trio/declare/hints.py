@@ -10,18 +10,22 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import re
 import sys
 import types
 import typing
 from collections import ChainMap
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from reactor_trio.declare.fields import InputFieldInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
+
+_REFERENCE: Final = re.compile(r"ForwardRef\('([^']+)'(?:, [^()]*)?\)")
+"""A `ForwardRef` in the representation of a type: its text, and what else Python notes in it."""
 
 _CLASS_HINTS: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
 
@@ -38,20 +42,36 @@ class Unresolved(Exception):
     @property
     def reason(self) -> str:
         """A sentence for the author."""
-        return f"the annotation {self.annotation!r} cannot be resolved: {self.cause}"
+        return f"the annotation {_written(self.annotation)!r} cannot be resolved: {self.cause}"
+
+
+# The two functions below are the only ones that ask Python for annotations. From Python 3.14 on (PEP 649)
+# annotations are computed on demand, so `vars(cls)` has none of them, and an annotation that names something
+# that is not there yet is a `ForwardRef`, as it is a string under `from __future__ import annotations`.
 
 
 def own_annotations(cls: type) -> dict[str, Any]:
-    """What the body of a class annotates, as it stands there: not what its bases do.
-
-    A class of Python 3.14 has no dict of them in its namespace (PEP 649): they are computed when somebody
-    asks, and a name that is not there yet is a `ForwardRef`, as a string would be.
-    """
+    """The annotations in the body of a class, as they stand there, without those of its bases."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
     return inspect.get_annotations(cls)
+
+
+def signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The parameters of a function, with the annotations as they stand there."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def names_class(annotation: object, name: str) -> bool:
+    """Whether an annotation that cannot be resolved is the name of a class, alone or behind its module's."""
+    written = _written(annotation)
+    return isinstance(written, str) and written.strip("'\" ").rpartition(".")[2] == name
 
 
 def class_hints(cls: type) -> dict[str, Any]:
@@ -99,9 +119,9 @@ def closure(function: Callable[..., Any]) -> dict[str, Any]:
 
 def is_class_var(annotation: object) -> bool:
     """Whether it is a `ClassVar`, resolved or still a string."""
-    if isinstance(annotation, str):
-        head = annotation.strip("'\" ").partition("[")[0]
-        return head.rpartition(".")[2] == "ClassVar"
+    written = _written(annotation)
+    if isinstance(written, str):
+        return names_class(written.partition("[")[0], "ClassVar")
     return annotation is typing.ClassVar or typing.get_origin(annotation) is typing.ClassVar
 
 
@@ -179,10 +199,23 @@ def declared(tp: Any) -> tuple[Any, InputFieldInfo | None]:
 
 
 def name_of(tp: Any) -> str:
-    """How a person writes the type."""
+    """How a person writes the type, or the annotation that is to be one."""
+    if isinstance(tp, str | typing.ForwardRef):
+        return str(_written(tp))
     if isinstance(tp, type) and not typing.get_args(tp):
         return tp.__qualname__
     return str(tp).replace("typing.", "")
+
+
+def _written(annotation: object) -> object:
+    """The text of an annotation that was not evaluated, in whole or in part; every other one as it is."""
+    if isinstance(annotation, typing.ForwardRef):
+        return annotation.__forward_arg__
+    if isinstance(annotation, str | type):
+        return annotation
+    shown = repr(annotation)
+    text = _REFERENCE.sub(r"\1", shown)
+    return annotation if text == shown else text
 
 
 def _class_body(owner: type) -> dict[str, Any]:

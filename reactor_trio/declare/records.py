@@ -144,8 +144,7 @@ def _show_default(cls: type, name: str, field: Any) -> None:
 def _check_all_optional(cls: type, own: dict[str, Any]) -> None:
     for name, field in own.items():
         if _default_of(field) is attrs.NOTHING:
-            annotation = own_annotations(cls)[name]
-            written = annotation if isinstance(annotation, str) else name_of(annotation)
+            written = name_of(own_annotations(cls)[name])
             raise TypeError(
                 f"{cls.__qualname__}.{name} needs a default, as a fresh state is made for each client: "
                 f"write `{name}: {written} = ...`"
