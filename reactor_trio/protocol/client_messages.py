@@ -9,7 +9,7 @@ The `id` of a text asks for one answer; it is None where the client wants none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import orjson
@@ -48,56 +48,54 @@ _set_event, _set_data, _set_id = (Invoke.__dict__[name].__set__ for name in ("ev
 
 
 @attrs.frozen
-class Ping:
-    """`reactor.ping`: `t` is any number, and comes back as it is."""
+class _Control:
+    """A text for the runtime, whose data are the fields of its noun, but for `id`."""
 
-    t: float
-    id: Id | None = None
+    type: ClassVar[str]
 
     def encode(self) -> str:
-        """The message's text."""
-        return encode_client_text(names.PING, {"t": self.t}, self.id)
+        """The message's text. Raises `TypeError` for a value that JSON cannot carry."""
+        data = attrs.asdict(self, recurse=False)
+        id_ = data.pop("id")
+        return encode_client_text(self.type, data, id_)
 
 
 @attrs.frozen
-class UploadStart:
+class Ping(_Control):
+    """`reactor.ping`: `t` is any number, and comes back as it is."""
+
+    type = names.PING
+    t: float
+    id: Id | None = None
+
+
+@attrs.frozen
+class UploadStart(_Control):
     """`reactor.upload_start`: a file of `size` bytes is about to come under an id of the client's choice.
 
     `name` is a label, never a path: it may hold any characters, slashes, dots and control characters
     too, so it must not be given to the file system as it is.
     """
 
+    type = names.UPLOAD_START
     upload_id: str
     name: str
     mime_type: str
     size: int
     id: Id | None = None
 
-    def encode(self) -> str:
-        """The message's text."""
-        data = {
-            "upload_id": self.upload_id,
-            "name": self.name,
-            "mime_type": self.mime_type,
-            "size": self.size,
-        }
-        return encode_client_text(names.UPLOAD_START, data, self.id)
-
 
 @attrs.frozen
-class UploadAbort:
+class UploadAbort(_Control):
     """`reactor.upload_abort`: the client gives up an upload."""
 
+    type = names.UPLOAD_ABORT
     upload_id: str
     id: Id | None = None
 
-    def encode(self) -> str:
-        """The message's text."""
-        return encode_client_text(names.UPLOAD_ABORT, {"upload_id": self.upload_id}, self.id)
-
 
 @attrs.frozen
-class ConfigureTrack:
+class ConfigureTrack(_Control):
     """`reactor.configure_track`: how the client takes one output track.
 
     `changes` holds the settings that the client named and nothing else; the others stay as they are. `None`
@@ -105,38 +103,33 @@ class ConfigureTrack:
     limit), `max_width` (pixels, >= 16; no limit), `paused` (False).
     """
 
+    type = names.CONFIGURE_TRACK
     track: str
     changes: Mapping[str, Any]
     id: Id | None = None
 
     def encode(self) -> str:
         """The message's text. Raises `TypeError` for a setting that JSON cannot carry."""
-        return encode_client_text(names.CONFIGURE_TRACK, {"track": self.track, **self.changes}, self.id)
+        return encode_client_text(self.type, {"track": self.track, **self.changes}, self.id)
 
 
 @attrs.frozen
-class RequestKeyFrame:
+class RequestKeyFrame(_Control):
     """`reactor.request_key_frame`: the client cannot decode on, and needs a whole picture."""
 
+    type = names.REQUEST_KEY_FRAME
     track: str
     id: Id | None = None
 
-    def encode(self) -> str:
-        """The message's text."""
-        return encode_client_text(names.REQUEST_KEY_FRAME, {"track": self.track}, self.id)
-
 
 @attrs.frozen
-class FrameShown:
+class FrameShown(_Control):
     """`reactor.frame_shown`: the client has put this frame on the screen."""
 
+    type = names.FRAME_SHOWN
     track: str
     seq: int
     id: Id | None = None
-
-    def encode(self) -> str:
-        """The message's text."""
-        return encode_client_text(names.FRAME_SHOWN, {"track": self.track, "seq": self.seq}, self.id)
 
 
 Control = Ping | UploadStart | UploadAbort | ConfigureTrack | RequestKeyFrame | FrameShown
@@ -166,7 +159,7 @@ def decode(message: str | bytes, loads: Callable[[str], Any] = orjson.loads) -> 
 
 def read_control(type_: str, data: dict[str, Any], id_: Id | None) -> Control:
     """The noun of a `reactor.*` text, from its type, data and id. Raises `ProtocolError`; see `decode`."""
-    if type_ == names.CONFIGURE_TRACK:
+    if type_ == ConfigureTrack.type:
         fields.check(type_, data, id_, _TRACK, _TRACK_SETTINGS)
         changes = {name: value for name, value in data.items() if name != "track"}
         return ConfigureTrack(data["track"], changes, id_)
@@ -196,10 +189,10 @@ _UPLOAD_START: fields.Rules = {
     "size": fields.size_fault,
 }
 _NOUNS: dict[str, tuple[Callable[..., Control], fields.Rules]] = {
-    names.PING: (Ping, {"t": fields.number_fault}),
-    names.UPLOAD_START: (UploadStart, _UPLOAD_START),
-    names.UPLOAD_ABORT: (UploadAbort, {"upload_id": fields.upload_id_fault}),
-    names.REQUEST_KEY_FRAME: (RequestKeyFrame, _TRACK),
-    names.FRAME_SHOWN: (FrameShown, {**_TRACK, "seq": fields.size_fault}),
+    Ping.type: (Ping, {"t": fields.number_fault}),
+    UploadStart.type: (UploadStart, _UPLOAD_START),
+    UploadAbort.type: (UploadAbort, {"upload_id": fields.upload_id_fault}),
+    RequestKeyFrame.type: (RequestKeyFrame, _TRACK),
+    FrameShown.type: (FrameShown, {**_TRACK, "seq": fields.size_fault}),
 }
 """Of each type whose data are the fields of its noun: the noun, and what the fields must be."""

@@ -7,7 +7,7 @@ can so be bounded in bytes, and each is encoded by the task that writes it to th
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 import orjson
@@ -28,9 +28,28 @@ _FRAME = 64
 
 
 @attrs.frozen
-class Welcome:
+class _Told:
+    """A text of the runtime's own, whose data are the fields of its noun, but for `reply_to`."""
+
+    type: ClassVar[str]
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        return 2 * _FRAME
+
+    def encode(self) -> str:
+        """The message's text."""
+        data = attrs.asdict(self, recurse=False)
+        reply_to = data.pop("reply_to", None)
+        return encode_server_text(self.type, data, reply_to)
+
+
+@attrs.frozen
+class Welcome(_Told):
     """`reactor.welcome`, the first message of every session: `data` says what the model is and takes."""
 
+    type = names.WELCOME
     data: Mapping[str, Any]
 
     @property
@@ -44,29 +63,22 @@ class Welcome:
 
     @cached_property
     def _text(self) -> str:
-        return encode_server_text(names.WELCOME, self.data)
+        return encode_server_text(self.type, self.data)
 
 
 @attrs.frozen
-class Queued:
+class Queued(_Told):
     """`reactor.queued`: the client waits for a session; position 1 is next. Only before the welcome."""
 
+    type = names.QUEUED
     position: int
-
-    @property
-    def weight(self) -> int:
-        """About the bytes of its text."""
-        return _FRAME
-
-    def encode(self) -> str:
-        """The message's text."""
-        return encode_server_text(names.QUEUED, {"position": self.position})
 
 
 @attrs.frozen(init=False)
-class Ack:
+class Ack(_Told):
     """`reactor.ack`: the answer to a command whose handler returned nothing."""
 
+    type = names.ACK
     reply_to: Id
 
     # The answer to nearly every command: made and written in less time than orjson needs to write a dict.
@@ -82,16 +94,17 @@ class Ack:
         """The message's text."""
         if type(self.reply_to) is int:
             return f'{{"type":"reactor.ack","data":{{}},"reply_to":{self.reply_to}}}'
-        return encode_server_text(names.ACK, b"{}", self.reply_to)
+        return _text(self.type, "{}", self.reply_to)
 
 
 _set_answered = Ack.__dict__["reply_to"].__set__
 
 
 @attrs.frozen
-class Superseded:
+class Superseded(_Told):
     """`reactor.superseded`: the answer to a command that a later one of the same event replaced."""
 
+    type = names.SUPERSEDED
     reply_to: Id
 
     @property
@@ -101,16 +114,17 @@ class Superseded:
 
     def encode(self) -> str:
         """The message's text."""
-        return encode_server_text(names.SUPERSEDED, b"{}", self.reply_to)
+        return _text(self.type, "{}", self.reply_to)
 
 
 @attrs.frozen
-class Error:
+class Error(_Told):
     """`reactor.error`: the server refuses something, or has failed.
 
     `retry_after` is in seconds. A field that is None, or `errors` that is empty, is left out of the text.
     """
 
+    type = names.ERROR
     code: str
     message: str
     event: str | None = attrs.field(default=None, kw_only=True)
@@ -134,7 +148,7 @@ class Error:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The fields that the message has on the wire, beside `reply_to`."""
+        """The data of its text."""
         data: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.event is not None:
             data["event"] = self.event
@@ -155,16 +169,17 @@ class Error:
 
     def encode(self) -> str:
         """The message's text."""
-        return encode_server_text(names.ERROR, self.data, self.reply_to)
+        return encode_server_text(self.type, self.data, self.reply_to)
 
 
 @attrs.frozen
-class Pong:
+class Pong(_Told):
     """`reactor.pong`: the answer to a ping.
 
     `t` is as it was received, `server_time` in seconds of the runtime's clock.
     """
 
+    type = names.PONG
     t: float
     server_time: float
     reply_to: Id | None = None
@@ -174,31 +189,20 @@ class Pong:
         """About the bytes of its text."""
         return 2 * _FRAME + _id_weight(self.reply_to)
 
-    def encode(self) -> str:
-        """The message's text."""
-        return encode_server_text(names.PONG, {"t": self.t, "server_time": self.server_time}, self.reply_to)
-
 
 @attrs.frozen
-class UploadReady:
+class UploadReady(_Told):
     """`reactor.upload_ready`: the upload was accepted; its chunks may come."""
 
+    type = names.UPLOAD_READY
     upload_id: str
-
-    @property
-    def weight(self) -> int:
-        """About the bytes of its text."""
-        return _FRAME + len(self.upload_id)
-
-    def encode(self) -> str:
-        """The message's text."""
-        return encode_server_text(names.UPLOAD_READY, {"upload_id": self.upload_id})
 
 
 @attrs.frozen
-class UploadComplete:
+class UploadComplete(_Told):
     """`reactor.upload_complete`: every byte has arrived; `reply_to` is the `id` of the `upload_start`."""
 
+    type = names.UPLOAD_COMPLETE
     upload_id: str
     name: str
     mime_type: str
@@ -211,31 +215,13 @@ class UploadComplete:
         texts = len(self.upload_id) + len(self.name) + len(self.mime_type)
         return 2 * _FRAME + texts + _id_weight(self.reply_to)
 
-    def encode(self) -> str:
-        """The message's text."""
-        data = {
-            "upload_id": self.upload_id,
-            "name": self.name,
-            "mime_type": self.mime_type,
-            "size": self.size,
-        }
-        return encode_server_text(names.UPLOAD_COMPLETE, data, self.reply_to)
-
 
 @attrs.frozen
-class Goodbye:
+class Goodbye(_Told):
     """`reactor.goodbye`: the last message before the server closes of its own will."""
 
+    type = names.GOODBYE
     reason: str
-
-    @property
-    def weight(self) -> int:
-        """About the bytes of its text."""
-        return _FRAME + len(self.reason)
-
-    def encode(self) -> str:
-        """The message's text."""
-        return encode_server_text(names.GOODBYE, {"reason": self.reason})
 
 
 @attrs.frozen(init=False)
@@ -262,17 +248,20 @@ class ModelText:
 
     def encode(self) -> str:
         """The message's text."""
-        reply_to = self.reply_to
-        if reply_to is None:
-            return f"{_head(self.type)}{self.body.decode()}}}"
-        if type(reply_to) is int:
-            return f'{_head(self.type)}{self.body.decode()},"reply_to":{reply_to}}}'
-        return encode_server_text(self.type, self.body, reply_to)
+        return _text(self.type, self.body.decode(), self.reply_to)
 
 
 _set_type, _set_body, _set_reply_to = (
     ModelText.__dict__[name].__set__ for name in ("type", "body", "reply_to")
 )
+
+
+def _text(type_: str, body: str, reply_to: Id | None) -> str:
+    """The text of a message whose data are JSON already: in half the time that orjson needs."""
+    if reply_to is None:
+        return f"{_head(type_)}{body}}}"
+    answered = reply_to if type(reply_to) is int else orjson.dumps(reply_to).decode()
+    return f'{_head(type_)}{body},"reply_to":{answered}}}'
 
 
 @lru_cache(maxsize=256)
@@ -309,6 +298,8 @@ FromServer = (
     | UploadChunk
 )
 """A message that a client has received."""
+Answer = Ack | Superseded | Error | Pong | UploadComplete | ServerMessage
+"""A message that may answer an `id`: its `reply_to`."""
 
 
 def decode_server(message: str | bytes) -> FromServer:
@@ -329,9 +320,9 @@ def decode_server(message: str | bytes) -> FromServer:
 
 def _noun(type_: str, data: dict[str, Any], reply_to: Id | None) -> FromServer | None:
     """The noun of a `reactor.*` text, or None if the text does not fit one."""
-    if type_ == names.ERROR:
+    if type_ == Error.type:
         return _error(data, reply_to)
-    if type_ == names.WELCOME:
+    if type_ == Welcome.type:
         return Welcome(data) if reply_to is None else None
     if type_ not in _NOUNS:
         return None
@@ -374,12 +365,12 @@ _NOUNS: dict[
     str,
     tuple[Callable[..., FromServer], _Kinds, Literal["always", "maybe", "never"]],
 ] = {
-    names.QUEUED: (Queued, {"position": _COUNT}, "never"),
-    names.ACK: (Ack, {}, "always"),
-    names.SUPERSEDED: (Superseded, {}, "always"),
-    names.PONG: (Pong, {"t": _NUMBER, "server_time": _NUMBER}, "maybe"),
-    names.UPLOAD_READY: (UploadReady, {"upload_id": _TEXT}, "never"),
-    names.UPLOAD_COMPLETE: (UploadComplete, _UPLOAD, "maybe"),
-    names.GOODBYE: (Goodbye, {"reason": _TEXT}, "never"),
+    Queued.type: (Queued, {"position": _COUNT}, "never"),
+    Ack.type: (Ack, {}, "always"),
+    Superseded.type: (Superseded, {}, "always"),
+    Pong.type: (Pong, {"t": _NUMBER, "server_time": _NUMBER}, "maybe"),
+    UploadReady.type: (UploadReady, {"upload_id": _TEXT}, "never"),
+    UploadComplete.type: (UploadComplete, _UPLOAD, "maybe"),
+    Goodbye.type: (Goodbye, {"reason": _TEXT}, "never"),
 }
 """Of each type: its noun, the JSON types that its fields may have, and whether it answers an `id`."""
