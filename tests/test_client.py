@@ -187,11 +187,21 @@ async def test_a_superseded_call_raises_its_own_error(autojump_clock):
         assert (caught.value.code, caught.value.event) == ("superseded", "set_prompt")
 
 
-async def test_another_servers_odd_error_code_still_reaches_the_caller(autojump_clock):
+@pytest.mark.parametrize("code", ["No-Such-Thing", "a" * 65, ""])
+async def test_another_servers_odd_error_code_still_reaches_the_caller(autojump_clock, code: str):
     async with open_fake() as (client, server):
-        server.answer = lambda message: server.refuse("No-Such-Thing", "sorry", reply_to=message.id)
-        with pytest.raises(CommandError, match="No-Such-Thing: sorry"):
+        server.answer = lambda message: server.refuse(code, "sorry", reply_to=message.id)
+        with pytest.raises(CommandError, match=f"unknown: {code}: sorry"):
             await client.call("reset")
+
+
+async def test_an_error_of_another_form_still_reaches_the_caller(autojump_clock):
+    async with open_fake() as (client, server):
+        data = {"code": 5, "errors": ["x", {"path": 1}], "retry_after": "soon", "event": []}
+        server.answer = lambda message: server.say(names.ERROR, data, message.id)
+        with pytest.raises(CommandError, match="unknown: 5") as caught:
+            await client.call("reset")
+        assert (caught.value.event, caught.value.retry_after) == (None, None)
 
 
 async def test_a_call_ends_when_the_connection_does(autojump_clock):

@@ -13,10 +13,10 @@ import trio
 
 from reactor_trio.cli.errors import Failure
 from reactor_trio.cli.values import File, Word, WordError, nest, parse, read_words
-from reactor_trio.client.messages import ServerMessage
 from reactor_trio.client.websocket import open_client
 from reactor_trio.errors import CommandError, HandshakeFailed, TransportClosed
 from reactor_trio.protocol.names import ACK
+from reactor_trio.protocol.server_messages import ServerMessage
 from reactor_trio.wire.connect import Address
 
 if TYPE_CHECKING:

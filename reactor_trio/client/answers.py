@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reactor_trio.errors import TransportClosed
-    from reactor_trio.protocol.text import ServerText
+    from reactor_trio.protocol import server_messages
+    from reactor_trio.protocol.text import Id
 
 
 class Answer:
@@ -26,15 +27,15 @@ class Answer:
         self.until = trio.CancelScope()
         # Set with the answer or with the end of the connection; the caller waits for it.
         self._done = trio.Event()
-        self._result: ServerText | TransportClosed | None = None
+        self._result: server_messages.Answer | TransportClosed | None = None
 
-    def put(self, result: ServerText | TransportClosed) -> None:
+    def put(self, result: server_messages.Answer | TransportClosed) -> None:
         """Give the caller its answer, or the reason why there will be none."""
         self._result = result
         self._done.set()
         self.until.cancel(reason="the answer is there")
 
-    async def wait(self) -> ServerText:
+    async def wait(self) -> server_messages.Answer:
         """Wait for the answer. Raises `TransportClosed` if the connection ends before it came."""
         await self._done.wait()
         if isinstance(self._result, Exception):
@@ -48,7 +49,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
-        self._waiting: dict[object, Answer] = {}
+        self._waiting: dict[Id | None, Answer] = {}
 
     @contextmanager
     def expect(self) -> Iterator[Answer]:
@@ -60,11 +61,11 @@ class Answers:
         finally:
             self._waiting.pop(answer.id, None)
 
-    def put(self, text: ServerText) -> None:
+    def put(self, message: server_messages.Answer) -> None:
         """Hand an answer to whoever waits for it."""
-        answer = self._waiting.pop(text.reply_to, None)
+        answer = self._waiting.pop(message.reply_to, None)
         if answer is not None:
-            answer.put(text)
+            answer.put(message)
 
     def fail(self, closed: TransportClosed) -> None:
         """The connection has ended: nobody will be answered any more."""

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from reactor_trio.client.client import Client
-    from reactor_trio.client.frames import Frame
     from reactor_trio.client.latency import Latency
-    from reactor_trio.client.messages import ServerMessage, UploadHandle, Welcome
+    from reactor_trio.client.messages import UploadHandle, Welcome
+    from reactor_trio.client.received_frame import Frame
     from reactor_trio.client.upload_sender import Source
+    from reactor_trio.protocol.server_messages import ServerMessage
 
 T = TypeVar("T")
 

@@ -18,25 +18,35 @@ import trio
 
 from reactor_trio.client.answers import Answer, Answers
 from reactor_trio.client.connection import CLOSE_TIMEOUT, Connection
-from reactor_trio.client.frames import Frame
 from reactor_trio.client.greeting import Greeting
 from reactor_trio.client.inbox import Inbox, Incoming
-from reactor_trio.client.messages import ServerMessage, UploadHandle, Welcome, read_answer
+from reactor_trio.client.messages import UploadHandle, Welcome, read_answer
 from reactor_trio.client.payloads import payload
 from reactor_trio.client.publish import Publisher
+from reactor_trio.client.received_frame import Frame
 from reactor_trio.client.tracks import UNSET, OutputTracks, Unset, given
 from reactor_trio.client.upload_sender import Source, Upload, open_upload
 from reactor_trio.compute.executor import Executor, ThreadExecutor
 from reactor_trio.errors import CommandError, ProtocolError, TransportClosed
-from reactor_trio.protocol import names
-from reactor_trio.protocol.binary import MediaFrame, UploadChunk, decode_binary, encode_upload_chunk
-from reactor_trio.protocol.text import ServerText, decode_server_text, encode_client_text
+from reactor_trio.protocol import server_messages
+from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_upload_chunk
+from reactor_trio.protocol.client_messages import (
+    ConfigureTrack,
+    FrameShown,
+    Invoke,
+    Ping,
+    RequestKeyFrame,
+    UploadAbort,
+    UploadStart,
+)
+from reactor_trio.protocol.server_messages import ServerMessage
 from reactor_trio.wire.nursery import open_plain_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
     from reactor_trio.client.latency import Latency
+    from reactor_trio.protocol.client_messages import Control
     from reactor_trio.wire.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -122,7 +132,7 @@ class Client:
         `UploadHandle` may stand anywhere in it. Waits while 64 messages are waiting to be written.
         Raises `TypeError` or `ValueError` for what JSON cannot carry. If cancelled, nothing is sent.
         """
-        await self._post(event, payload(data, fields))
+        await self._post(Invoke(event, payload(data, fields)))
 
     async def call(self, event: str, data: object = None, /, **fields: Any) -> ServerMessage | None:
         """Send a command and wait for its answer: the reply, or None if the handler returned nothing.
@@ -133,7 +143,7 @@ class Client:
         """
         called, data = trio.current_time(), payload(data, fields)
         with self._answers.expect() as answer:
-            await self._post(event, data, answer.id)
+            await self._post(Invoke(event, data, answer.id))
             self._tracks.latency.sent(answer.id, called)
             try:
                 return read_answer(event, await answer.wait())
@@ -144,14 +154,15 @@ class Client:
     async def ping(self) -> float:
         """Seconds from here through the server's session and back."""
         asked = trio.current_time()
-        await self._ask(names.PING, {"t": asked})
+        await self._ask(Ping(asked))
         return trio.current_time() - asked
 
-    async def _post(self, type_: str, data: Mapping[str, Any], id_: int | None = None) -> None:
-        text = encode_client_text(type_, data, id_)
+    async def _post(self, message: Invoke | Control) -> None:
+        text = message.encode()
         limit = self.welcome.limits.max_message_bytes
         # The server would close the whole connection for it (1009). A character has at most 4 bytes.
         if len(text) * 4 > limit and (size := len(text.encode())) > limit:
+            type_ = message.event if isinstance(message, Invoke) else message.type
             raise ValueError(
                 f"{type_}: {size} bytes of JSON, but the server takes at most {limit}; upload them"
             )
@@ -212,14 +223,14 @@ class Client:
         still be on their way. Raises `CommandError` if the server refuses. If cancelled, it may still do it.
         """
         settings = given(codec=codec, max_fps=max_fps, max_width=max_width, paused=paused)
-        await self._ask(names.CONFIGURE_TRACK, {"track": track, **settings})
+        await self._ask(ConfigureTrack(track, settings))
 
     async def request_key_frame(self, track: str) -> None:
         """Ask for a frame that can be decoded without those before it; see `Frame.key`.
 
         Raises `CommandError` if there is no such track. If cancelled, the frame may still come.
         """
-        await self._ask(names.REQUEST_KEY_FRAME, {"track": track})
+        await self._ask(RequestKeyFrame(track))
 
     async def shown(self, frame: Frame) -> None:
         """Say that this frame is on the screen now: for the server's metrics, and for `latency`.
@@ -227,16 +238,16 @@ class Client:
         Waits for no answer. If cancelled, the server is not told.
         """
         self._tracks.latency.shown(frame, trio.current_time())
-        await self._post(names.FRAME_SHOWN, {"track": frame.track, "seq": frame.seq})
+        await self._post(FrameShown(frame.track, frame.seq))
 
     def latency(self) -> Latency:
         """How long the last 256 commands took, from `call` to the frame that reflects them, in seconds."""
         return self._tracks.latency.statistics()
 
-    async def _ask(self, type_: str, data: Mapping[str, Any]) -> None:
+    async def _ask(self, message: Control) -> None:
         with self._answers.expect() as answer:
-            await self._post(type_, data, answer.id)
-            read_answer(type_, await answer.wait())
+            await self._post(attrs.evolve(message, id=answer.id))
+            read_answer(message.type, await answer.wait())
 
     async def publish(
         self,
@@ -285,14 +296,14 @@ class Client:
         async with open_upload(source, name, mime_type, self._executor) as upload:
             handle = UploadHandle(self._random_id(), upload.name, upload.mime_type, upload.size)
             with self._answers.expect() as answer:
-                await self._post(names.UPLOAD_START, attrs.asdict(handle), answer.id)
+                await self._post(UploadStart(**attrs.asdict(handle), id=answer.id))
                 done = await self._transfer(upload, handle.upload_id, answer, on_progress)
-            read_answer(names.UPLOAD_START, done)
+            read_answer(UploadStart.type, done)
             return handle
 
     async def _transfer(
         self, upload: Upload, upload_id: str, answer: Answer, on_progress: Callable[[int, int], object] | None
-    ) -> ServerText:
+    ) -> server_messages.Answer:
         # A chunk is one message, so it must fit into one with its header.
         limits = self.welcome.limits
         largest = max(1, min(limits.upload_chunk_bytes, limits.max_message_bytes - CHUNK_HEADER_BYTES))
@@ -314,7 +325,7 @@ class Client:
     def _give_up(self, upload_id: str) -> None:
         self._given_up.append(upload_id)
         with suppress(TransportClosed):
-            self._outbox.put_nowait(encode_client_text(names.UPLOAD_ABORT, {"upload_id": upload_id}))
+            self._outbox.put_nowait(UploadAbort(upload_id).encode())
 
     # ---- closing
 
@@ -336,34 +347,30 @@ class Client:
 
     def _take(self, message: str | bytes) -> None:
         try:
-            if isinstance(message, bytes):
-                self._take_binary(decode_binary(message))
-            else:
-                self._take_text(decode_server_text(message))
+            noun = server_messages.decode_server(message)
         except ProtocolError as error:
             # A later server may send more than this client can read; what it can read must go on.
             log.warning("unreadable message from the server: %s", error)
+            return
+        match noun:
+            case MediaFrame():
+                self._tracks.put(Frame.read(noun, trio.current_time()))
+            case server_messages.Welcome(data):
+                self._take_welcome(data)
+            case server_messages.Queued(position):
+                self._greeting.take_position(position)
+            case server_messages.Goodbye(reason):
+                self.goodbye = reason
+            case server_messages.UploadReady() | UploadChunk():
+                pass
+            case _ if noun.reply_to is not None:
+                self._answers.put(noun)
+            case ServerMessage():
+                self._messages.put(noun)
+            case server_messages.Error(upload_id=upload_id) if upload_id not in self._given_up:
+                self._messages.put(ServerMessage(noun.type, noun.data))
 
-    def _take_binary(self, media: MediaFrame | UploadChunk) -> None:
-        if isinstance(media, MediaFrame):
-            self._tracks.put(Frame.read(media, trio.current_time()))
-
-    def _take_text(self, text: ServerText) -> None:
-        if text.reply_to is not None:
-            self._answers.put(text)
-        elif text.type == names.WELCOME:
-            self._take_welcome(text)
-        elif text.type == names.QUEUED:
-            self._greeting.take_position(text.data)
-        elif text.type == names.GOODBYE:
-            self.goodbye = str(text.data.get("reason", ""))
-        elif text.type not in (names.UPLOAD_READY, names.UPLOAD_COMPLETE) and not self._is_stale(text):
-            self._messages.put(ServerMessage(text.type, text.data))
-
-    def _take_welcome(self, text: ServerText) -> None:
-        welcome = self._greeting.take_welcome(text.data)
+    def _take_welcome(self, data: Mapping[str, Any]) -> None:
+        welcome = self._greeting.take_welcome(data)
         if welcome is not None:
             self._tracks = OutputTracks(welcome.tracks.values(), self._max_frames)
-
-    def _is_stale(self, text: ServerText) -> bool:
-        return text.type == names.ERROR and text.data.get("upload_id") in self._given_up

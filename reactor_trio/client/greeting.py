@@ -45,10 +45,9 @@ class Greeting:
         self._news.set()
         return self.welcome
 
-    def take_position(self, data: Mapping[str, Any]) -> None:
+    def take_position(self, position: int) -> None:
         """The server's `reactor.queued`."""
-        position = data.get("position")
-        if type(position) is int and self.welcome is None:
+        if self.welcome is None:
             self._position = position
             self._news.set()
 

@@ -16,7 +16,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from reactor_trio.client.frames import Frame
+    from reactor_trio.client.received_frame import Frame
     from reactor_trio.protocol.text import Id
 
 SAMPLES = 256

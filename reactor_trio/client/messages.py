@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from reactor_trio.client.errors import Superseded
-from reactor_trio.errors import CommandError, FieldError, HandshakeFailed
-from reactor_trio.protocol import names
+from reactor_trio.errors import CommandError, HandshakeFailed, check_refusal
+from reactor_trio.protocol import names, server_messages
+from reactor_trio.protocol.server_messages import ServerMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reactor_trio.protocol.text import Id, ServerText
-
-_CODE = re.compile(r"[a-z][a-z0-9_]*")
+    from reactor_trio.protocol.server_messages import Answer
 
 
 @attrs.frozen
@@ -111,15 +109,6 @@ def _pick(cls: Any, data: Mapping[str, Any]) -> Any:
 
 
 @attrs.frozen
-class ServerMessage:
-    """A message from the server; `reply_to` is set in answers to a command."""
-
-    type: str
-    data: Mapping[str, Any]
-    reply_to: Id | None = None
-
-
-@attrs.frozen
 class UploadHandle:
     """A finished upload. It may stand anywhere in a payload, and as often as one likes."""
 
@@ -129,33 +118,33 @@ class UploadHandle:
     size: int
 
 
-def read_answer(event: str, answer: ServerText) -> ServerMessage | None:
-    """What an answer means to the caller: a typed reply, or None for `reactor.ack`.
+def read_answer(event: str, answer: Answer) -> ServerMessage | None:
+    """What an answer means to the caller: a typed reply, or None where there is nothing to tell.
 
     Raises `Superseded`, or `CommandError` with all that the server said.
     """
-    if answer.type == names.ACK:
-        return None
-    if answer.type == names.SUPERSEDED:
-        raise Superseded(event)
-    if answer.type == names.ERROR:
-        raise _command_error(answer.data)
-    return ServerMessage(answer.type, answer.data, answer.reply_to)
+    match answer:
+        case ServerMessage():
+            return answer
+        case server_messages.Superseded():
+            raise Superseded(event)
+        case server_messages.Error():
+            raise _command_error(answer)
+    return None
 
 
-def _command_error(data: Mapping[str, Any]) -> CommandError:
-    code, message = str(data.get("code")), str(data.get("message", ""))
-    if not _CODE.fullmatch(code):
+def _command_error(error: server_messages.Error) -> CommandError:
+    code, message = error.code, error.message
+    try:
+        check_refusal(code, message)
+    except ValueError:
         # Another server's error must reach the caller too, whatever it calls its code.
         code, message = "unknown", f"{code}: {message}"
     return CommandError(
         code,
         message,
-        event=data.get("event"),
-        upload_id=data.get("upload_id"),
-        errors=[
-            FieldError(str(each.get("path", "")), str(each.get("message", "")))
-            for each in data.get("errors", ())
-        ],
-        retry_after=data.get("retry_after"),
+        event=error.event,
+        upload_id=error.upload_id,
+        errors=error.errors,
+        retry_after=error.retry_after,
     )

@@ -11,8 +11,8 @@ from reactor_trio.client.latency import LatencyRecorder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from reactor_trio.client.frames import Frame
     from reactor_trio.client.messages import TrackInfo
+    from reactor_trio.client.received_frame import Frame
     from reactor_trio.errors import TransportClosed
 
 
