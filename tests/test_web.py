@@ -32,6 +32,8 @@ from reactor_trio.server.web import CONTENT_TYPES, web_files
 from reactor_trio.session.host import ModelHost
 from serving import ROOT
 
+pytestmark = pytest.mark.real_time
+
 TEST_TIMEOUT = 60.0
 WEB = ROOT / "reactor_trio" / "web"
 FILES = web_files()
