@@ -20,19 +20,8 @@ from structlog.testing import capture_logs
 import reactor_trio
 from reactor_trio import ReactorModel, event
 from reactor_trio.compute.loop_time import Usage
-from reactor_trio.compute.watchdog import (
-    HUNG,
-    LIMIT,
-    MAX_PLACES,
-    Place,
-    Spot,
-    Watchdog,
-    _frames,
-    is_authored,
-    measure_lag,
-    place_of,
-    watching,
-)
+from reactor_trio.compute.places import Place, Spot, is_authored, place_of, stack_of
+from reactor_trio.compute.watchdog import HUNG, LIMIT, MAX_PLACES, Watchdog, measure_lag, watching
 from reactor_trio.testing import open_session
 
 TEST_TIMEOUT = 30.0
@@ -344,7 +333,7 @@ def test_a_sample_keeps_no_frame() -> None:
             pass
 
         held = Held()
-        samples.extend(_frames(sys._getframe()))
+        samples.extend(stack_of(sys._getframe()))
         return weakref.ref(held)
 
     samples: list[Any] = []
@@ -387,7 +376,7 @@ def test_a_line_is_the_authors_by_where_it_is(file: str, authored: bool) -> None
 def chain(monkeypatch: pytest.MonkeyPatch, *files: str) -> Place:
     """The place of a step with such a stack, the innermost first."""
     stack = [Spot(file, "f", "f", 1) for file in files]
-    monkeypatch.setattr("reactor_trio.compute.watchdog._frames", lambda frame: iter(stack))
+    monkeypatch.setattr("reactor_trio.compute.places.stack_of", lambda frame: list(stack))
     return place_of(frame_here())
 
 
