@@ -27,14 +27,12 @@ from reactor_trio import AuthRequest, Identity, ModelMessage, ReactorModel, even
 from reactor_trio.cli.find_model import choose, find_hook
 from reactor_trio.client import HandshakeFailed, open_client
 from reactor_trio.errors import ModelNotFound
+from reactor_trio.link.host import ModelHost
 from reactor_trio.server.auth import TOKEN_SUBJECT, auth_request, fixed_token, offered_token
 from reactor_trio.server.http import Request
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.signed_tokens import signed_tokens
-from reactor_trio.session.host import ModelHost
-
-pytestmark = pytest.mark.real_time
 
 DEADLINE = 60.0
 """Real seconds; what a test takes is some milliseconds, but for the processes."""

@@ -29,11 +29,12 @@ from reactor_trio import (
 )
 from reactor_trio.declare.identity import AuthRequest
 from reactor_trio.errors import CommandError, TransportClosed
+from reactor_trio.link.host import ModelHost
 from reactor_trio.server.auth import Refused, identify
 from reactor_trio.session.failures import interrupts_are_raised
-from reactor_trio.session.host import ModelHost
 from reactor_trio.session.observer import NoObserver
 from reactor_trio.testing import InlineExecutor, open_session
+from virtual import virtually
 
 Raise = Callable[[], Any]
 """Raises; what it returns is only for the type checker."""
@@ -335,6 +336,7 @@ async def _host(model: type[ReactorModel]) -> tuple[ModelHost, Counting]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", PLACES)
+@virtually
 async def test_it_ends_there_and_the_other_session_goes_on(
     place: str, kind: str, errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +377,7 @@ async def test_it_ends_there_and_the_other_session_goes_on(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("where", ["connected", "copy", "setting", "same", "other"])
+@virtually
 async def test_a_session_that_cannot_begin_is_closed_with_1011(
     where: str, kind: str, errors: list[dict[str, Any]]
 ) -> None:
@@ -421,6 +424,7 @@ async def test_a_session_that_cannot_begin_is_closed_with_1011(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@virtually
 async def test_a_validator_that_is_worse_than_wrong_costs_its_command(
     kind: str, errors: list[dict[str, Any]]
 ) -> None:
@@ -465,6 +469,7 @@ async def test_a_validator_that_is_worse_than_wrong_costs_its_command(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@virtually
 async def test_an_observer_that_raises_costs_a_request_or_its_session(
     kind: str, errors: list[dict[str, Any]]
 ) -> None:
@@ -500,6 +505,7 @@ async def test_an_observer_that_raises_costs_a_request_or_its_session(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@virtually
 async def test_authenticate_that_raises_refuses_its_request(kind: str, errors: list[dict[str, Any]]) -> None:
     raise_it = await raiser(kind)
     interrupts_are_raised.set(False)
@@ -516,6 +522,7 @@ async def test_authenticate_that_raises_refuses_its_request(kind: str, errors: l
     assert [error["event"] for error in errors] == ["authenticate() failed"] * 2
 
 
+@virtually
 async def test_an_interrupt_ends_the_run_where_ctrl_c_may_be_one() -> None:
     """Without a server around it Trio raises it wherever the main thread is: that is the operator's."""
 

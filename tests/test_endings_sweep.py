@@ -48,8 +48,8 @@ from strict_transport import StrictTransport
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
-    from reactor_trio.session.connection import Session
-    from reactor_trio.session.host import ModelHost
+    from reactor_trio.link.host import ModelHost
+    from reactor_trio.session.session import Session
 
 LIMITS = Limits(
     heartbeat=1.0,

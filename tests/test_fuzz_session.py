@@ -30,15 +30,15 @@ from reactor_trio import (
 from reactor_trio.compute.lanes import Lane
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, load_host
+from reactor_trio.testing import InlineExecutor, load_host, run
 from reactor_trio.testing.leaks import left_open
 from strict_transport import StrictTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reactor_trio.session.connection import Session
-    from reactor_trio.session.host import ModelHost
+    from reactor_trio.link.host import ModelHost
+    from reactor_trio.session.session import Session
 
 EXAMPLES = 1000
 LIMITS = Limits(
@@ -590,7 +590,7 @@ def stage() -> Iterator[Stage]:
     short_writes=st.booleans(),
     in_threads=st.booleans(),
 )
-async def test_whatever_a_client_does_its_session_keeps_the_rules(
+def test_whatever_a_client_does_its_session_keeps_the_rules(
     stage: Stage,
     script: list[Any],
     ending: str,
@@ -601,9 +601,13 @@ async def test_whatever_a_client_does_its_session_keeps_the_rules(
 ) -> None:
     stage.files.clear()
     stage.errors.clear()
-    executor = SlowExecutor() if in_threads else InlineExecutor()
-    host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
-    faults = await example(host, script, ending, is_quiet, capacity, short_writes)
+
+    async def main() -> list[str]:
+        executor = SlowExecutor() if in_threads else InlineExecutor()
+        host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
+        return await example(host, script, ending, is_quiet, capacity, short_writes)
+
+    faults = run(main)
     faults += [f"a temporary file is open: {file!r}" for file in stage.files if not file.closed]
     faults += [f"logged: {error}" for error in stage.errors]
     assert not faults, "\n".join(faults)

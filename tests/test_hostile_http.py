@@ -20,12 +20,13 @@ import orjson
 import pytest
 import structlog
 import trio
+from trio.testing import MockClock
 
 from reactor_trio import ModelMessage, ReactorModel, event
+from reactor_trio.link.host import ModelHost
 from reactor_trio.server.http import MAX_HEAD_BYTES
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
-from reactor_trio.session.host import ModelHost
 
 TEST_TIMEOUT = 300.0
 """Virtual seconds."""
@@ -288,7 +289,7 @@ TABLE = [pytest.param(*case, id=case[0]) for case in CASES + HOSTS]
 
 @pytest.mark.parametrize(("name", "data", "expected"), TABLE)
 async def test_a_hostile_request_gets_its_answer_however_it_is_cut(
-    name: str, data: bytes, expected: int | None, errors: list[Any]
+    name: str, data: bytes, expected: int | None, autojump_clock: MockClock, errors: list[Any]
 ) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
@@ -306,7 +307,9 @@ def test_the_table_is_long_and_its_names_differ() -> None:
 
 
 @pytest.mark.parametrize("data", [NEXT[:-1], WS + SOCKET, b"G"])
-async def test_a_head_that_does_not_end_is_408(data: bytes, errors: list[Any]) -> None:
+async def test_a_head_that_does_not_end_is_408(
+    data: bytes, autojump_clock: MockClock, errors: list[Any]
+) -> None:
     """The client neither sends on nor closes."""
     with trio.fail_after(TEST_TIMEOUT):
         async with (
@@ -321,7 +324,9 @@ async def test_a_head_that_does_not_end_is_408(data: bytes, errors: list[Any]) -
             await assert_serves_on(server)
 
 
-async def test_a_byte_every_second_is_408_although_it_is_never_silent(errors: list[Any]) -> None:
+async def test_a_byte_every_second_is_408_although_it_is_never_silent(
+    autojump_clock: MockClock, errors: list[Any]
+) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
             answer = await ask(server, [NEXT[at : at + 1] for at in range(len(NEXT))], pause=1.0)
@@ -329,7 +334,7 @@ async def test_a_byte_every_second_is_408_although_it_is_never_silent(errors: li
             await assert_serves_on(server)
 
 
-async def test_many_silent_clients_keep_nobody_out(errors: list[Any]) -> None:
+async def test_many_silent_clients_keep_nobody_out(autojump_clock: MockClock, errors: list[Any]) -> None:
     count = 200
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
@@ -342,7 +347,9 @@ async def test_many_silent_clients_keep_nobody_out(errors: list[Any]) -> None:
                 await stream.aclose()
 
 
-async def test_an_answer_that_nobody_reads_does_not_stay_for_ever(errors: list[Any]) -> None:
+async def test_an_answer_that_nobody_reads_does_not_stay_for_ever(
+    autojump_clock: MockClock, errors: list[Any]
+) -> None:
     """The client asks, reads nothing and does not close: after the linger the server closes."""
     with trio.fail_after(TEST_TIMEOUT):
         async with (

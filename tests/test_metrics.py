@@ -29,6 +29,7 @@ from reactor_trio import (
 from reactor_trio.compute.calls import RunningCall
 from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.compute.lanes import FILES, Device, Lane
+from reactor_trio.link.host import ModelHost
 from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.server.http import Request, Response
 from reactor_trio.server.metrics import MAX_REASONS, OTHER_REASON, Histogram, Metrics
@@ -36,11 +37,11 @@ from reactor_trio.server.origins import Policy
 from reactor_trio.server.routes import State, answer, is_guarded
 from reactor_trio.server.service import Service
 from reactor_trio.server.settings import ServerSettings
-from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.observer import UNKNOWN, NotHandled
 from reactor_trio.testing import InlineExecutor, open_session
 from reactor_trio.wire.transport import Transport
+from virtual import virtually
 
 T = TypeVar("T")
 
@@ -141,6 +142,7 @@ async def settle() -> None:
     await trio.sleep(0.01)
 
 
+@virtually
 async def test_commands_are_counted_by_event_and_outcome() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics, max_queued_events=2)) as client:
@@ -170,6 +172,7 @@ async def test_commands_are_counted_by_event_and_outcome() -> None:
     assert said.commands(UNKNOWN) == {"unknown": 1}
 
 
+@virtually
 async def test_times_are_measured() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -186,6 +189,7 @@ async def test_times_are_measured() -> None:
     assert said("command_wait_seconds_sum") == pytest.approx(HANDLER - 0.01)
 
 
+@virtually
 async def test_the_first_frame_after_a_handler_is_timed() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -199,6 +203,7 @@ async def test_the_first_frame_after_a_handler_is_timed() -> None:
     assert said("first_frame_seconds_sum") == pytest.approx(FRAME - 0.05)
 
 
+@virtually
 async def test_frames_messages_and_uploads_are_counted_also_when_the_session_has_ended() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -217,6 +222,7 @@ async def test_frames_messages_and_uploads_are_counted_also_when_the_session_has
     assert ended("sessions_ended_total", reason="client_closed") == 1
 
 
+@virtually
 async def test_frames_that_no_client_sees_are_counted() -> None:
     metrics = Metrics()
 
@@ -244,6 +250,7 @@ async def test_frames_that_no_client_sees_are_counted() -> None:
     assert replaced + dropped + sent == 20
 
 
+@virtually
 async def test_frames_that_nobody_wants_silence_and_frames_of_clients_are_counted() -> None:
     class Webcam(Input):
         webcam: Video
@@ -285,6 +292,7 @@ async def test_frames_that_nobody_wants_silence_and_frames_of_clients_are_counte
         assert said("input_frames_dropped_total", track="webcam") == 200 - 128
 
 
+@virtually
 async def test_queues_and_states_are_those_of_the_moment() -> None:
     metrics = Metrics()
     metrics.waiting_clients = lambda: 7
@@ -302,6 +310,7 @@ async def test_queues_and_states_are_those_of_the_moment() -> None:
     assert Scrape(metrics)("queue_depth", queue="inbox") == 0
 
 
+@virtually
 async def test_what_a_client_makes_up_is_no_label() -> None:
     metrics = Metrics()
     host = await load(metrics)
@@ -314,6 +323,7 @@ async def test_what_a_client_makes_up_is_no_label() -> None:
     assert Scrape(metrics).commands(UNKNOWN) == {"unknown": 50}
 
 
+@virtually
 async def test_names_made_up_by_clients_are_no_labels_whatever_is_wrong_with_them() -> None:
     metrics = Metrics()
     host = await load(metrics, max_events_per_second=10)
@@ -338,9 +348,9 @@ async def test_names_made_up_by_clients_are_no_labels_whatever_is_wrong_with_the
 
 
 @pytest.mark.parametrize("outcome", get_args(NotHandled))
-async def test_an_observer_that_is_told_made_up_names_keeps_none(outcome: NotHandled) -> None:
+def test_an_observer_that_is_told_made_up_names_keeps_none(outcome: NotHandled) -> None:
     metrics = Metrics()
-    await load(metrics)
+    trio.run(load, metrics)
     before = Scrape(metrics).size
     for number in range(1000):
         name = f"made_up_{number}"
@@ -354,6 +364,7 @@ async def test_an_observer_that_is_told_made_up_names_keeps_none(outcome: NotHan
     assert said("commands_total", event=UNKNOWN, outcome=outcome) == 1000
 
 
+@virtually
 async def test_reasons_of_endings_are_bounded() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -362,9 +373,9 @@ async def test_reasons_of_endings_are_bounded() -> None:
         assert Scrape(metrics)("sessions_ended_total", reason=OTHER_REASON) == MAX_REASONS
 
 
-async def test_counters_begin_at_zero_before_the_first_command() -> None:
+def test_counters_begin_at_zero_before_the_first_command() -> None:
     metrics = Metrics()
-    await load(metrics)
+    trio.run(load, metrics)
     said = Scrape(metrics)
     assert said("commands_total", event="set_prompt", outcome="failed") == 0
     assert said("frames_sent_total", track="main") == 0
@@ -494,6 +505,7 @@ class Host:
         (FILES, -1e9, 30.0, "ready"),
     ],
 )
+@virtually
 async def test_a_call_that_keeps_the_device_for_too_long_is_a_failure(
     lane: Lane, began: float, seconds: float, status: str
 ) -> None:

@@ -13,8 +13,9 @@ import trio
 
 from reactor_trio import ModelMessage, Output, ReactorModel, Video, event
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media, encode_upload_chunk
-from reactor_trio.testing import Network, Transcript, TranscriptEntry, open_session
+from reactor_trio.testing import Network, Transcript, TranscriptEntry, open_session, run
 from serving import ROOT
+from virtual import virtually
 
 GOLDEN = Path(__file__).with_name("golden") / "transcript.txt"
 
@@ -90,6 +91,7 @@ def test_hashes_are_there_if_one_asks_for_them() -> None:
     )
 
 
+@virtually
 async def test_the_welcome_is_shortened_to_names() -> None:
     async with open_session(Small) as client:
         assert client.transcript[0].line(times=False) == (
@@ -98,8 +100,8 @@ async def test_the_welcome_is_shortened_to_names() -> None:
         )
 
 
-async def test_a_transcript_is_a_sequence_of_entries() -> None:
-    transcript = await scenario()
+def test_a_transcript_is_a_sequence_of_entries() -> None:
+    transcript = run(scenario)
     assert isinstance(transcript[0], TranscriptEntry)
     assert isinstance(transcript[1:3], Transcript)
     assert len(transcript[1:3]) == 2
@@ -115,14 +117,13 @@ async def test_a_transcript_is_a_sequence_of_entries() -> None:
     assert "Grüße\u2028und" in str(transcript)
 
 
-async def test_it_matches_its_golden_file() -> None:
+def test_it_matches_its_golden_file() -> None:
     # The words of an error may be improved; they are no part of what is tested here.
-    (await scenario()).without("reactor.error").assert_matches(GOLDEN)
+    run(scenario).without("reactor.error").assert_matches(GOLDEN)
 
 
 def test_it_reads_the_same_in_every_process() -> None:
-    imports = "from reactor_trio.testing import run; from test_transcript import scenario"
-    program = f"{imports}; print(run(scenario).render(hashes=True))"
+    program = "import test_transcript as t; print(t.run(t.scenario).render(hashes=True))"
     texts = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from reactor_trio import ReactorModel
+from reactor_trio.link.host import ModelHost
 from reactor_trio.protocol.binary import (
     MEDIA,
     MediaFrame,
@@ -29,10 +30,7 @@ from reactor_trio.server.routes import State, Status, answer, is_guarded
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.web import CONTENT_TYPES, web_files
-from reactor_trio.session.host import ModelHost
 from serving import ROOT
-
-pytestmark = pytest.mark.real_time
 
 TEST_TIMEOUT = 60.0
 WEB = ROOT / "reactor_trio" / "web"

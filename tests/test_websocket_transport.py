@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 from wsproto.utilities import generate_accept_token
 
 from reactor_trio.errors import HandshakeFailed, TransportClosed, TransportStalled
@@ -143,7 +144,6 @@ def test_frames_are_the_bytes_that_wsproto_would_write(length: int) -> None:
     assert b"".join(encode_frame(payload.decode())) == engine.send_data(payload.decode())
 
 
-@pytest.mark.real_time
 async def test_the_handshake_is_answered_with_the_chosen_subprotocol() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -155,7 +155,7 @@ async def test_the_handshake_is_answered_with_the_chosen_subprotocol() -> None:
     assert b"sec-websocket-protocol: reactor.v1\r\n" in head
 
 
-async def test_messages_go_both_ways_in_order_and_in_batches() -> None:
+async def test_messages_go_both_ways_in_order_and_in_batches(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with pair() as (server, client):
             await client.send(["one", b"two", "thr\u00e9\u00e9"])
@@ -168,7 +168,7 @@ async def test_messages_go_both_ways_in_order_and_in_batches() -> None:
             assert received == ["a" * 100_000, b"", ""]
 
 
-async def test_a_batch_is_one_write() -> None:
+async def test_a_batch_is_one_write(autojump_clock: MockClock) -> None:
     writes = []
 
     class Counting(PatientStream):
@@ -186,7 +186,7 @@ async def test_a_batch_is_one_write() -> None:
     assert len(writes) == 1
 
 
-async def test_more_messages_than_the_queue_holds_all_arrive_in_order() -> None:
+async def test_more_messages_than_the_queue_holds_all_arrive_in_order(autojump_clock: MockClock) -> None:
     sent = [str(number) for number in range(MANY * 3 + 5)]
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
@@ -199,7 +199,7 @@ async def test_more_messages_than_the_queue_holds_all_arrive_in_order() -> None:
     assert received == sent
 
 
-async def test_frames_that_came_with_the_head_are_not_lost() -> None:
+async def test_frames_that_came_with_the_head_are_not_lost(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT, prefix=text(b"early"))
@@ -208,7 +208,7 @@ async def test_frames_that_came_with_the_head_are_not_lost() -> None:
     await theirs.aclose()
 
 
-async def test_fragments_are_put_together_and_empty_ones_cost_nothing() -> None:
+async def test_fragments_are_put_together_and_empty_ones_cost_nothing(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             pieces = [masked(0x01, "\u00e9".encode()[:1]), masked(0x00, b""), masked(0x00, b"")]
@@ -221,7 +221,9 @@ async def test_fragments_are_put_together_and_empty_ones_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4321, "own")])
-async def test_the_peers_close_is_reported_and_answered(code: int, reason: str) -> None:
+async def test_the_peers_close_is_reported_and_answered(
+    code: int, reason: str, autojump_clock: MockClock
+) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"last") + close_frame(code, reason.encode()))
@@ -236,14 +238,14 @@ async def test_the_peers_close_is_reported_and_answered(code: int, reason: str) 
             await transport.aclose(1000, "")
 
 
-async def test_a_close_without_a_code_is_1005() -> None:
+async def test_a_close_without_a_code_is_1005(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(masked(0x88, b""))
             assert (await closing(transport)).code == 1005
 
 
-async def test_a_lost_connection_is_1006() -> None:
+async def test_a_lost_connection_is_1006(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"last"))
@@ -267,7 +269,9 @@ async def test_a_lost_connection_is_1006() -> None:
         (b"".join(masked(first, bytes(100)) for first in [0x02] + [0x00] * 10), 1009),
     ],
 )
-async def test_what_breaks_the_rules_is_told_to_the_peer(wire: bytes, code: int) -> None:
+async def test_what_breaks_the_rules_is_told_to_the_peer(
+    wire: bytes, code: int, autojump_clock: MockClock
+) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"good") + wire)
@@ -281,7 +285,9 @@ async def test_what_breaks_the_rules_is_told_to_the_peer(wire: bytes, code: int)
                 await client.stream.aclose()
 
 
-async def test_a_peer_that_ignores_why_it_is_cut_off_is_left_after_a_moment() -> None:
+async def test_a_peer_that_ignores_why_it_is_cut_off_is_left_after_a_moment(
+    autojump_clock: MockClock,
+) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             started = trio.current_time()
@@ -290,7 +296,7 @@ async def test_a_peer_that_ignores_why_it_is_cut_off_is_left_after_a_moment() ->
             assert trio.current_time() == pytest.approx(started + LINGER_SECONDS)
 
 
-async def test_a_long_text_is_measured_in_bytes() -> None:
+async def test_a_long_text_is_measured_in_bytes(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with pair() as (server, client):
             await client.send(["\u00e9" * (MAX_MESSAGE_BYTES // 2)])
@@ -303,7 +309,7 @@ async def test_a_long_text_is_measured_in_bytes() -> None:
             assert (await closing(server)).code == 1009
 
 
-async def test_a_close_of_ours_is_seen_by_the_peer_and_by_receive() -> None:
+async def test_a_close_of_ours_is_seen_by_the_peer_and_by_receive(autojump_clock: MockClock) -> None:
     endings: list[TransportClosed] = []
 
     async def receive(transport: WebSocketTransport) -> None:
@@ -322,7 +328,7 @@ async def test_a_close_of_ours_is_seen_by_the_peer_and_by_receive() -> None:
             await server.abort()
 
 
-async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm() -> None:
+async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             async with trio.open_nursery() as nursery:
@@ -335,7 +341,7 @@ async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm() -> Non
             assert (await closing(transport)).code == 1001
 
 
-async def test_a_close_while_the_queue_is_full_is_not_stuck() -> None:
+async def test_a_close_while_the_queue_is_full_is_not_stuck(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"unread") * (MANY * 2))
@@ -346,7 +352,7 @@ async def test_a_close_while_the_queue_is_full_is_not_stuck() -> None:
                 await client.stream.send_all(close_frame(1001))
 
 
-async def test_a_close_that_is_not_answered_ends_with_its_deadline() -> None:
+async def test_a_close_that_is_not_answered_ends_with_its_deadline(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             with trio.move_on_after(3) as scope:
@@ -358,7 +364,7 @@ async def test_a_close_that_is_not_answered_ends_with_its_deadline() -> None:
                 await client.frame()
 
 
-async def test_abort_says_nothing_and_wakes_receive() -> None:
+async def test_abort_says_nothing_and_wakes_receive(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             async with trio.open_nursery() as nursery:
@@ -370,7 +376,7 @@ async def test_abort_says_nothing_and_wakes_receive() -> None:
             await transport.abort()
 
 
-async def test_pings_are_answered_and_ours_does_not_wait_for_its_pong() -> None:
+async def test_pings_are_answered_and_ours_does_not_wait_for_its_pong(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
             nursery.start_soon(closing, transport)
@@ -386,7 +392,7 @@ async def test_pings_are_answered_and_ours_does_not_wait_for_its_pong() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_cancelled_receive_loses_no_message() -> None:
+async def test_a_cancelled_receive_loses_no_message(autojump_clock: MockClock) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with pair() as (server, client):
             with trio.move_on_after(1):
@@ -398,7 +404,7 @@ async def test_a_cancelled_receive_loses_no_message() -> None:
             assert await server.receive() == ["kept"]
 
 
-async def test_nothing_of_a_cut_send_is_followed_by_another_message() -> None:
+async def test_nothing_of_a_cut_send_is_followed_by_another_message(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
@@ -415,7 +421,6 @@ async def test_nothing_of_a_cut_send_is_followed_by_another_message() -> None:
                 await transport.abort()
 
 
-@pytest.mark.real_time
 async def test_a_peer_that_reads_nothing_is_cut_off_and_receive_ends() -> None:
     left, right = trio.socket.socketpair()
     with right, trio.fail_after(TEST_TIMEOUT):
@@ -434,7 +439,6 @@ async def test_a_peer_that_reads_nothing_is_cut_off_and_receive_ends() -> None:
             await transport.aclose(1000, "")
 
 
-@pytest.mark.real_time
 async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_sends() -> None:
     left, right = trio.socket.socketpair()
     written: list[int] = []
@@ -473,7 +477,6 @@ async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_s
     assert written == list(range(count))
 
 
-@pytest.mark.real_time
 async def test_a_close_frame_that_came_before_a_reset_is_what_send_reports() -> None:
     left, right = trio.socket.socketpair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -512,7 +515,6 @@ async def socket_pair(
             yield transport, client
 
 
-@pytest.mark.real_time
 async def test_a_pong_that_must_wait_keeps_nothing_from_being_read_and_only_the_newest_are_kept() -> None:
     big, pings = bytes(8 * 1024 * 1024), MAX_PONGS * 3
     with trio.fail_after(TEST_TIMEOUT):
@@ -530,7 +532,6 @@ async def test_a_pong_that_must_wait_keeps_nothing_from_being_read_and_only_the_
             assert await client.frame() == (0x81, b"after")
 
 
-@pytest.mark.real_time
 async def test_a_pong_that_the_network_has_no_room_for_is_written_when_it_has() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair() as (transport, client):
@@ -546,7 +547,7 @@ async def test_a_pong_that_the_network_has_no_room_for_is_written_when_it_has() 
             assert await client.frame() == (0x8A, b"now?")
 
 
-async def test_a_receive_that_is_cancelled_tears_no_pong() -> None:
+async def test_a_receive_that_is_cancelled_tears_no_pong(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
     client = RawClient(theirs)
     with trio.fail_after(TEST_TIMEOUT):
@@ -569,7 +570,6 @@ async def test_a_receive_that_is_cancelled_tears_no_pong() -> None:
                 assert await client.close_frame() == (1000, "")
 
 
-@pytest.mark.real_time
 async def test_two_tasks_may_wait_for_the_end_and_the_clients_close_is_read() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair() as (transport, client):
@@ -591,7 +591,6 @@ async def test_two_tasks_may_wait_for_the_end_and_the_clients_close_is_read() ->
                 await client.frame()
 
 
-@pytest.mark.real_time
 async def test_the_one_who_reads_may_be_cancelled_and_the_other_goes_on() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair() as (transport, client), trio.open_nursery() as nursery:
@@ -610,7 +609,6 @@ async def test_the_one_who_reads_may_be_cancelled_and_the_other_goes_on() -> Non
             await client.stream.send_all(close_frame(1001))
 
 
-@pytest.mark.real_time
 async def test_a_close_behind_a_large_write_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "LINGER_SECONDS", 0.05)  # what the answer may wait for room
     with trio.fail_after(TEST_TIMEOUT):
@@ -645,7 +643,7 @@ class Ticking:
     ids=["small", "empty", "fragments"],
 )
 async def test_what_one_read_brings_is_handed_over_in_pieces_and_others_run_between(
-    unit: bytes, message: str | bytes
+    unit: bytes, message: str | bytes, autojump_clock: MockClock
 ) -> None:
     count, turns = 2000, 0
     most = FRAMES_BETWEEN_LOOKS * (FRAMING_SECONDS / 0.001 + 1)
@@ -678,7 +676,9 @@ async def test_what_one_read_brings_is_handed_over_in_pieces_and_others_run_betw
 
 
 @pytest.mark.parametrize("kind", [0x89, 0x8A], ids=["pings", "pongs"])
-async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_told(kind: int) -> None:
+async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_told(
+    kind: int, autojump_clock: MockClock
+) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
             nursery.start_soon(ended_with, transport, 1008)
@@ -696,7 +696,9 @@ async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_t
             await client.stream.aclose()
 
 
-async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps() -> None:
+async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps(
+    autojump_clock: MockClock,
+) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
             transport._reader._now = Ticking()
@@ -711,7 +713,9 @@ async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps() 
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(error: type[BaseException]) -> None:
+async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(
+    error: type[BaseException], autojump_clock: MockClock
+) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
@@ -724,7 +728,7 @@ async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(error: typ
             await client.frame()
 
 
-async def test_a_client_gone_before_the_handshake_is_a_closed_transport() -> None:
+async def test_a_client_gone_before_the_handshake_is_a_closed_transport(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.aclose()
     with trio.fail_after(TEST_TIMEOUT):
@@ -750,7 +754,7 @@ async def test_a_client_gone_before_the_handshake_is_a_closed_transport() -> Non
     ],
 )
 async def test_a_client_whose_handshake_fails_is_told_how(
-    answer: bytes, status: int | None, body: str
+    answer: bytes, status: int | None, body: str, autojump_clock: MockClock
 ) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
@@ -763,7 +767,7 @@ async def test_a_client_whose_handshake_fails_is_told_how(
     assert (caught.value.status, caught.value.body) == (status, body)
 
 
-async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end() -> None:
+async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nfull"
 
@@ -785,7 +789,9 @@ async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end() -> None:
 @pytest.mark.parametrize(
     "proposal", [Proposal("localhost", "/a path"), Proposal("localhost", "/", headers=((b"A", b"x\n"),))]
 )
-async def test_a_proposal_that_http_cannot_carry_is_a_value_error(proposal: Proposal) -> None:
+async def test_a_proposal_that_http_cannot_carry_is_a_value_error(
+    proposal: Proposal, autojump_clock: MockClock
+) -> None:
     ours, _ = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT), pytest.raises(ValueError, match="no HTTP request"):
         async with propose_websocket(
@@ -799,7 +805,7 @@ async def test_a_proposal_that_http_cannot_carry_is_a_value_error(proposal: Prop
     [(b"\x88\x06" + struct.pack("!H", 1013) + b"busy", 1013), (masked(0x81, b"a server masks none"), 1002)],
 )
 async def test_a_server_that_ends_the_connection_right_behind_its_answer_is_no_failed_handshake(
-    frame: bytes, code: int
+    frame: bytes, code: int, autojump_clock: MockClock
 ) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
 

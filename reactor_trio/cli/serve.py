@@ -39,8 +39,8 @@ from reactor_trio.server.drain import INTERRUPTED, serve_process, shutting_down
 from reactor_trio.server.gate import raise_descriptor_limit
 
 if TYPE_CHECKING:
+    from reactor_trio.link.host import ModelHost
     from reactor_trio.logs.process import Log
-    from reactor_trio.session.host import ModelHost
 
 log = get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""One audio track of a session's output: from the samples that are due to blocks in the outbox."""
+"""One audio track as a link sends it: from blocks that are due to the outbox."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from reactor_trio.link.carried import Carried
 from reactor_trio.link.outbox import OutFrame
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, encode_media
-from reactor_trio.session.audio_clock import AudioBlock, AudioLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from reactor_trio.link.latency import FrameLatency
     from reactor_trio.link.outbox import Outbox
-    from reactor_trio.session.latency import LatencyTracker
+    from reactor_trio.session.applied import Applied
+    from reactor_trio.session.audio_clock import AudioBlock
     from reactor_trio.session.observer import FrameCounts
-    from reactor_trio.session.output_steps import Sound
-
-LATE = 0.1
-"""Seconds after which silence is not sent any more: the loop was held up, and no one has heard it."""
 
 
 class AudioTrack:
@@ -34,13 +31,12 @@ class AudioTrack:
         name: str,
         rate: int,
         outbox: Outbox,
-        latency: LatencyTracker,
+        latency: FrameLatency,
         counts: FrameCounts,
         pts: Callable[[float], float],
     ) -> None:
         self.name = name
-        self.line = AudioLine(rate, counts)
-        """What is due."""
+        self._rate = rate
         self._outbox = outbox
         self._latency = latency
         self._counts = counts
@@ -62,34 +58,26 @@ class AudioTrack:
             for block in self._outbox.withdraw(self.name):
                 self.lost(block)
 
-    def play(self, sound: Sound, due: float) -> None:
-        """Take the samples of a step that is due then, in seconds of the runtime's clock."""
-        self.line.lay(sound, due)
-
-    def send_block(self, late: float) -> None:
-        """Put the next block into the outbox; its end was so many seconds ago."""
-        if late > LATE and not self.line.waiting:
-            self.line.rest()
-            return
-        block = self.line.cut()
+    def play(self, block: AudioBlock) -> None:
+        """Put a block that is due into the outbox, if the client wants it."""
         if self._is_paused:
             self._counts.unwanted += 1
-            self._carried.add(block.seq, block.applied)
+            self.carry(block.seq, block.applied)
             return
-        block.applied = self._carried.hand_on(block.seq, block.applied)
-        data = encode_media(self._media(block))
-        oldest = self._outbox.put_audio(OutFrame(self.name, block.seq, data, block.applied, self._written))
+        applied = self._carried.hand_on(block.seq, block.applied)
+        data = encode_media(self._media(block, applied))
+        oldest = self._outbox.put_audio(OutFrame(self.name, block.seq, data, applied, self._written))
         if oldest is not None:
             self.lost(oldest)
 
     def _written(self, block: OutFrame) -> None:
         self._latency.written(block.track, block.seq)
 
-    def _media(self, block: AudioBlock) -> MediaFrame:
+    def _media(self, block: AudioBlock, applied: tuple[Applied, ...]) -> MediaFrame:
         extra: dict[str, Any] = {}
-        if block.applied:
+        if applied:
             now = trio.current_time()
-            extra.update(self._latency.encoded(self.name, block.seq, block.applied, now, now))
+            extra.update(self._latency.encoded(self.name, block.seq, applied, now, now))
         if block.metadata is not None:
             extra["metadata"] = orjson.Fragment(block.metadata)
         return MediaFrame(
@@ -98,19 +86,15 @@ class AudioTrack:
             self._pts(block.at),
             "pcm_s16le",
             block.payload,
-            rate=self.line.rate,
+            rate=self._rate,
             channels=block.channels,
             extra=extra,
         )
 
-    def carry(self, sound: Sound) -> None:
-        """Take over what samples reflected that were thrown away before they were due."""
-        self._carried.add(self.line.seq, sound.applied)
+    def carry(self, seq: int, applied: tuple[Applied, ...]) -> None:
+        """Take over the commands that a block reflected which will not be sent."""
+        self._carried.add(seq, applied)
 
     def lost(self, block: OutFrame) -> None:
         """A block will not be sent."""
-        self._carried.add(block.seq, block.applied)
-
-    def clear(self) -> None:
-        """Throw away the samples that are due, and rest."""
-        self._carried.add(self.line.seq, self.line.clear())
+        self.carry(block.seq, block.applied)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from reactor_trio.session.latency import MAX_APPLIED
+from reactor_trio.session.applied import MAX_APPLIED
 
 if TYPE_CHECKING:
-    from reactor_trio.session.latency import Applied
+    from reactor_trio.session.applied import Applied
 
 
 class Carried:

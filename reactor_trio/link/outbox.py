@@ -13,7 +13,7 @@ from reactor_trio.session.observer import Counts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reactor_trio.session.latency import Applied
+    from reactor_trio.session.applied import Applied
     from reactor_trio.wire.transport import Outgoing, Parts, Transport
 
 MAX_AUDIO_BLOCKS = 25
@@ -47,6 +47,8 @@ class OutboxStatistics:
     tracks: int
     """Tracks of which a frame waits."""
     senders_waiting: int
+    is_open: bool
+    """Whether anything that is put may still be written."""
 
 
 class Outbox:
@@ -99,6 +101,7 @@ class Outbox:
             bytes=self._bytes,
             tracks=len({*self._frames, *(block.track for block in self._audio)}),
             senders_waiting=self._turn.statistics().tasks_waiting + self._turn.locked(),
+            is_open=not self._closed,
         )
 
     @property

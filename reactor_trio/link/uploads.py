@@ -34,6 +34,7 @@ from reactor_trio.session.upload_budget import Place, UploadBudget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from reactor_trio.compute.executor import Executor
     from reactor_trio.protocol.binary import UploadChunk
@@ -79,19 +80,27 @@ class _Stored:
 
 
 class Lent:
-    """What the payload of one command may refer to: looks like a mapping, and remembers what it gave."""
+    """The files that the payload of one command may refer to: a mapping that remembers which it gave."""
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
-        self.unread: dict[str, UploadedFile] = {}
-        """Files that were given and are on the disk: they are read before the handler begins."""
+        self._unread: dict[str, UploadedFile] = {}
+
+    @property
+    def unread(self) -> Lent | None:
+        """Itself, if any of the files it gave are on the disk: they are read before the handler begins."""
+        return self if self._unread else None
 
     def get(self, upload_id: str) -> UploadedFile | PendingUpload | None:
         """The file, or what is known of one that still arrives; None if there is none."""
-        file = self.unread.get(upload_id) or self._uploads.file(upload_id)
+        file = self._unread.get(upload_id) or self._uploads.file(upload_id)
         if isinstance(file, UploadedFile) and is_on_disk(file):
-            self.unread[upload_id] = file
+            self._unread[upload_id] = file
         return file
+
+    def loaded(self) -> AbstractAsyncContextManager[None]:
+        """Read the files that were given and are on the disk; see `Uploads.loaded`."""
+        return self._uploads.loaded(self._unread)
 
 
 class Uploads:

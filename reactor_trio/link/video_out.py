@@ -1,4 +1,4 @@
-"""One video track of a session's output: a slot with the newest picture, and how it is encoded and sent.
+"""One video track as a link sends it: a slot with the newest picture, and how it is encoded and sent.
 
 Three things may let the next picture begin: that it is shown, that the encoder is done with the one before,
 and that this one has been written. Each is a plain call on the loop, which does what there is to do right
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from reactor_trio.compute.calls import PendingCall
     from reactor_trio.compute.executor import Executor
     from reactor_trio.link.encoding import VideoEncoder
+    from reactor_trio.link.latency import FrameLatency
     from reactor_trio.link.outbox import Outbox
-    from reactor_trio.session.latency import LatencyTracker
+    from reactor_trio.session.applied import Applied
     from reactor_trio.session.observer import FrameCounts
     from reactor_trio.session.output_steps import Picture
 
@@ -39,7 +40,7 @@ class VideoTrack:
         encoder: VideoEncoder,
         executor: Executor,
         outbox: Outbox,
-        latency: LatencyTracker,
+        latency: FrameLatency,
         counts: FrameCounts,
         on_progress: Callable[[], object],
     ) -> None:
@@ -55,8 +56,10 @@ class VideoTrack:
         self._now = trio.lowlevel.current_clock().current_time
         self._carried = Carried()
         self._picture: Picture | None = None
-        # The picture that is with the encoder; None too if it was flushed meanwhile.
+        # The picture that is with the encoder (None too if it was flushed meanwhile), and the commands that
+        # it is the first to reflect.
         self._encoding: Picture | None = None
+        self._reflects: tuple[Applied, ...] = ()
         # Whether the encoder is at work, and the call that is.
         self._is_busy = False
         self._call: PendingCall | None = None
@@ -78,11 +81,11 @@ class VideoTrack:
         """
         if not self.encoder.takes(picture.pts):
             self._counts.unwanted += 1
-            self.carry(picture)
+            self.carry(picture.seq, picture.applied)
         else:
             if self._picture is not None:
                 self._count_replaced()
-                self.carry(self._picture)
+                self.carry(self._picture.seq, self._picture.applied)
             self._picture = picture
         if not is_overtaken:
             self._encode_next()
@@ -105,21 +108,23 @@ class VideoTrack:
         self._encode_next()
         self._on_progress()
 
-    def carry(self, lost: Picture | OutFrame) -> None:
-        """Take over what it reflected, for it will not be sent."""
-        self._carried.add(lost.seq, lost.applied)
+    def carry(self, seq: int, applied: tuple[Applied, ...]) -> None:
+        """Take over the commands that a frame reflected which will not be sent."""
+        self._carried.add(seq, applied)
 
     def lost(self, frame: OutFrame) -> None:
         """An encoded frame will not be sent."""
         self.encoder.lost()
-        self.carry(frame)
+        self.carry(frame.seq, frame.applied)
 
     def clear(self) -> None:
         """Throw away the pictures in the slot and in the encoder."""
-        for picture in (self._encoding, self._picture):
-            if picture is not None:
-                self._counts.dropped += 1
-                self.carry(picture)
+        if self._encoding is not None:
+            self._counts.dropped += 1
+            self.carry(self._encoding.seq, self._reflects)
+        if self._picture is not None:
+            self._counts.dropped += 1
+            self.carry(self._picture.seq, self._picture.applied)
         self._encoding = self._picture = None
 
     async def encode(self) -> None:
@@ -150,7 +155,7 @@ class VideoTrack:
         if self._outbox.has_frame(self.encoder.track):
             return
         picture, self._picture = self._picture, None
-        picture.applied = self._carried.hand_on(picture.seq, picture.applied)
+        self._reflects = self._carried.hand_on(picture.seq, picture.applied)
         self._encoding = picture
         self._is_busy = True
         try:
@@ -205,14 +210,15 @@ class VideoTrack:
         self._encoding = None
         self.encoder.lost()
         if self._picture is None:
-            self._picture = picture
+            self._picture = picture  # with its own commands; those that it was handed go back
+            self.carry(picture.seq, self._reflects[: len(self._reflects) - len(picture.applied)])
         else:
             self._count_replaced()
-            self.carry(picture)
+            self.carry(picture.seq, self._reflects)
 
     def _send(self, picture: Picture, encoded: Encoded, began: float) -> None:
         self.encoded += 1
-        track, seq, applied = picture.track, picture.seq, picture.applied
+        track, seq, applied = picture.track, picture.seq, self._reflects
         extra = self._latency.encoded(track, seq, applied, began, self._now())
         if encoded.extra:
             extra.update(encoded.extra)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from reactor_trio.compute.executor import ThreadExecutor
+from reactor_trio.link.host import ModelHost
 from reactor_trio.media.settings import MediaSettings
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.serve import Server
 from reactor_trio.server.service import Service
 from reactor_trio.server.settings import ServerSettings
-from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import trio
 from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
+from reactor_trio.link.host import ModelHost
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.server.options import ServeOptions, check_names, settings_of
 from reactor_trio.server.serve import Server
-from reactor_trio.session.host import ModelHost
 from reactor_trio.session.limits import Limits
 from reactor_trio.wire.nursery import open_plain_nursery
 

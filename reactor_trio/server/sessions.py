@@ -40,14 +40,14 @@ class Drainable(Protocol):
 
 
 class ServedSession(Drainable, Protocol):
-    """The part of `session.connection.Session` that the server uses."""
+    """The part of `session.session.Session` that the server uses."""
 
     async def run(self) -> object:
         """Serve the client until the session has ended."""
 
 
 class ServedHost(Protocol):
-    """The part of `session.host.ModelHost` that the server uses."""
+    """The part of `link.host.ModelHost` that the server uses."""
 
     @property
     def contract(self) -> Contract: ...

@@ -25,7 +25,7 @@ from reactor_trio.link.rates import Rates
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol import control, names
 from reactor_trio.protocol.text import decode_client_text
-from reactor_trio.session.dispatch import STEP
+from reactor_trio.session.inbox import STEP
 from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:

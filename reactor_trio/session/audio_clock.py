@@ -18,7 +18,7 @@ import numpy as np
 from reactor_trio.media.audio import PCM
 
 if TYPE_CHECKING:
-    from reactor_trio.session.latency import Applied
+    from reactor_trio.session.applied import Applied
     from reactor_trio.session.observer import FrameCounts
     from reactor_trio.session.output_steps import Sound
 

@@ -1,6 +1,7 @@
-"""From the client's media frames to `self.input`: decoded off the loop, kept in a ring until they are read.
+"""Frames of the client in a ring, until the model reads them by `self.input`.
 
-Nothing here ever waits for the model, nor for the decoder: whoever is behind loses the oldest frames.
+A link decodes them (`link/decoding.py`) and puts them in. Nothing here ever waits for the model: a model that
+is behind loses the oldest frames.
 """
 
 from __future__ import annotations
@@ -13,27 +14,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from reactor_trio.compute.lanes import DECODE
-from reactor_trio.contract.faults import listed
 from reactor_trio.declare.inputs import InputFrame, ReadMode
-from reactor_trio.errors import BufferClosed, ProtocolError
-from reactor_trio.media.decoding import check_frame, decode_frame
-from reactor_trio.protocol.names import BAD_MESSAGE
+from reactor_trio.errors import BufferClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from reactor_trio.compute.executor import Executor
     from reactor_trio.declare.tracks import Input, TrackSpec
-    from reactor_trio.protocol.binary import MediaFrame
     from reactor_trio.session.observer import Counts, InputCounts
 
 MAX_FRAMES = 128
 """Frames that a track keeps for its readers."""
-UNDECODED: Mapping[str, int] = {"video": 4, "audio": 64}
-"""Frames that wait for the decoder, by kind: an eighth of a second of video, a second of audio."""
-IMMEDIATE_BYTES = 1024 * 1024
-"""What may be decoded on the loop, if it is no more than copied: a tenth of a millisecond."""
 
 
 @attrs.define(eq=False)
@@ -209,150 +200,28 @@ def _checked(n: int) -> int:
     return count
 
 
-def _undecoded_size(frame: MediaFrame) -> int:
-    return len(frame.payload) + frame.weight
-
-
-class _Decoder:
-    """Decodes the frames of one track, one after the other, in order.
-
-    `turn` is the session's: of all its tracks one frame at a time is with the executor. So each session has
-    one call in the line of all, and what one client sends delays the others by one frame at a time.
-    """
-
-    def __init__(
-        self,
-        track: InputTrack,
-        executor: Executor,
-        turn: trio.Semaphore,
-        max_bytes: int,
-        counts: InputCounts,
-    ) -> None:
-        self._track = track
-        self._executor = executor
-        self._turn = turn
-        self._max_bytes = max_bytes
-        self._counts = counts
-        self._waiting: deque[MediaFrame] = deque()
-        # Of these, with their metadata.
-        self._waiting_bytes = 0
-        self._busy = False
-        # Set by `put`; `run` waits for it.
-        self._wake = trio.Event()
-
-    def put(self, frame: MediaFrame) -> bool:
-        """Take a frame; returns whether it has been decoded already, for it was no work.
-
-        Raises `ProtocolError` if it does not fit the track.
-        """
-        try:
-            check_frame(frame, self._track.spec, self._max_bytes)
-        except ValueError as error:
-            raise _refusal(frame, error) from None
-        self._counts.received += 1
-        if self._is_immediate(frame):
-            self._deliver(frame, decode_frame(frame, self._max_bytes))
-            return True
-        size = _undecoded_size(frame)
-        too_many, room = UNDECODED[self._track.spec.kind], self._max_bytes - size
-        while self._waiting and (len(self._waiting) >= too_many or self._waiting_bytes > room):
-            self._next()
-            self._counts.dropped += 1
-        self._waiting.append(frame)
-        self._waiting_bytes += size
-        self._wake.set()
-        return False
-
-    def _next(self) -> MediaFrame:
-        frame = self._waiting.popleft()
-        self._waiting_bytes -= _undecoded_size(frame)
-        return frame
-
-    def _is_immediate(self, frame: MediaFrame) -> bool:
-        is_short = frame.codec != "jpeg" and len(frame.payload) <= IMMEDIATE_BYTES
-        return is_short and not self._waiting and not self._busy
-
-    async def run(
-        self, accepted: Callable[[], object], refuse: Callable[[ProtocolError], Awaitable[object]]
-    ) -> None:
-        """The decoder task. Runs until it is cancelled; a thread that is still at it is not waited for."""
-        while True:
-            while not self._waiting:
-                self._wake = trio.Event()
-                await self._wake.wait()
-            self._busy = True
-            failure: ProtocolError | None = None
-            async with self._turn:
-                frame = self._next()  # the oldest that was not dropped meanwhile
-                try:
-                    values = await self._executor.run(DECODE, decode_frame, frame, self._max_bytes)
-                except ValueError as error:
-                    failure = _refusal(frame, error)
-                else:
-                    self._deliver(frame, values)
-                    accepted()
-            if failure is not None:
-                await refuse(failure)
-            self._busy = False
-
-    def _deliver(self, frame: MediaFrame, values: Any) -> None:
-        metadata = frame.extra.get("metadata")
-        self._track.put(InputFrame(values, pts=frame.pts, seq=frame.seq, metadata=metadata), frame.weight)
-
-
 class SessionInputs:
     """The input tracks of one session."""
 
-    def __init__(
-        self,
-        inputs: Mapping[str, type[Input]],
-        tracks: Iterable[TrackSpec],
-        executor: Executor,
-        *,
-        max_bytes: int,
-        counts: Counts,
-    ) -> None:
-        """`inputs` are the model's, by attribute; `tracks` all that it has; `max_bytes` is for each track."""
-        self._outputs = frozenset(track.name for track in tracks if track.direction == "out")
-        self._tracks: dict[str, InputTrack] = {}
-        turn = trio.Semaphore(1)
-        self.decoders: dict[str, _Decoder] = {}
-        """By track: each has a task of its own."""
-        for spec in (spec for input_class in inputs.values() for spec in input_class.__tracks__):
-            counted = counts.inputs[spec.name]
-            track = self._tracks[spec.name] = InputTrack(spec, max_bytes, counted)
-            self.decoders[spec.name] = _Decoder(track, executor, turn, max_bytes, counted)
+    def __init__(self, inputs: Mapping[str, type[Input]], *, max_bytes: int, counts: Counts) -> None:
+        """`inputs` are the model's, by attribute; `max_bytes` is for each track."""
+        self.tracks: dict[str, InputTrack] = {
+            spec.name: InputTrack(spec, max_bytes, counts.inputs[spec.name])
+            for input_class in inputs.values()
+            for spec in input_class.__tracks__
+        }
+        """By name."""
         self.bound = {attribute: self._bind(input_class) for attribute, input_class in inputs.items()}
-        """What the attributes of the model are, for this session."""
+        """The values of the model's attributes, for this session."""
 
     def _bind(self, input_class: type[Input]) -> Input:
         # Not by a call: an author who makes an `Input` is told that nobody does.
         bound: Input = object.__new__(input_class)
         for spec in input_class.__tracks__:
-            object.__setattr__(bound, spec.name, self._tracks[spec.name])
+            object.__setattr__(bound, spec.name, self.tracks[spec.name])
         return bound
-
-    def put(self, frame: MediaFrame) -> bool:
-        """Take a frame from the client; returns whether it has been decoded already.
-
-        Raises `ProtocolError`, naming the track, if there is no such input or the frame does not fit it.
-        """
-        decoder = self.decoders.get(frame.track)
-        if decoder is None:
-            raise ProtocolError(BAD_MESSAGE, self._unknown(frame.track))
-        return decoder.put(frame)
-
-    def _unknown(self, name: str) -> str:
-        has = f"it has: {listed(list(self._tracks))}" if self._tracks else "it has none"
-        if name in self._outputs:
-            return f"track {name!r} is an output of this model, not an input track; {has}"
-        return f"this model has no input track {name!r}; {has}"
 
     def close(self) -> None:
         """The client is gone."""
-        for track in self._tracks.values():
+        for track in self.tracks.values():
             track.close()
-
-
-def _refusal(frame: MediaFrame, error: ValueError) -> ProtocolError:
-    return ProtocolError(BAD_MESSAGE, f"track {frame.track!r}, frame {frame.seq}: {error}")

@@ -97,6 +97,10 @@ class SessionStatistics:
     """`starting` until `@connected` has finished."""
     commands_waiting: int
     """Commands and finished uploads that wait for the dispatcher."""
+    commands_aside: int
+    """Commands that wait for their uploads."""
+    command_bytes_waiting: int
+    """Bytes that the commands may take that wait, aside or not."""
     messages_waiting: int
     """Messages that wait for the client."""
     bytes_waiting: int

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from reactor_trio.declare.tracks import TrackSpec
+    from reactor_trio.session.applied import Applied
     from reactor_trio.session.audio_clock import AudioLine
-    from reactor_trio.session.latency import Applied
 
     Array = np.ndarray[Any, Any]
 

@@ -24,13 +24,12 @@ from reactor_trio.model.state import Idle
 from reactor_trio.session.failures import contained
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Generator
     from types import FrameType
 
-    from reactor_trio.compute.executor import Executor
     from reactor_trio.compute.worker import Worker
     from reactor_trio.declare.tracks import TrackSpec
-    from reactor_trio.logs.logger import Logger
+    from reactor_trio.session.context import SessionContext
     from reactor_trio.session.turns import Turns
 
 _END: Final = object()
@@ -40,26 +39,19 @@ _END: Final = object()
 class Pipeline:
     """The run task of one session of a `ReactorPipeline`.
 
-    `outputs` are the model's, for arrays that it yields as they are. A generator is closed within
-    `hook_timeout` seconds: then an async one is cut off, and a plain one waits for its device no longer.
+    A generator is closed within `hook_timeout` seconds: then an async one is cut off, and a plain one waits
+    for its device no longer.
     """
 
-    def __init__(
-        self,
-        model: ReactorPipeline,
-        outputs: Sequence[type[Output]],
-        turns: Turns,
-        executor: Executor,
-        hook_timeout: float,
-        log: Logger,
-    ) -> None:
+    def __init__(self, context: SessionContext, model: ReactorPipeline, turns: Turns) -> None:
         self._model = model
         self._where = f"{type(model).__qualname__}.inference"
-        self._outputs = outputs
+        # The model's, for arrays that it yields as they are.
+        self._outputs = context.contract.outputs
         self._turns = turns
-        self._executor = executor
-        self._hook_timeout = hook_timeout
-        self._log = log
+        self._executor = context.executor
+        self._hook_timeout = context.limits.hook_timeout
+        self._log = context.log
         self._adapts = not _has_own_fps(model)
         # Seconds that the steps since the last output have taken; None until the first one of a generator,
         # which may well compile, or fill caches, and says nothing of those to come.

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from reactor_trio.contract.events import EventSpec
     from reactor_trio.declare.uploaded_file import UploadedFile
     from reactor_trio.protocol.text import Id
+    from reactor_trio.session.links import Reply
 
 
-NOTHING_UNREAD: Mapping[str, UploadedFile] = MappingProxyType({})
+class Unread(Protocol):
+    """Files on the disk that must be read before a handler begins."""
+
+    def loaded(self) -> AbstractAsyncContextManager[None]:
+        """Read the files, and count them as in memory while the block lasts.
+
+        Raises `ProtocolError` if there is no memory for them, or one cannot be read.
+        """
+        ...
 
 
 @attrs.frozen
@@ -27,8 +36,10 @@ class Command:
     id: Id | None
     arrived: float
     """When it was read from the transport, in seconds of Trio's clock."""
-    unread: Mapping[str, UploadedFile] = NOTHING_UNREAD
-    """Files of the payload, by upload id, that are to be read from the disk before the handler begins."""
+    reply: Reply
+    """Its client, which is told of its outcome."""
+    unread: Unread | None = None
+    """Files of the payload that are to be read from the disk before the handler begins."""
     weight: int = 0
     """Bytes that its payload may take while it waits."""
 
@@ -43,7 +54,7 @@ class FileArrived:
     """A complete upload, for `@file_uploaded`."""
 
     file: UploadedFile
-    unread: Mapping[str, UploadedFile] = NOTHING_UNREAD
+    unread: Unread | None = None
     """As of a command."""
 
 
@@ -57,11 +68,17 @@ class Begun:
     """When its handler was called."""
 
 
-@attrs.define(eq=False)
-class Backlog:
-    """What the commands weigh that wait in the inbox or aside. Receive adds to it, dispatch takes."""
-
-    bytes: int = 0
-
-
 Work = Command | FileArrived | Begun
+
+
+@attrs.define(eq=False)
+class Aside:
+    """A valid command that waits for its uploads, in a task of its link's."""
+
+    spec: EventSpec
+    id: Id | None
+    reply: Reply
+    weight: int
+    """Bytes that the message may take; see `Command.weight`."""
+    withdraw: Callable[[], object]
+    """Ends the waiting: a later command of the same event has superseded this one."""

@@ -16,14 +16,13 @@ from typing import IO, TYPE_CHECKING
 import attrs
 import trio
 
-from reactor_trio.link import uploads
-from reactor_trio.session import host
+from reactor_trio.link import host, uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from reactor_trio.session.connection import Session
+    from reactor_trio.session.session import Session
 
 # Every task that is started from a session's tasks, in whatever nursery, inherits it.
 _session: ContextVar[Session | None] = ContextVar("reactor_trio_session", default=None)
@@ -156,15 +155,12 @@ def _threads(session: Session) -> Iterator[Leak]:
 
 
 def left_open(session: Session) -> list[Leak]:
-    """Return the queues of the session that are still open. A session that has ended has none.
-
-    Of all tests and of the test kit, this function alone reads private attributes of a session.
-    """
+    """Return the queues of the session that are still open. A session that has ended has none."""
     return [*_channel_ends(session), *_outbox(session)]
 
 
 def _channel_ends(session: Session) -> Iterator[Leak]:
-    numbers = session._inbox.statistics()
+    numbers = session.inbox.statistics()
     for count, end in ((numbers.open_send_channels, "sending"), (numbers.open_receive_channels, "receiving")):
         if count:
             ends = "end is" if count == 1 else f"ends ({count}) are"
@@ -172,7 +168,7 @@ def _channel_ends(session: Session) -> Iterator[Leak]:
 
 
 def _outbox(session: Session) -> Iterator[Leak]:
-    if not session._outbox._closed:
+    if any(link.is_open for link in session.links.statistics()):
         yield Leak(session.id, "outbox", f"the outbox is open{_never(session)}")
 
 

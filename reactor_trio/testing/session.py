@@ -11,8 +11,8 @@ import structlog
 import trio
 
 from reactor_trio.client.client import Client
+from reactor_trio.link.host import ModelHost
 from reactor_trio.logs.setup import plain_tracebacks
-from reactor_trio.session.host import ModelHost
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import watched
 from reactor_trio.testing.network import LiveNetwork, Network
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
     from reactor_trio.media.settings import MediaSettings
     from reactor_trio.model.model import ReactorModel
-    from reactor_trio.session.connection import Session
     from reactor_trio.session.endings import Ending
     from reactor_trio.session.limits import Limits
+    from reactor_trio.session.session import Session
 
 
 # Connections of each host so far: each draws its own jitter, the same in every run.

@@ -20,7 +20,7 @@ import trio
 
 import test_endings_sweep
 from raw_websocket import BINARY, CLOSE, PONG, TEXT, frame
-from reactor_trio.session.host import ModelHost
+from reactor_trio.link.host import ModelHost
 from reactor_trio.wire import framing as frames
 from reactor_trio.wire.accept import accept_websocket
 from reactor_trio.wire.framing import FrameReader

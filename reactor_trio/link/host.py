@@ -15,10 +15,13 @@ from reactor_trio.contract.contract import Contract, read_contract
 from reactor_trio.contract.lifecycle import wrong_setting
 from reactor_trio.declare.client_info import ClientInfo
 from reactor_trio.errors import BadModelSetting
+from reactor_trio.link.link import Link
+from reactor_trio.logs.logger import get_logger
 from reactor_trio.media.settings import MediaSettings
-from reactor_trio.session.connection import Session
+from reactor_trio.session.context import SessionContext
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.observer import NoObserver, Observer
+from reactor_trio.session.session import Session
 from reactor_trio.session.upload_budget import UploadBudget
 
 if TYPE_CHECKING:
@@ -118,7 +121,18 @@ class ModelHost:
         client = ClientInfo(
             id=self.session_id(), joined_at=trio.current_time(), address=address, identity=identity
         )
-        session = Session(self, transport, client, early)
+        context = SessionContext(
+            client=client,
+            contract=self.contract,
+            limits=self.limits,
+            executor=self.executor,
+            observer=self.observer,
+            media=self.media,
+            upload_budget=self.upload_budget,
+            log=get_logger(__name__, session_id=client.id),
+        )
+        session = Session(context, self.prototype)
+        session.links.attach(Link(session, transport, early))
         for watch in watchers:
             watch(session)
         return session

@@ -1,0 +1,64 @@
+"""The answers of one step of receive: handed over together, and before anything is awaited."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactor_trio.link.outbox import Outbox
+    from reactor_trio.session.observer import Counts
+    from reactor_trio.wire.transport import Transport
+
+
+class Answers:
+    """What is answered in the step in which messages are taken, on its way to the transport or the outbox."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        transport: Transport,
+        counts: Counts,
+        send_timeout: float,
+        on_slow: Callable[[], object],
+    ) -> None:
+        """`on_slow` is called if the client accepts no answers for `send_timeout` seconds."""
+        self._outbox = outbox
+        self._transport = transport
+        self._counts = counts
+        self._send_timeout = send_timeout
+        self._on_slow = on_slow
+        self._waiting: deque[str] = deque()
+
+    def post(self, answer: str) -> None:
+        """Add an answer; `settle` is called before the step ends."""
+        self._waiting.append(answer)
+
+    async def settle(self) -> None:
+        """Hand the answers over; waits only if there is no room for them. Not always a checkpoint."""
+        waiting = self._waiting
+        if not waiting:
+            return
+        if self._outbox.is_idle and self._transport.send_nowait(waiting):
+            self._counts.messages_sent += len(waiting)
+            waiting.clear()
+            if self._transport.has_unsent:
+                self._outbox.wake()
+            return
+        try:
+            while waiting:
+                self._outbox.put_nowait(waiting[0])
+                waiting.popleft()
+        except trio.WouldBlock:
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        with trio.move_on_after(self._send_timeout) as scope:
+            while self._waiting:
+                await self._outbox.put(self._waiting.popleft())
+        if scope.cancelled_caught:
+            self._on_slow()

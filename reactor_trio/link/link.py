@@ -1,0 +1,264 @@
+"""One client of a session: what it sends comes in here, and what it is sent goes out here.
+
+The nursery of a link is the connection's. Two of a connection's four tasks run in it, receive and send; the
+other two, dispatch and run, are the session's (`session/session.py`). Beside receive and send there are only
+their helpers in time: one encoder for each output track of video, one decoder for each input track, the
+writer of uploads, the watch over uploads that stall and over a client that idles, and commands that wait for
+an upload.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from reactor_trio.errors import TransportClosed
+from reactor_trio.link.answers import Answers
+from reactor_trio.link.commands import Commands
+from reactor_trio.link.decoding import Decoders
+from reactor_trio.link.outbox import Outbox
+from reactor_trio.link.rates import Rates
+from reactor_trio.link.receive import Parts, Receiver
+from reactor_trio.link.tracks import OutputTracks
+from reactor_trio.link.uploads import Uploads
+from reactor_trio.protocol import control, names
+from reactor_trio.session import endings
+from reactor_trio.wire.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from reactor_trio.protocol.text import Id
+    from reactor_trio.session.endings import Ending, LinkEnding
+    from reactor_trio.session.session import Session
+    from reactor_trio.wire.transport import Outgoing, Transport
+
+
+@attrs.frozen
+class LinkStatistics:
+    """Numbers of one link; see `session.links.LinkStatistics`."""
+
+    messages: int
+    bytes: int
+    upload_bytes_in_memory: int
+    upload_bytes_on_disk: int
+    is_open: bool
+
+
+class Link:
+    """One client of a session: receive and send.
+
+    `early` is what was received from the client already: its first messages. `session.links.Link` says what
+    the session asks of it.
+    """
+
+    def __init__(self, session: Session, transport: Transport, early: Sequence[str | bytes] = ()) -> None:
+        context = session.context
+        limits = context.limits
+        self.ending: LinkEnding | None = None
+        """Why the link ended; None while it goes on. The first reason counts."""
+        self._session = session
+        self._context = context
+        self._limits = limits
+        self._transport = transport
+        self._early = early
+        self._rates = Rates(limits)
+        self._outbox = Outbox(
+            max_messages=limits.max_queued_messages,
+            max_bytes=limits.max_queued_bytes,
+            counts=context.counts,
+            transport=transport,
+        )
+        self._answers = Answers(
+            self._outbox, transport, context.counts, limits.send_timeout, self._accepts_nothing
+        )
+        self._uploads = Uploads(limits, context.executor, context.upload_budget)
+        self._commands = Commands(context, self._uploads, self)
+        self._decoders = Decoders(context, session.inputs)
+        self.viewer = OutputTracks(context, session.output, self._outbox)
+        """The output tracks, as this client takes them."""
+        self._is_closing = False
+
+    # ---- the tasks
+
+    def greet(self) -> None:
+        """See `session.links.Link`, also of the other methods without a text of their own."""
+        self._outbox.put_nowait(control.welcome(self._welcome()))
+
+    async def run(self) -> LinkEnding:
+        """Receive and send until the client is lost; returns why.
+
+        Cancelled when the session has said farewell. Raises if a task of the runtime's own has failed.
+        """
+        name = self._context.id
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            parts = Parts(
+                answers=self._answers,
+                commands=self._commands,
+                tracks=self.viewer,
+                decoders=self._decoders,
+                rates=self._rates,
+                end=self._end,
+            )
+            receiver = Receiver(self._session, parts, nursery)
+            self._uploads.begin(nursery, receiver.upload_settled)
+            nursery.start_soon(self._receive, receiver, name=f"{name}/receive")
+            nursery.start_soon(self._send, name=f"{name}/send")
+            self._decoders.start(nursery, name, receiver.accepted, receiver.refused)
+            for track in self.viewer.video.values():
+                nursery.start_soon(track.encode, name=f"{name}/encode {track.encoder.track}")
+            if self._limits.idle_timeout:
+                nursery.start_soon(self._watch_idling, receiver, name=f"{name}/idle")
+        assert self.ending is not None
+        return self.ending
+
+    async def _receive(self, receiver: Receiver) -> None:
+        """The receive task: waits for the transport, and never for a handler.
+
+        It decodes, validates, and hands commands to the session's inbox, frames to its input tracks. A plain
+        `def` handler that nothing is ahead of runs in its step.
+        """
+        try:
+            await receiver.take(self._early)
+            while True:
+                # While the session ends it reads on, for the peer's pings and its close.
+                messages = await self._transport.receive()
+                # Cancelled in the very step in which they came: no task may be started for them.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                await receiver.take(self._while_it_lasts(messages))
+        except TransportClosed as closed:
+            self._lost(closed)
+
+    def _while_it_lasts(self, messages: Iterable[str | bytes]) -> Iterator[str | bytes]:
+        return itertools.takewhile(lambda _: self._session.ending is None, messages)
+
+    async def _send(self) -> None:
+        """The send task: waits for the outbox, writes in batches what was not written at once, and pings."""
+        heartbeat = Heartbeat(self._limits.heartbeat)
+        try:
+            while True:
+                batch: list[Outgoing] | None = None
+                with trio.move_on_at(heartbeat.next_at):
+                    batch = await self._outbox.take()
+                if batch is not None:
+                    began = trio.current_time()
+                    await self._transport.send(batch)
+                    heartbeat.wrote(began)
+                elif not await heartbeat.beat(self._transport):
+                    self._end(endings.HEARTBEAT_LOST)
+                    break
+        except TransportClosed as closed:
+            self._lost(closed)
+        finally:
+            # If it was cancelled, the stream may be torn: nobody may write at once, past this task, either.
+            self._outbox.close()
+
+    async def _watch_idling(self, receiver: Receiver) -> None:
+        """End the link of a client that does nothing."""
+        gives_up = -math.inf
+        while (later := receiver.last_active + self._limits.idle_timeout) > gives_up:
+            gives_up = later
+            await trio.sleep_until(gives_up)
+        self._end(endings.IDLE)
+
+    # ---- where answers and messages go
+
+    def post(self, answer: str) -> None:
+        """See `session.links.Reply`, also below."""
+        self._answers.post(answer)
+
+    def send_nowait(self, answer: str) -> None:
+        """See `Reply.send_nowait`."""
+        self._outbox.put_nowait(answer)
+
+    async def send(self, message: str) -> None:
+        """See `Reply.send`."""
+        await self._outbox.put(message)
+
+    def superseded(self, event: str, id_: Id | None) -> None:
+        """See `Reply.superseded`."""
+        self._rates.superseded()
+        if id_ is not None:
+            self.post(control.superseded(id_))
+
+    # ---- the end
+
+    def _end(self, ending: LinkEnding) -> None:
+        """Every way in which a link ends by itself comes through here; the first one counts."""
+        if self.ending is None:
+            self.ending = ending
+        self._session.link_ended(ending)
+
+    def _lost(self, closed: TransportClosed) -> None:
+        if not self._is_closing:  # else it is we who closed, and wait for the peer's answer
+            self._end(endings.of_transport(closed))
+
+    def _accepts_nothing(self) -> None:
+        self._end(endings.SLOW_CLIENT)
+
+    def stop(self) -> None:
+        """See `session.links.Link.stop`."""
+        self._uploads.stop()
+
+    async def flushed(self) -> None:
+        """See `session.links.Link.flushed`."""
+        await self._outbox.flushed()
+
+    async def farewell(self, ending: Ending) -> None:
+        """See `session.links.Link.farewell`. It takes `send_timeout` and `close_timeout` at most."""
+        assert ending.close_code is not None
+        with trio.move_on_after(self._limits.send_timeout):
+            if ending.error is not None:
+                error = control.error(names.MODEL_ERROR, ending.error)
+                await self._outbox.put(error, last=not ending.goodbye)
+            if ending.goodbye:
+                await self._outbox.put(control.goodbye(ending.reason), last=True)
+            await self._outbox.flushed()
+        await self._close(ending.close_code, ending.reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        self._is_closing = True
+        with trio.move_on_after(self._limits.close_timeout):
+            await self._transport.aclose(code, reason)
+
+    async def close_down(self, ending: Ending, *, politely: bool) -> None:
+        """See `session.links.Link.close_down`. Nothing in here waits longer than `close_timeout`."""
+        self._outbox.close()
+        try:
+            if politely and not self._is_closing and ending.close_code is not None:
+                await self._close(ending.close_code, ending.reason)
+            await self._transport.abort()
+        finally:
+            await self._uploads.close()  # noqa: ASYNC102  the caller shields it
+
+    # ---- what the session tells of it
+
+    def statistics(self) -> LinkStatistics:
+        """See `session.links.Link.statistics`."""
+        outbox = self._outbox.statistics()
+        return LinkStatistics(
+            outbox.messages,
+            outbox.bytes,
+            self._uploads.bytes_in_memory,
+            self._uploads.bytes_on_disk,
+            outbox.is_open,
+        )
+
+    def _welcome(self) -> dict[str, object]:
+        limits = self._limits
+        return {
+            "protocol": names.PROTOCOL_VERSION,
+            "session_id": self._context.id,
+            **self._context.contract.welcome(self._context.media.video_codecs),
+            "limits": {
+                "max_message_bytes": limits.max_message_bytes,
+                "max_upload_bytes": limits.max_upload_bytes,
+                "upload_chunk_bytes": limits.upload_chunk_bytes,
+                "max_queued_events": limits.max_queued_events,
+            },
+        }

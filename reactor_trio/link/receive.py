@@ -1,0 +1,285 @@
+"""The receive task: decode each message of the client, validate it, and hand it on or answer it at once.
+
+Nothing here waits for a handler. A command goes through the inbox's one door; a command that cannot be taken
+is answered and forgotten; one that refers to an upload under way is put aside (`link/aside.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from reactor_trio.compute.lanes import PAYLOADS
+from reactor_trio.contract.events import PendingUploads
+from reactor_trio.declare.uploaded_file import UploadedFile
+from reactor_trio.errors import ProtocolError
+from reactor_trio.link.aside import AsideCommands, Waiting
+from reactor_trio.link.reading import Reading, inline_characters, read
+from reactor_trio.protocol import control, names
+from reactor_trio.protocol.binary import MediaFrame, decode_binary
+from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.protocol.weight import weight_of
+from reactor_trio.session.endings import TOO_MANY_ERRORS, LinkEnding
+from reactor_trio.session.inbox import STEP
+from reactor_trio.session.observer import UNKNOWN
+from reactor_trio.session.work import FileArrived
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from reactor_trio.link.answers import Answers
+    from reactor_trio.link.commands import Commands
+    from reactor_trio.link.decoding import Decoders
+    from reactor_trio.link.rates import Rates
+    from reactor_trio.link.tracks import OutputTracks
+    from reactor_trio.link.uploads import Lent
+    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.protocol.upload_ledger import Upload
+    from reactor_trio.session.observer import NotHandled
+    from reactor_trio.session.session import Session
+
+_OUTCOMES: Mapping[str, NotHandled] = {names.UNKNOWN_EVENT: "unknown", names.OVERLOADED: "overloaded"}
+"""Of the other codes with which a command is refused, each says that its payload or upload is wrong."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Parts:
+    """The parts of a link that its receive task feeds."""
+
+    answers: Answers
+    commands: Commands
+    tracks: OutputTracks
+    decoders: Decoders
+    rates: Rates
+    end: Callable[[LinkEnding], None]
+    """Ends the link, and with it the session."""
+
+
+class Receiver:
+    """Takes the messages of one client, in their order."""
+
+    def __init__(self, session: Session, parts: Parts, nursery: trio.Nursery) -> None:
+        """`nursery` is the link's: commands wait there for their uploads."""
+        context = session.context
+        self._session = session
+        self._nursery = nursery
+        self._limits = context.limits
+        self._observer = context.observer
+        self._counts = context.counts
+        self._log = context.log
+        self._executor = context.executor
+        self._wants_files = context.contract.declarations.file_uploaded is not None
+        self._inbox = session.inbox
+        self._answers = parts.answers
+        self._uploads = parts.commands.uploads
+        self._commands = parts.commands
+        self._tracks = parts.tracks
+        self._decoders = parts.decoders
+        self._rates = parts.rates
+        self._end = parts.end
+        self._inline_characters = inline_characters(parts.commands.events)
+        self._aside = AsideCommands(context, session.inbox, parts.commands, parts.answers, self.refused)
+        self._now = trio.lowlevel.current_clock().current_time
+        # When the messages in hand were read from the transport.
+        self._arrived = 0.0
+        self.last_active = self._now()
+        """When the client last did something: pings and reports of frames are no more than its program's."""
+        self._bad_messages = 0
+        # When this session has had the loop for long enough: others are there too.
+        self._step_ends = 0.0
+
+    async def take(self, messages: Iterable[str | bytes]) -> None:
+        """Take messages from the client; not always a checkpoint.
+
+        However many they are, other tasks run after `STEP` seconds. Never raises for what a client sent.
+        Ends the session if the client accepts no answers for `send_timeout` seconds. If cancelled, messages
+        may be lost, and the session is over.
+        """
+        self._arrived = self._now()
+        self._step_ends = self._arrived + STEP
+        taken = 0
+        for message in messages:
+            taken += 1
+            is_sound = True
+            try:
+                if isinstance(message, str):
+                    if len(message) <= self._inline_characters:
+                        self._text(decode_client_text(message), message)
+                    elif not await self._long_text(message):
+                        return
+                else:
+                    await self._answers.settle()
+                    await self._rates.received(len(message))
+                    is_sound = await self._binary(message)
+            except ProtocolError as error:
+                self._refuse(error)
+            else:
+                # A frame that is yet to be decoded may turn out to be broken.
+                self._bad_messages = 0 if is_sound else self._bad_messages
+            if self._now() >= self._step_ends:
+                await self._give_way(taken)
+                taken = 0
+        await self._answers.settle()
+        self._rates.messages(taken)
+        await self._rates.pause()
+
+    async def _give_way(self, taken: int) -> None:
+        """Let all others have the loop: one read may bring thousands of messages."""
+        await self._answers.settle()
+        self._rates.messages(taken)
+        await self._rates.pause_if_deep()
+        await trio.lowlevel.checkpoint()
+        self._step_ends = self._now() + STEP
+
+    def accepted(self) -> None:
+        """A message could be read: those that cannot be are counted anew."""
+        self._bad_messages = 0
+
+    async def refused(self, error: ProtocolError) -> None:
+        """The same for one that has turned out to be broken after it was taken: the client is told."""
+        self._refuse(error)
+        await self._answers.settle()
+
+    def _refuse(self, error: ProtocolError) -> None:
+        self._answers.post(control.error_of(error))
+        # Neither what the client sent nor what is wrong with it: a value may stand in either.
+        self._log.debug("message refused", code=error.code, command=self._known(error.event))
+        self._count_refusal(error)
+        if error.code != names.BAD_MESSAGE:
+            self._bad_messages = 0
+            return
+        self._bad_messages += 1
+        if self._bad_messages >= self._limits.max_bad_messages:
+            self._end(TOO_MANY_ERRORS)
+
+    def _known(self, event: str | None) -> str | None:
+        return event if event in self._commands.events else None
+
+    def _count_refusal(self, error: ProtocolError) -> None:
+        if error.code == names.BAD_MESSAGE:
+            self._counts.bad_messages += 1
+        elif error.event is not None:
+            outcome = _OUTCOMES.get(error.code, "invalid")
+            # Also of a name that is no event a command may be too many, or a message to the runtime wrong.
+            self._observer.not_handled(self._known(error.event) or UNKNOWN, outcome)
+
+    # ---- text: commands, and the runtime's own messages
+
+    def _text(self, message: ClientText, text: str) -> None:
+        if message.type.startswith(names.RUNTIME_PREFIX):
+            self._control(control.parse_control(message), message)
+            return
+        self.last_active = self._arrived
+        self._rates.command(message, self._arrived)
+        spec = self._commands.spec_of(message)
+        weight = weight_of(text)
+        try:
+            command = self._commands.structure(spec, message, self._arrived, weight)
+        except PendingUploads as pending:
+            waiting = Waiting(spec, message, self._arrived, pending.upload_ids, weight)
+            self._aside.put(self._nursery, waiting)
+        else:
+            self._inbox.put(command, run_before=self._step_ends)
+
+    async def _long_text(self, text: str) -> bool:
+        """The same for a text that would keep the loop for too long; returns whether the session goes on.
+
+        A thread reads it, and the messages behind it wait, so that the order stays; the transport is not read
+        meanwhile. If cancelled, or if the session ends meanwhile, this waits for the thread.
+        """
+        await self._answers.settle()
+        lent = self._uploads.lend()
+        reading = await self._executor.run(PAYLOADS, read, text, self._commands.events, lent)
+        # A cancelled call to a thread returns all the same, but no task may be started any more.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._session.ending is not None:
+            return False
+        self._step_ends = self._now() + STEP
+        self._take_reading(reading, lent)
+        return True
+
+    def _take_reading(self, reading: Reading, lent: Lent) -> None:
+        message, spec = reading.message, reading.spec
+        if message.type.startswith(names.RUNTIME_PREFIX):
+            if reading.error is not None:
+                raise reading.error
+            assert reading.asks is not None
+            self._control(reading.asks, message)
+            return
+        self.last_active = self._arrived
+        self._rates.command(message, self._arrived)
+        if spec is None:
+            raise self._commands.unknown(message)
+        if reading.pending:
+            arrived, weight = self._arrived, reading.weight
+            waiting = Waiting(spec, message, arrived, reading.pending, weight, is_long=True)
+            self._aside.put(self._nursery, waiting)
+        else:
+            command = self._commands.of_reading(reading, spec, self._arrived, lent, reading.weight)
+            self._inbox.put(command, run_before=self._step_ends)
+
+    def _control(self, asks: control.ClientControl, message: ClientText) -> None:
+        match asks:
+            case control.Ping(t):
+                self._answers.post(control.pong(t, trio.current_time(), message.id))
+            case control.UploadStart() as start:
+                self.last_active = self._arrived
+                upload = self._uploads.start(start, message.id)
+                self._answers.post(control.upload_ready(upload.upload_id))
+                if upload.is_complete:  # an empty one
+                    self._upload_complete(upload)
+            case control.UploadAbort(upload_id):
+                self._abort_upload(upload_id, message)
+            case control.ConfigureTrack() | control.RequestKeyFrame() | control.FrameShown() as asked:
+                self._tracks.take(asked, message)
+                self._acknowledge(message)
+
+    def _acknowledge(self, message: ClientText) -> None:
+        if message.id is not None:
+            self._answers.post(control.ack(message.id))
+
+    # ---- binary: media, and the chunks of uploads
+
+    async def _binary(self, data: bytes) -> bool:
+        """Take a frame or a chunk; returns whether it is known to be sound."""
+        message = decode_binary(data)
+        self.last_active = self._arrived
+        if isinstance(message, MediaFrame):
+            return self._decoders.put(message)
+        upload = await self._uploads.chunk(message)
+        if upload is not None:
+            self._counts.upload_bytes += len(message.payload)
+            if self._uploads.is_whole(upload):
+                self._upload_complete(upload)
+        return True
+
+    async def upload_settled(self, upload: Upload, fault: str | None) -> None:
+        """An upload is complete, or has failed, in another task than receive."""
+        if fault is None:
+            self._upload_complete(upload)
+        else:
+            self._refuse(
+                ProtocolError(names.UPLOAD_REJECTED, fault, upload_id=upload.upload_id, reply_to=upload.id)
+            )
+        await self._answers.settle()
+
+    def _upload_complete(self, upload: Upload) -> None:
+        self._answers.post(
+            control.upload_complete(upload.upload_id, upload.name, upload.mime_type, upload.size, upload.id)
+        )
+        if self._wants_files:
+            lent = self._uploads.lend()
+            file = lent.get(upload.upload_id)
+            assert isinstance(file, UploadedFile)
+            self._inbox.put_file(FileArrived(file, lent.unread))
+
+    def _abort_upload(self, upload_id: str, message: ClientText) -> None:
+        upload = self._uploads.abort(upload_id, message.id)
+        if upload.id is not None:
+            given_up = control.error(
+                names.UPLOAD_REJECTED, "the client gave it up", upload_id=upload_id, reply_to=upload.id
+            )
+            self._answers.post(given_up)
+        self._acknowledge(message)

@@ -1,0 +1,218 @@
+"""The model's hooks and handlers: run for one command or file, and what the client is answered.
+
+`session/inbox.py` says when: one at a time, in the dispatch task, or in the step in which the command was
+read. All of a session's hooks and handlers share the context variables of the dispatch task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from reactor_trio.compute.lanes import HANDLERS
+from reactor_trio.contract.serialise import dump
+from reactor_trio.declare.messages import Message
+from reactor_trio.errors import (
+    LONGEST_REFUSAL,
+    CommandError,
+    InvalidPayload,
+    check_refusal,
+    shorten,
+)
+from reactor_trio.protocol import control, names
+from reactor_trio.protocol.text import encodable, encode_server_text
+from reactor_trio.session.endings import CONNECT_FAILED, Ending
+from reactor_trio.session.failures import contained, is_client_gone, split
+from reactor_trio.session.work import Begun, Command
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Awaitable, Callable
+
+    from reactor_trio.contract.events import HookSpec
+    from reactor_trio.declare.connected import Connected
+    from reactor_trio.declare.uploaded_file import UploadedFile
+    from reactor_trio.model.model import ReactorModel
+    from reactor_trio.protocol.text import Id
+    from reactor_trio.session.applied import AppliedCommands
+    from reactor_trio.session.context import SessionContext
+    from reactor_trio.session.observer import Handled
+
+
+def encode_message(message: Message, reply_to: Id | None = None) -> str:
+    """The text frame of a message. Raises `TypeError` if it is none, or a value cannot be serialised."""
+    if not isinstance(message, Message):
+        raise TypeError(f"a ModelMessage can be sent, not {type(message).__name__}")
+    return encode_server_text(message.__wire_name__, dump(message), reply_to)
+
+
+class Handlers:
+    """Runs the hooks and handlers of one session's model, and makes the answers."""
+
+    def __init__(
+        self,
+        context: SessionContext,
+        model: ReactorModel,
+        connected: Connected,
+        applied: AppliedCommands,
+        end: Callable[[Ending], None],
+    ) -> None:
+        self._model = model
+        self._client = context.client
+        self._connected = connected
+        self._executor = context.executor
+        self._log = context.log
+        self._observer = context.observer
+        self._applied = applied
+        self._end = end
+        # Half the price of `trio.current_time`, and asked twice for each command.
+        self._now = trio.lowlevel.current_clock().current_time
+        # That of the dispatch task: all handlers of a session share their context variables.
+        self._context: contextvars.Context | None = None
+        self.entered = False
+        """Whether `@connected` was entered, so that `@disconnected` is due."""
+
+    async def connect(self) -> bool:
+        """Run `@connected` in the task in which all handlers are going to run; returns whether it went well.
+
+        If it raises, the session ends. If cancelled, `@disconnected` is due all the same.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()  # `run` may have failed in its first step
+        self._applied.handlers_run_here()
+        self._context = trio.lowlevel.current_task().context
+        with contained(self._connect_failed):
+            self._model._reactor_begin()
+            self.entered = True
+            await self._hook(type(self._model).__declarations__.connected)
+            self._connected.set()
+        return self._connected.is_set()  # not if the session has ended meanwhile
+
+    def _connect_failed(self, failure: BaseException) -> None:
+        if not is_client_gone(failure):
+            self._log.error("@connected failed", exc_info=failure)
+        self._end(CONNECT_FAILED)
+
+    async def file_uploaded(self, file: UploadedFile) -> None:
+        """Run `@file_uploaded`. A failure of it is logged."""
+        with contained(lambda failure: self._log.error("@file_uploaded failed", exc_info=failure)):
+            await self._hook(type(self._model).__declarations__.file_uploaded, file)
+
+    async def disconnect(self) -> None:
+        """Run `@disconnected`, if the model has it. A failure of it is logged."""
+        with contained(lambda failure: self._log.error("@disconnected failed", exc_info=failure)):
+            await self._hook(type(self._model).__declarations__.disconnected)
+
+    async def _hook(self, hook: HookSpec | None, uploaded_file: UploadedFile | None = None) -> None:
+        if hook is None:
+            return
+        result = hook.call(self._model, self._client, uploaded_file)
+        if inspect.isawaitable(result):
+            await result
+
+    def run_now(self, command: Command, began: float) -> str | Begun | None:
+        """Run a plain `def` handler in the caller's step, whatever task that is; returns the answer.
+
+        The handler finds and sets the context variables of the dispatch task. If it returns an awaitable,
+        that comes back and must be queued. `began` is the time now.
+        """
+        assert self._context is not None, "the dispatcher waits for the inbox, so it runs"
+        return self._context.run(self._run_now, command, began)
+
+    def _run_now(self, command: Command, began: float) -> str | Begun | None:
+        try:
+            result = command.spec.call(self._model, command.payload, self._client)
+            if result is not None and inspect.isawaitable(result):
+                return Begun(command, result, began)
+            return self._answer(command, result, began, self._applied.handled)
+        except BaseException as raised:  # noqa: ASYNC103  `split` hands on
+            return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
+
+    async def command(self, command: Command) -> str | None:
+        """Run the handler, in the dispatch task; returns the answer, None if none is due."""
+        spec = command.spec
+        began = self._now()
+        if not spec.in_thread and not spec.is_async:
+            begun = self._run_now(command, began)
+            if isinstance(begun, Begun):
+                return await self.rest(begun)
+            return begun
+        try:
+            awaitable = self._begun(command)
+        except BaseException as raised:  # of a decorator around the handler, for one  # noqa: ASYNC103  `split` hands on
+            return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
+        return await self.rest(Begun(command, awaitable, began))
+
+    def _begun(self, command: Command) -> Awaitable[Any]:
+        spec = command.spec
+        if spec.in_thread:
+            handler, arguments = spec.bind(self._model, command.payload, self._client)
+            return self._executor.run(HANDLERS, handler, **arguments)
+        called: Awaitable[Any] = spec.call(self._model, command.payload, self._client)
+        return called
+
+    async def rest(self, begun: Begun) -> str | None:
+        """Await what a handler returned, in the dispatch task; returns the answer, None if none is due."""
+        command, began = begun.command, begun.began
+        self._applied.running(command.id, command.arrived, began)
+        try:
+            return self._answer(command, await begun.result, began, self._applied.ran)
+        except BaseException as raised:  # noqa: ASYNC103  `split` hands on
+            return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
+
+    def _answer(
+        self,
+        command: Command,
+        result: object,
+        began: float,
+        tell: Callable[[Id | None, float, float, float], None],
+    ) -> str | None:
+        reply = command.spec.check_result(result)
+        if reply is not None:
+            answer: str | None = encode_message(reply, command.id)
+        else:
+            answer = None if command.id is None else control.ack(command.id)
+        now = self._now()
+        self._observer.handled(command.spec.name, "ok", began - command.arrived, now - began)
+        tell(command.id, command.arrived, began, now)
+        return answer
+
+    def _refusal(self, command: Command, raised: BaseException, began: float) -> str:
+        """The answer to a command whose handler raised. Raises what is not the handler's failure."""
+        failure, rest = split(raised)
+        if rest is None:
+            assert failure is not None
+            return self._failure(command, failure, began)
+        if failure is not None:  # from a nursery of the handler's, which was cancelled too: the session ends
+            with contextlib.suppress(trio.WouldBlock):
+                command.reply.send_nowait(self._failure(command, failure, began))
+        raise rest from None
+
+    def _failure(self, command: Command, failure: BaseException, began: float) -> str:
+        """The answer, whatever the failure is made of. Raises only what is not the handler's."""
+        name = command.spec.name
+        with contained(lambda worse: self._log.error("handler failed", command=name, exc_info=worse)):
+            return self._told(command, failure, began)
+        return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)
+
+    def _told(self, command: Command, failure: BaseException, began: float) -> str:
+        self._applied.failed()
+        name = command.spec.name
+        if isinstance(failure, InvalidPayload):  # a state's own validator has the last word
+            failure.reply_to = command.id
+            self._observer.not_handled(name, "invalid")
+            return control.error_of(failure)
+        outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
+        self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
+        if isinstance(failure, CommandError):
+            check_refusal(failure.code, failure.message)  # a subclass may have set them
+            text = shorten(encodable(failure.message), LONGEST_REFUSAL)
+            if text != failure.message:
+                wrong = "it was too long, or held half a surrogate pair"
+                self._log.warning("the message of a CommandError was changed", command=name, reason=wrong)
+            return control.error(failure.code, text, event=name, reply_to=command.id)
+        if not is_client_gone(failure):
+            self._log.error("handler failed", command=name, exc_info=failure)
+        return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)

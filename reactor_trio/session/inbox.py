@@ -1,0 +1,287 @@
+"""The one door for commands, and the dispatch task behind it.
+
+A command that comes in is run at once, queued, superseded by a later one, or refused; whichever it is, its
+client is told. What waits is bounded in number and in weight, commands that wait for their uploads included.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import trio
+
+from reactor_trio.errors import ProtocolError
+from reactor_trio.protocol import control, names
+from reactor_trio.session.coalescing import open_coalescing_channel
+from reactor_trio.session.turns import Turns
+from reactor_trio.session.work import Aside, Begun, Command, FileArrived, Work
+
+if TYPE_CHECKING:
+    from reactor_trio.contract.events import EventSpec
+    from reactor_trio.protocol.text import Id
+    from reactor_trio.session.coalescing import (
+        CoalescingChannelStatistics,
+        CoalescingReceiveChannel,
+        CoalescingSendChannel,
+    )
+    from reactor_trio.session.context import SessionContext
+    from reactor_trio.session.handlers import Handlers
+
+STEP = 0.005
+"""Seconds that handlers which never wait may take together before the loop gets its turn."""
+
+
+class Inbox:
+    """Commands and finished uploads of one session, from a client's step to the handler's turn."""
+
+    def __init__(self, context: SessionContext, handlers: Handlers, *, has_steps: bool) -> None:
+        """`has_steps`: of a `ReactorPipeline`, handlers run between the steps of its generator."""
+        self._handlers = handlers
+        self._observer = context.observer
+        self._log = context.log
+        self._max_commands = context.limits.max_queued_events
+        self._max_bytes = context.limits.max_queued_event_bytes
+        # A key that is held has one more value than it had room for.
+        keys = sum(event.dedupe for event in context.contract.declarations.events.values())
+        size = self._max_commands + context.limits.max_uploads + keys
+        channel: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
+            size, max_defer=context.limits.max_defer
+        )
+        self._waiting, self._taken = channel
+        self.turns = Turns(self._waiting) if has_steps else None
+        # Valid commands that wait for their uploads; they count towards both bounds.
+        self._aside: list[Aside] = []
+        self.bytes = 0
+        """Bytes that the commands may take which wait, aside or not."""
+        self._now = trio.lowlevel.current_clock().current_time
+
+    @property
+    def buffered(self) -> int:
+        """Commands and finished uploads that wait for the dispatch task."""
+        return self._waiting.buffered
+
+    @property
+    def aside(self) -> int:
+        """Commands that wait for their uploads."""
+        return len(self._aside)
+
+    def statistics(self) -> CoalescingChannelStatistics:
+        """The numbers of the channel now."""
+        return self._waiting.statistics()
+
+    # ---- the door
+
+    def put(self, command: Command, *, run_before: float = -math.inf) -> None:
+        """Take a command: run it at once, or queue it. Its client is told of whatever it replaces.
+
+        A plain `def` handler is run in this very step if nothing is ahead of the command and the time is
+        before `run_before`, in seconds of Trio's clock: two task switches, which that spares, cost more than
+        all the rest of a command. Raises `ProtocolError`, `overloaded`, if there is no room; the command was
+        not taken then. Does nothing once the session has ended.
+        """
+        key = command.key
+        replaces = key is not None and (self._waiting.would_replace(key) or self._is_aside(key))
+        self._check_room(command.spec, command.id, replaces=replaces)
+        if self.bytes:
+            self._check_weight(command.spec, command.id, command.weight, queued=True)
+        if self._aside and key is not None:
+            self._supersede_aside(key)
+        now = self._now()
+        if now < run_before and command.unread is None and self._may_run(command.spec):
+            self._run_now(command, now)
+        else:
+            self._queue(command)
+
+    def _may_run(self, spec: EventSpec) -> bool:
+        if spec.is_async or spec.in_thread or not self._waiting.receiver_waits:
+            return False
+        return self.turns is None or not self.turns.stepping
+
+    def _run_now(self, command: Command, now: float) -> None:
+        answer = self._handlers.run_now(command, now)
+        if self.turns is not None:
+            self.turns.handled()
+        if isinstance(answer, Begun):
+            self._waiting.send_nowait(answer)
+        elif answer is not None:
+            command.reply.post(answer)
+
+    def _queue(self, command: Command) -> None:
+        try:
+            replaced = self._waiting.send_nowait(command, command.key)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the session has ended
+        self.bytes += command.weight
+        if isinstance(replaced, Command):
+            self.bytes -= replaced.weight
+            self._superseded(replaced)
+
+    def put_file(self, arrived: FileArrived) -> None:
+        """Take a complete upload, for `@file_uploaded`. Does nothing once the session has ended."""
+        try:
+            self._waiting.send_nowait(arrived)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    def put_aside(self, aside: Aside) -> None:
+        """Count a command that waits for its uploads, and supersede one of its event that does so too.
+
+        One that waits for its turn is not replaced before the bytes are there, if they ever are. Raises
+        `ProtocolError`, `overloaded`, if there is no room.
+        """
+        spec = aside.spec
+        self._check_room(spec, aside.id, replaces=spec.dedupe and self._is_aside(spec.name))
+        self._check_weight(spec, aside.id, aside.weight, queued=False)
+        if spec.dedupe:
+            self._supersede_aside(spec.name)
+        self._aside.append(aside)
+        self.bytes += aside.weight
+
+    def take_back(self, aside: Aside) -> bool:
+        """Count a command no more that was put aside; returns False if a later one has superseded it."""
+        if aside not in self._aside:
+            return False
+        self._aside.remove(aside)
+        self.bytes -= aside.weight
+        return True
+
+    def queue(self, command: Command) -> None:
+        """Take a command that was aside, for which there was room all the time; never runs it at once."""
+        self._queue(command)
+
+    def _is_aside(self, event: str) -> bool:
+        return any(aside.spec.name == event for aside in self._aside)
+
+    def _supersede_aside(self, event: str) -> None:
+        for aside in [aside for aside in self._aside if aside.spec.name == event]:
+            self.take_back(aside)
+            aside.withdraw()
+            self._superseded(aside)
+
+    def _superseded(self, command: Command | Aside) -> None:
+        self._observer.not_handled(command.spec.name, "superseded")
+        command.reply.superseded(command.spec.name, command.id)
+
+    def _check_room(self, spec: EventSpec, id_: Id | None, *, replaces: bool) -> None:
+        # Commands aside count, so that there is room when their time comes. Files do not: the channel is
+        # larger by what a session may upload, since `@file_uploaded` must never find it full.
+        room = self._max_commands - len(self._aside)
+        if replaces or self._waiting.buffered < room:
+            return
+        if sum(not isinstance(work, FileArrived) for work in self._waiting.waiting()) < room:
+            return
+        text = f"{self._max_commands} commands wait already; this one was not taken"
+        raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
+
+    def _check_weight(self, spec: EventSpec, id_: Id | None, weight: int, *, queued: bool) -> None:
+        """Refuse a command that is too heavy beside those that wait; `queued`: it may replace one of them."""
+        limit, waiting = self._max_bytes, self.bytes
+        if waiting + weight <= limit:
+            return
+        if spec.dedupe:
+            waiting -= sum(aside.weight for aside in self._aside if aside.spec.name == spec.name)
+            replaced = self._waiting.replaceable(spec.name) if queued else None
+            waiting -= replaced.weight if isinstance(replaced, Command) else 0
+        if waiting and waiting + weight > limit:
+            text = f"the commands that wait take {waiting} of {limit} bytes; this one was not taken"
+            raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
+
+    def stop(self) -> None:
+        """Count no command any more that is aside: the session is ending, and none of them gets its turn."""
+        self._aside.clear()
+
+    def close(self) -> None:
+        """Take nothing any more, and throw away what was not begun."""
+        self._waiting.close()
+        self._taken.close()
+
+    # ---- the dispatch task
+
+    async def serve(self) -> None:
+        """The dispatch task: waits for work, and runs hooks and handlers one at a time, in order.
+
+        `@connected` first, then what is in the inbox. Runs until it is cancelled.
+        """
+        with self._taken:
+            if await self._handlers.connect():
+                await self._dispatch()
+
+    async def _dispatch(self) -> None:
+        while True:
+            # Not kept while this task waits: a payload may hold large files.
+            work: Work | None = await self._taken.receive()
+            while work is not None:
+                work = await (self._run_unread(work) if _is_unread(work) else self._turn(work))
+
+    async def _turn(self, work: Work) -> Work | None:
+        """Run it, and what waits behind it; returns what was taken and must have its files read first."""
+        turns = self.turns
+        if turns is None:
+            return await self._run_waiting(work)
+        await turns.begin_handling()
+        try:
+            return await self._run_waiting(work)
+        finally:
+            turns.end_handling()
+
+    async def _run_waiting(self, work: Work) -> Work | None:
+        # Take on without a checkpoint what waits behind it: a task switch a command is what would cost.
+        deadline = trio.current_time() + STEP
+        while True:
+            await self._run(work)
+            if trio.current_time() > deadline:
+                return None
+            try:
+                work = self._taken.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):  # ended: the client left in this very step
+                return None
+            if _is_unread(work):
+                return work
+
+    async def _run_unread(self, work: Work) -> Work | None:
+        """Run work whose files are on the disk: they are read first, in no one's turn."""
+        assert isinstance(work, Command | FileArrived)
+        assert work.unread is not None
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(work.unread.loaded())
+            except ProtocolError as error:
+                await self._unreadable(work, error)
+                return None
+            return await self._turn(work)
+
+    async def _unreadable(self, work: Command | FileArrived, error: ProtocolError) -> None:
+        if isinstance(work, FileArrived):
+            self._log.error("@file_uploaded was not called", reason=error.message)
+            return
+        self.bytes -= work.weight
+        self._observer.not_handled(work.spec.name, "invalid")
+        error.event, error.reply_to = work.spec.name, work.id
+        await _send(work, control.error_of(error))
+
+    async def _run(self, work: Work) -> None:
+        match work:
+            case Command():
+                self.bytes -= work.weight
+                answer = await self._handlers.command(work)
+                if answer is not None:
+                    await _send(work, answer)
+            case Begun():
+                answer = await self._handlers.rest(work)
+                if answer is not None:
+                    await _send(work.command, answer)
+            case FileArrived(file, _):
+                await self._handlers.file_uploaded(file)
+
+
+def _is_unread(work: Work) -> bool:
+    return type(work) is not Begun and work.unread is not None  # type: ignore[union-attr]
+
+
+async def _send(command: Command, answer: str) -> None:
+    try:
+        command.reply.send_nowait(answer)
+    except trio.WouldBlock:
+        await command.reply.send(answer)
