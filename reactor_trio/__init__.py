@@ -49,6 +49,7 @@ __all__ = [
     "Limits",
     "MediaSettings",
     "MessageField",
+    "ModelApp",
     "ModelMessage",
     "Output",
     "ReactorError",
@@ -59,6 +60,7 @@ __all__ = [
     "UploadedFile",
     "Video",
     "__version__",
+    "asgi",
     "connected",
     "disconnected",
     "event",
@@ -73,11 +75,14 @@ except importlib.metadata.PackageNotFoundError:  # a source tree that was not in
 
 if typing.TYPE_CHECKING:
     from reactor_trio.media.settings import MediaSettings
+    from reactor_trio.server.asgi import ModelApp, asgi
     from reactor_trio.server.library import RunningServer, serve
 else:
     _MODULES = {
         "MediaSettings": "reactor_trio.media.settings",
+        "ModelApp": "reactor_trio.server.asgi",
         "RunningServer": "reactor_trio.server.library",
+        "asgi": "reactor_trio.server.asgi",
         "serve": "reactor_trio.server.library",
     }
 

@@ -7,7 +7,7 @@ Another implementation is one more entry of `IMPLEMENTATIONS`. Where the other e
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -15,8 +15,11 @@ import attrs
 import trio
 import trustme
 
+from asgi_servers import AsyncioServer, TrioServer
 from reactor_trio.errors import TransportClosed
 from reactor_trio.testing import Network, memory_transport_pair
+from reactor_trio.wire.asgi import AsgiTransport
+from reactor_trio.wire.asgi_calls import Calls, TrioCalls
 from reactor_trio.wire.tls import TLSStream
 from reactor_trio.wire.transport import Transport
 from strict_transport import StrictTransport
@@ -25,6 +28,8 @@ from websocket_ends import websockets
 MAX_MESSAGE_BYTES = 1 << 20
 BUFFER_BYTES = 100_000
 """What an end in memory holds for a peer that does not read."""
+PATIENCE = 600.0
+"""Seconds that an ASGI server waits for its client: longer than any test."""
 
 
 class Peer(Protocol):
@@ -192,6 +197,46 @@ async def strict(send_timeout: float, *, short_writes: bool) -> AsyncIterator[tu
     assert [fault for fault in transport.faults if fault not in NOTED] == []
 
 
+@asynccontextmanager
+async def over_asgi(send_timeout: float) -> AsyncIterator[tuple[Transport, Peer]]:
+    """Called by an ASGI server on Trio; its other end is a connection in memory."""
+    client, server = memory_transport_pair(send_timeout=PATIENCE, network=NEAR)
+    asgi_server = TrioServer(server)
+    calls = TrioCalls(asgi_server.receive, asgi_server.send)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(calls.run)
+        while not calls.take():  # that it connects
+            await calls.wait()
+        await calls.send([{"type": "websocket.accept"}], PATIENCE)
+        async with meeting(ReturningTransport(calls, send_timeout, server.abort), client) as ends:
+            yield ends
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@asynccontextmanager
+async def over_asgi_on_asyncio(send_timeout: float) -> AsyncIterator[tuple[Transport, Peer]]:
+    """Called by an ASGI server on asyncio, in another thread."""
+    server = AsyncioServer(trio.lowlevel.current_trio_token(), buffer_bytes=BUFFER_BYTES)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        try:
+            yield ReturningTransport(server.calls, send_timeout, trio.lowlevel.checkpoint), server
+        finally:
+            server.stop()
+
+
+class ReturningTransport(AsgiTransport):
+    """Closed by force, its ASGI call returns, and the ASGI server closes the socket: `returned`."""
+
+    def __init__(self, calls: Calls, send_timeout: float, returned: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(calls, send_timeout=send_timeout, max_message_bytes=MAX_MESSAGE_BYTES)
+        self._returned = returned
+
+    async def abort(self) -> None:
+        await super().abort()
+        await self._returned()
+
+
 NOTED = ("receive after abort", "write after abort", "two tasks receive at a time")
 """What `StrictTransport` objects to in a session, and this suite does on purpose."""
 
@@ -210,6 +255,8 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "memory client": Implementation(lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=False)),
     "network server": Implementation(lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=True)),
     "network client": Implementation(lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=False)),
+    "ASGI": Implementation(over_asgi),
+    "ASGI on asyncio": Implementation(over_asgi_on_asyncio),
     "strict": Implementation(lambda send_timeout: strict(send_timeout, short_writes=False)),
     "strict with short writes": Implementation(lambda send_timeout: strict(send_timeout, short_writes=True)),
 }

@@ -11,10 +11,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from reactor_trio.errors import TransportClosed
 from reactor_trio.logs.logger import get_logger
+from reactor_trio.server.forwarded import arrival_of
 from reactor_trio.server.gate import RESERVED_SECONDS
 from reactor_trio.server.http import HeadError, HeadParser, Response
 from reactor_trio.server.listeners import peer_of
@@ -47,6 +49,7 @@ class Connections:
         self, settings: ServerSettings, gate: Gate, reception: Reception, sessions: Sessions
     ) -> None:
         self._settings = settings
+        self._proxies = settings.proxies
         self._gate = gate
         self._reception = reception
         self._sessions = sessions
@@ -99,9 +102,9 @@ class Connections:
         if request is None:
             return
         passed.is_busy = True
-        found = await self._reception.receive(
-            request, peer, deadline=deadline, is_reserved=passed.is_reserved
-        )
+        arrival = arrival_of(request, peer, self._proxies, self._settings.root_path)
+        request = attrs.evolve(request, arrival=arrival)
+        found = await self._reception.receive(request, deadline=deadline, is_reserved=passed.is_reserved)
         if isinstance(found, Response):
             with_body = request.method != "HEAD"
             await self._respond(self._patient(stream), found, passed, with_body=with_body)

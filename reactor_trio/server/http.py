@@ -90,17 +90,22 @@ class Response:
     headers: Headers = ()
     """Further ones, or others than `encode` would write; each name once."""
 
-    def encode(self, *, with_body: bool = True) -> bytes:
-        """The bytes on the wire; `with_body=False` for HEAD."""
+    @property
+    def fields(self) -> dict[str, str]:
+        """All header fields but `Connection`, which concerns the server that writes them."""
         # A 304 has no content, and a length or a type would be taken for those of the stored answer.
         of_the_body = {"Content-Type": self.content_type, "Content-Length": str(len(self.body))}
-        headers = {
+        return {
             **({} if self.status == 304 else of_the_body),
-            "Connection": "close, Upgrade" if self.status == 426 else "close",
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             **dict(self.headers),
         }
+
+    def encode(self, *, with_body: bool = True) -> bytes:
+        """The bytes on the wire; `with_body=False` for HEAD."""
+        connection = "close, Upgrade" if self.status == 426 else "close"
+        headers = {"Connection": connection, **self.fields}
         lines = [
             f"HTTP/1.1 {self.status} {http.HTTPStatus(self.status).phrase}",
             *(f"{name}: {value}" for name, value in headers.items()),

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.address import network_of
 from reactor_trio.server.auth import Refused, auth_request, identify, offered_token
-from reactor_trio.server.forwarded import arrival_of
 from reactor_trio.server.guesses import FORGOTTEN_AFTER, Guesses
 from reactor_trio.server.http import RETRY_SECONDS, Response, Upgrade, too_many, unavailable
 from reactor_trio.server.routes import answer, is_guarded
@@ -54,25 +52,22 @@ class Reception:
     ) -> None:
         self._policy = settings.policy
         self._authenticate = settings.authenticator
-        self._proxies = settings.proxies
-        self._root_path = settings.root_path
         self._admission = admission
         self._refused = refused
         self._state = state
         self._guesses = Guesses()
 
     async def receive(
-        self, request: Request, peer: str, *, deadline: float, is_reserved: bool = False
+        self, request: Request, *, deadline: float, is_reserved: bool = False
     ) -> Response | Granted:
-        """The answer to a request of `peer`, or a place that the caller gives up (`Sessions.serve` does).
+        """The answer to a request, or a place that the caller gives up (`Sessions.serve` does).
 
-        `peer` is host and port, as `listeners.peer_of` writes them. `deadline` (seconds of Trio's clock)
+        The request's `arrival` is the caller's to fill in. `deadline` (seconds of Trio's clock)
         ends `authenticate`, and the pause before a wrong token is answered. With `is_reserved` only the paths
         `ALWAYS_ANSWERED` are answered. Errors of `authenticate` are logged and answered, never raised. If
         cancelled, no place is taken. A checkpoint only if `authenticate` is one, or the token is wrong.
         """
-        arrival = arrival_of(request, peer, self._proxies, self._root_path)
-        request, address = attrs.evolve(request, arrival=arrival), arrival.address
+        address = request.arrival.address
         log.debug("request", method=request.method, path=request.path, address=address)
         if is_reserved and request.path not in ALWAYS_ANSWERED:
             return TOO_MANY

@@ -104,7 +104,7 @@ class ServerSettings:
                     "(--allow-origin)"
                 )
         if self.authenticator is None and not self.no_auth and not self.is_loopback:
-            others = [host for host in self.hosts if not _is_loopback(host)]
+            others = [host for host in self.hosts if not is_loopback_host(host)]
             raise ValueError(
                 f"{others[0]!r} can be reached from other machines: give a token, or say that none is wanted "
                 "(--token or --no-auth)"
@@ -131,7 +131,7 @@ class ServerSettings:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect. To a unix socket, whoever its file's permissions let."""
-        return all(map(_is_loopback, self.hosts))
+        return all(map(is_loopback_host, self.hosts))
 
     @property
     def policy(self) -> Policy:
@@ -144,7 +144,8 @@ class ServerSettings:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback_host(host: str) -> bool:
+    """Whether only this machine can reach the address; not of a name but `localhost`."""
     if host == "localhost":
         return True
     try:

@@ -1,0 +1,75 @@
+"""Trio in a thread of its own, for an ASGI server on asyncio: one thread for all calls of an application.
+
+A call's task on asyncio waits for one on Trio, and hands events to it and from it (`wire.asgi_calls`). If it
+is cancelled, so is the task on Trio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio.from_thread
+import trio
+
+from reactor_trio.wire.asgi_calls import AsyncioCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.from_thread import BlockingPortal
+
+    from reactor_trio.wire.asgi_calls import Calls, Receive, Send
+
+T = TypeVar("T")
+
+
+class TrioThread:
+    """The thread. Its methods are called on asyncio, whichever loop; it is started by the first `run`."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    async def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run an async function on Trio and return its result."""
+        portal, _ = await self._started()
+        return await asyncio.wrap_future(portal.start_task_soon(function))
+
+    async def serve(
+        self, handle: Callable[[Calls], Awaitable[None]], receive: Receive | None, send: Send
+    ) -> None:
+        """Run `handle` on Trio with the callables of an ASGI call; None: nothing is received."""
+        portal, token = await self._started()
+        calls = AsyncioCalls(receive, send, token)
+        await calls.run(asyncio.wrap_future(portal.start_task_soon(handle, calls)))
+
+    async def stop(self) -> None:
+        """End the thread. What still runs in it is waited for."""
+        await asyncio.to_thread(self._stop)
+
+    async def _started(self) -> tuple[BlockingPortal, trio.lowlevel.TrioToken]:
+        if self._portal is None or self._token is None:
+            return await asyncio.to_thread(self._start)
+        return self._portal, self._token
+
+    def _start(self) -> tuple[BlockingPortal, trio.lowlevel.TrioToken]:
+        with self._lock:  # two first calls at once
+            if self._portal is None or self._token is None:
+                portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal("trio"))
+                self._portal, self._token = portal, portal.call(_token)
+            return self._portal, self._token
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._portal = self._token = None
+            self._stack.close()
+
+
+async def _token() -> trio.lowlevel.TrioToken:
+    await trio.lowlevel.checkpoint()
+    return trio.lowlevel.current_trio_token()
