@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
-from reactor_trio.link.host import ModelHost
-from reactor_trio.server.metrics import Metrics
+from reactor_trio.media.settings import MediaSettings
+from reactor_trio.server.composition import Composition
 from reactor_trio.server.options import ServeOptions, check_names, settings_of
-from reactor_trio.server.serve import Server
 from reactor_trio.session.limits import Limits
 from reactor_trio.wire.nursery import open_plain_nursery
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
     from typing import Unpack
 
-    from reactor_trio.media.settings import MediaSettings
     from reactor_trio.model.model import ReactorModel
+    from reactor_trio.server.serve import Server
 
 
 class RunningServer:
@@ -119,26 +117,21 @@ async def serve(
     check_names("serve", options, ServeOptions)
     settings = settings_of({"host": host, "port": port, **options})
     read_contract(model, name)
-    limits, executor, metrics = limits or Limits(), ThreadExecutor(), Metrics()
-    server = Server(settings, name=name or model.__name__, metrics=metrics, executor=executor)
-
-    async def load() -> ModelHost:
-        return await ModelHost.load(
-            model,
-            dict(config or {}),
-            name=name,
-            limits=limits,
-            executor=executor,
-            observer=metrics,
-            media=media,
-        )
-
+    composition = Composition(
+        model=model,
+        settings=settings,
+        config=config or {},
+        name=name,
+        limits=limits or Limits(),
+        media=media or MediaSettings(),
+    )
+    server = composition.server()
     running = RunningServer(server)
     # The server's own: it outlives the caller's cancellation, for as long as saying goodbye may take.
     scope = trio.CancelScope(shield=True)
-    with watching(Watchdog(metrics.stalled)) if watchdog else nullcontext():
+    with watching(Watchdog(composition.metrics.stalled)) if watchdog else nullcontext():
         async with open_plain_nursery() as nursery:
-            nursery.start_soon(_run, server, load, scope, nursery.cancel_scope, name="server")
+            nursery.start_soon(_run, server, composition, scope, nursery.cancel_scope, name="server")
             try:
                 await server.ready.wait()
                 task_status.started(running)
@@ -147,18 +140,20 @@ async def serve(
                 await trio.sleep(settings.drain_timeout)
                 server.cancel()
             except trio.Cancelled:
-                scope.deadline = trio.current_time() + min(limits.close_timeout, settings.drain_timeout)
+                scope.deadline = trio.current_time() + min(
+                    composition.limits.close_timeout, settings.drain_timeout
+                )
                 server.drain()
                 raise
 
 
 async def _run(
     server: Server,
-    load: Callable[[], Awaitable[ModelHost]],
+    composition: Composition,
     scope: trio.CancelScope,
     others: trio.CancelScope,
 ) -> None:
     """Run the server in its scope, and cancel the others when it has ended."""
     with scope:
-        await server.run(load)
+        await server.run(composition.load)
     others.cancel(reason="the server has ended")
