@@ -255,8 +255,8 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "memory client": Implementation(lambda send_timeout: in_memory(send_timeout, NEAR, server_is_ours=False)),
     "network server": Implementation(lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=True)),
     "network client": Implementation(lambda send_timeout: in_memory(send_timeout, FAR, server_is_ours=False)),
-    "ASGI": Implementation(over_asgi),
-    "ASGI on asyncio": Implementation(over_asgi_on_asyncio),
+    "ASGI": Implementation(over_asgi, sees_every_byte=False),
+    "ASGI on asyncio": Implementation(over_asgi_on_asyncio, sees_every_byte=False),
     "strict": Implementation(lambda send_timeout: strict(send_timeout, short_writes=False)),
     "strict with short writes": Implementation(lambda send_timeout: strict(send_timeout, short_writes=True)),
 }

@@ -2,8 +2,7 @@
 
 ASGI gives whole messages, and tells of the end; what it lacks shows here:
 
-- there is no ping. The ASGI server has its own, and tells of a client that is lost by `websocket.disconnect`:
-  so `ping` counts as answered at once;
+- there is no ping. The ASGI server has its own, and tells by `websocket.disconnect` that a client is lost;
 - nothing tells that bytes were accepted, only that a whole message was. A client that takes longer than
   `send_timeout` for one message counts as one that accepts nothing;
 - there is no way to write without waiting, so `send_nowait` takes nothing;
@@ -51,13 +50,11 @@ class AsgiTransport:
         self._writing = trio.Lock()
         # Of a write that is under way: `abort` cancels it.
         self._write_scope: trio.CancelScope | None = None
-        self._listeners = 0
-        self._last_received = trio.current_time()
 
     @property
     def last_received(self) -> float:
-        """See `Transport`."""
-        return self._last_received if self._listeners else trio.current_time()
+        """See `Transport`: always now."""
+        return trio.current_time()
 
     # ---- reading
 
@@ -73,19 +70,11 @@ class AsgiTransport:
                 await self._refuse(self._refusal)
             if self._ended:
                 raise self._again()
-            await self._news()
-
-    async def _news(self) -> None:
-        self._listeners += 1
-        try:
             await self._calls.wait()
-        finally:
-            self._listeners -= 1
 
     def _read(self) -> None:
         """Look at the events that have arrived."""
         for event in self._calls.take():
-            self._last_received = trio.current_time()
             if event["type"] == DISCONNECT:
                 self._end(
                     TransportClosed(event.get("code") or CloseCode.NO_STATUS, event.get("reason") or "")
@@ -131,7 +120,6 @@ class AsgiTransport:
         """See `Transport`. Nothing is written: the ASGI server pings the client itself."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        self._last_received = trio.current_time()
 
     async def _write(self, events: list[Event]) -> None:
         is_sent = is_lost = False
