@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -17,6 +18,20 @@ from reactor_trio.testing.transport import memory_transport_pair
 
 DEADLINE = 5.0
 """Seconds after which a test hangs."""
+
+
+@attrs.frozen
+class Line:
+    """A message of these characters."""
+
+    text: str
+
+    @property
+    def weight(self) -> int:
+        return len(self.text.encode())
+
+    def encode(self) -> str:
+        return self.text
 
 
 def outbox(max_messages: int = 3, max_bytes: int = 1000) -> Outbox:
@@ -37,17 +52,17 @@ async def test_messages_come_before_frames_and_only_the_newest_frame_of_a_track(
     counts = Counts()
     box = Outbox(max_messages=3, max_bytes=1000, counts=counts)
     box.put_frame(frame("left", b"l0"))
-    box.put_nowait("one")
+    box.put_nowait(Line("one"))
     box.put_frame(frame("left", b"l1"))
     box.put_frame(frame("right", b"r0"))
-    await box.put("two")
+    await box.put(Line("two"))
     assert await box.take() == ["one", "two", b"l1", b"r0"]
     assert counts.frames["left"].replaced == 1
 
 
 async def test_taking_is_a_checkpoint_and_takes_nothing_if_cancelled() -> None:
     box = outbox()
-    box.put_nowait("one")
+    box.put_nowait(Line("one"))
     with trio.CancelScope() as scope:
         scope.cancel()
         await box.take()
@@ -58,36 +73,36 @@ async def test_taking_is_a_checkpoint_and_takes_nothing_if_cancelled() -> None:
 
 async def test_it_is_full_by_number_and_by_bytes() -> None:
     by_number, by_bytes = outbox(max_messages=2), outbox(max_bytes=10)
-    by_number.put_nowait("1")
-    by_number.put_nowait("2")
+    by_number.put_nowait(Line("1"))
+    by_number.put_nowait(Line("2"))
     with pytest.raises(trio.WouldBlock):
-        by_number.put_nowait("3")
-    by_bytes.put_nowait("12345")
+        by_number.put_nowait(Line("3"))
+    by_bytes.put_nowait(Line("12345"))
     with pytest.raises(trio.WouldBlock):
-        by_bytes.put_nowait("ääää")  # eight bytes
-    by_bytes.put_nowait("12345")
+        by_bytes.put_nowait(Line("ääää"))  # eight bytes
+    by_bytes.put_nowait(Line("12345"))
     assert by_bytes.statistics().bytes == 10
 
 
 async def test_a_message_larger_than_the_bound_is_let_in_alone() -> None:
     box = outbox(max_bytes=10)
-    box.put_nowait("x" * 100)
+    box.put_nowait(Line("x" * 100))
     with pytest.raises(trio.WouldBlock):
-        box.put_nowait("y")
+        box.put_nowait(Line("y"))
     assert await box.take() == ["x" * 100]
-    box.put_nowait("y")
+    box.put_nowait(Line("y"))
 
 
 async def test_senders_wait_in_line_and_nobody_pushes_in() -> None:
     box = outbox(max_messages=1)
-    box.put_nowait("0")
+    box.put_nowait(Line("0"))
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
             for number in (1, 2, 3):
-                nursery.start_soon(box.put, str(number))
+                nursery.start_soon(box.put, Line(str(number)))
                 await wait_all_tasks_blocked()
             with pytest.raises(trio.WouldBlock):
-                box.put_nowait("pushing in")
+                box.put_nowait(Line("pushing in"))
             taken = []
             for _ in range(4):
                 taken += await box.take()
@@ -97,18 +112,18 @@ async def test_senders_wait_in_line_and_nobody_pushes_in() -> None:
 
 async def test_a_cancelled_sender_leaves_nothing_behind_and_frees_its_place() -> None:
     box = outbox(max_messages=1)
-    box.put_nowait("0")
+    box.put_nowait(Line("0"))
     first = trio.CancelScope()
 
     async def put_first() -> None:
         with first:
-            await box.put("cancelled")
+            await box.put(Line("cancelled"))
 
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(put_first)
             await wait_all_tasks_blocked()
-            nursery.start_soon(box.put, "second")
+            nursery.start_soon(box.put, Line("second"))
             await wait_all_tasks_blocked()
             first.cancel()
             await wait_all_tasks_blocked()
@@ -121,13 +136,13 @@ async def test_a_cancelled_take_takes_nothing() -> None:
     box = outbox()
     with trio.move_on_after(0):
         await box.take()
-    box.put_nowait("kept")
+    box.put_nowait(Line("kept"))
     assert await box.take() == ["kept"]
 
 
 async def test_flushed_means_written() -> None:
     box = outbox()
-    box.put_nowait("text")
+    box.put_nowait(Line("text"))
     box.put_frame(frame("left", b"l0"))
     await box.take()
     with trio.fail_after(DEADLINE):
@@ -144,7 +159,7 @@ async def test_flushed_means_written() -> None:
 async def test_a_frame_is_here_until_it_is_written_and_then_the_next_one_may_be_encoded() -> None:
     box = outbox()
     here: list[bool] = []
-    box.put_nowait("text")
+    box.put_nowait(Line("text"))
     await box.take()
     # Behind a slow write.
     box.put_frame(frame("left", b"l0", on_written=lambda _: here.append(box.has_frame("left"))))
@@ -165,7 +180,7 @@ async def test_audio_is_kept_in_order_and_only_the_oldest_of_its_track_is_pushed
     box.put_frame(frame("left", b"l0"))
     assert box.put_audio(frame("music", b"m")) is None
     pushed_out = [box.put_audio(frame("voice", b"v%d" % n, n)) for n in range(MAX_AUDIO_BLOCKS + 2)]
-    box.put_nowait("text")
+    box.put_nowait(Line("text"))
     assert [each and each.seq for each in pushed_out] == [None] * MAX_AUDIO_BLOCKS + [0, 1]
     assert box.statistics().tracks == 3
     voice = [b"v%d" % seq for seq in range(2, MAX_AUDIO_BLOCKS + 2)]
@@ -196,7 +211,7 @@ async def test_a_last_message_takes_the_place_of_all_frames() -> None:
     box = outbox()
     box.put_frame(frame("left", b"l0"))
     box.put_audio(frame("voice", b"v0"))
-    await box.put("goodbye", last=True)
+    await box.put(Line("goodbye"), last=True)
     box.put_audio(frame("voice", b"v1"))
     box.put_frame(frame("left", b"l1"))
     assert await box.take() == ["goodbye"]
@@ -205,17 +220,17 @@ async def test_a_last_message_takes_the_place_of_all_frames() -> None:
 
 async def test_closing_lets_everybody_go_on() -> None:
     box = outbox(max_messages=1)
-    box.put_nowait("0")
+    box.put_nowait(Line("0"))
     await box.take()
-    box.put_nowait("1")
+    box.put_nowait(Line("1"))
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(box.put, "2")
+            nursery.start_soon(box.put, Line("2"))
             nursery.start_soon(box.flushed)
             await wait_all_tasks_blocked()
             box.close()
-    box.put_nowait("thrown away")
-    await box.put("thrown away too")
+    box.put_nowait(Line("thrown away"))
+    await box.put(Line("thrown away too"))
     box.put_frame(frame("left", b"x"))
     box.put_audio(frame("voice", b"x"))
     assert box.statistics().messages == box.statistics().tracks == 0
@@ -258,7 +273,7 @@ async def test_a_frame_that_nothing_is_ahead_of_is_written_where_it_is_put() -> 
 async def test_a_frame_overtakes_neither_what_waits_nor_what_is_being_written() -> None:
     client, server = memory_transport_pair()
     box = Outbox(max_messages=3, max_bytes=1000, transport=server)
-    box.put_nowait("waits")
+    box.put_nowait(Line("waits"))
     box.put_frame(frame("left", b"l0", 0))
     assert await box.take() == ["waits", b"l0"]
     box.put_frame(frame("left", b"l1", 1))
@@ -266,7 +281,7 @@ async def test_a_frame_overtakes_neither_what_waits_nor_what_is_being_written() 
     assert await box.take() == [b"v0", b"l1"], "they had to wait for the write before"
     with trio.move_on_after(0):
         await box.take()
-    await box.put("goodbye", last=True)
+    await box.put(Line("goodbye"), last=True)
     box.put_frame(frame("left", b"l2", 2))
     box.put_audio(frame("voice", b"v1", 1))
     assert await box.take() == ["goodbye"]

@@ -19,7 +19,8 @@ from reactor_trio.link.host import ModelHost
 from reactor_trio.link.rates import Rates
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media, encode_upload_chunk
-from reactor_trio.protocol.text import decode_client_text, encode_client_text
+from reactor_trio.protocol.client_messages import Invoke
+from reactor_trio.protocol.text import encode_client_text
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.session.inbox import STEP
@@ -223,10 +224,10 @@ async def test_without_a_limit_all_are_taken() -> None:
 @virtually
 async def test_a_rate_below_one_still_lets_one_through() -> None:
     counts = Rates(Limits(max_events_per_second=0.5))
-    message = decode_client_text('{"type": "x"}')
-    counts.command(message, trio.current_time())
+    command = Invoke("x", {})
+    counts.command(command, trio.current_time())
     with pytest.raises(Exception, match=r"more than 0\.5 commands") as refused:
-        counts.command(message, trio.current_time())
+        counts.command(command, trio.current_time())
     assert getattr(refused.value, "retry_after", None) == 2.0
 
 

@@ -23,7 +23,7 @@ def make_ledger() -> UploadLedger:
 
 
 def start(ledger: UploadLedger, upload_id: str, size: int, id_: int | None = None) -> Upload:
-    return ledger.start(UploadStart(upload_id, "a.png", "image/png", size), id_)
+    return ledger.start(UploadStart(upload_id, "a.png", "image/png", size, id_))
 
 
 def chunk(ledger: UploadLedger, upload_id: str, offset: int, length: int) -> Upload | None:

@@ -14,6 +14,7 @@ from wsproto.utilities import generate_accept_token
 
 from reactor_trio.errors import HandshakeFailed, TransportClosed, TransportStalled
 from reactor_trio.link.outbox import Outbox, OutFrame
+from reactor_trio.protocol.server_messages import Goodbye
 from reactor_trio.wire import reader
 from reactor_trio.wire.accept import accept_websocket
 from reactor_trio.wire.connect import propose_websocket
@@ -458,7 +459,7 @@ async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_s
                 count += 1
             assert written == list(range(count - 1)), "all but the one that is under way"
             assert not box.is_idle
-            box.put_nowait("text")
+            box.put_nowait(Goodbye("finished"))
 
             async def send() -> None:
                 while True:
@@ -470,7 +471,7 @@ async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_s
                 assert written == list(range(count - 1)), "the client reads nothing yet"
                 for number in range(count):
                     assert await client.frame() == (0x82, bytes([number % 256]) * 60_000)
-                assert await client.frame() == (0x81, b"text")
+                assert await client.frame() == (0x81, Goodbye("finished").encode().encode())
                 await box.flushed()
                 assert not box.has_frame("screen")
                 nursery.cancel_scope.cancel()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reactor_trio.link.outbox import Outbox
+    from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.session.observer import Counts
     from reactor_trio.wire.transport import Transport
 
@@ -32,9 +33,9 @@ class Answers:
         self._counts = counts
         self._send_timeout = send_timeout
         self._on_slow = on_slow
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[ToClient] = deque()
 
-    def post(self, answer: str) -> None:
+    def post(self, answer: ToClient) -> None:
         """Add an answer; `settle` is called before the step ends."""
         self._waiting.append(answer)
 
@@ -43,7 +44,7 @@ class Answers:
         waiting = self._waiting
         if not waiting:
             return
-        if self._outbox.is_idle and self._transport.send_nowait(waiting):
+        if self._outbox.is_idle and self._transport.send_nowait([answer.encode() for answer in waiting]):
             self._counts.messages_sent += len(waiting)
             waiting.clear()
             if self._transport.has_unsent:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from reactor_trio.link.answers import Answers
     from reactor_trio.link.commands import Commands
     from reactor_trio.link.uploads import Lent
-    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.protocol.client_messages import Invoke
     from reactor_trio.session.context import SessionContext
     from reactor_trio.session.inbox import Inbox
 
@@ -34,7 +34,7 @@ class Waiting:
     """A command without the bytes of its uploads."""
 
     spec: EventSpec
-    message: ClientText
+    message: Invoke
     arrived: float
     """When it was read from the transport, in seconds of Trio's clock."""
     upload_ids: tuple[str, ...]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from reactor_trio.contract.events import EventSpec
     from reactor_trio.link.reading import Reading
     from reactor_trio.link.uploads import Lent, Uploads
-    from reactor_trio.protocol.text import ClientText, Id
+    from reactor_trio.protocol.client_messages import Invoke
+    from reactor_trio.protocol.text import Id
     from reactor_trio.session.context import SessionContext
     from reactor_trio.session.links import Reply
 
@@ -33,24 +34,24 @@ class Commands:
         """Where its answers go."""
         self._log = context.log
 
-    def spec_of(self, message: ClientText) -> EventSpec:
+    def spec_of(self, message: Invoke) -> EventSpec:
         """The event that a message is for. Raises `ProtocolError`, `unknown_event`."""
-        spec = self.events.get(message.type)
+        spec = self.events.get(message.event)
         if spec is None:
             raise self.unknown(message)
         return spec
 
-    def unknown(self, message: ClientText) -> ProtocolError:
+    def unknown(self, message: Invoke) -> ProtocolError:
         """The refusal of a message for an event that the model does not have."""
         has = f"it has: {listed(list(self.events))}" if self.events else "it has none"
         return ProtocolError(
             names.UNKNOWN_EVENT,
-            f"this model has no event {shorten(message.type, LONGEST_NAME)!r}; {has}",
-            event=message.type,
+            f"this model has no event {shorten(message.event, LONGEST_NAME)!r}; {has}",
+            event=message.event,
             reply_to=message.id,
         )
 
-    def structure(self, spec: EventSpec, message: ClientText, arrived: float, weight: int) -> Command:
+    def structure(self, spec: EventSpec, message: Invoke, arrived: float, weight: int) -> Command:
         """The command, here on the loop. Raises `PendingUploads` if only uploads are missing.
 
         Raises `ProtocolError`, of which `InvalidPayload` is one, for a payload that does not fit, and for a

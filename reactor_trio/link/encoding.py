@@ -123,9 +123,9 @@ class VideoEncoder:
     def configure(self, changes: Mapping[str, Any]) -> None:
         """Change some of the choices, from the next frame on; None takes one back to its default.
 
-        `changes` has fields of `VideoChoices`, each in range (protocol/control.py). Raises `InvalidPayload`
-        for a codec that is not offered, and `ProtocolError`, `overloaded`, if the track would go on after a
-        pause too often; nothing is changed then.
+        `changes` has fields of `VideoChoices`, each in range (protocol/client_messages.py). Raises
+        `InvalidPayload` for a codec that is not offered, and `ProtocolError`, `overloaded`, if the track
+        would go on after a pause too often; nothing is changed then.
         """
         codec = changes.get("codec")
         if codec is not None and codec not in self._media.video_codecs:

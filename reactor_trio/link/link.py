@@ -25,13 +25,15 @@ from reactor_trio.link.rates import Rates
 from reactor_trio.link.receive import Parts, Receiver
 from reactor_trio.link.tracks import OutputTracks
 from reactor_trio.link.uploads import Uploads
-from reactor_trio.protocol import control, names
+from reactor_trio.protocol import names
+from reactor_trio.protocol.server_messages import Error, Goodbye, Superseded, Welcome
 from reactor_trio.session import endings
 from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.endings import Ending, LinkEnding
     from reactor_trio.session.session import Session
@@ -87,7 +89,7 @@ class Link:
 
     def greet(self) -> None:
         """See `session.links.Link`, also of the other methods without a text of their own."""
-        self._outbox.put_nowait(control.welcome(self._welcome()))
+        self._outbox.put_nowait(Welcome(self._welcome()))
 
     async def run(self) -> LinkEnding:
         """Receive and send until the client is lost; returns why.
@@ -168,15 +170,15 @@ class Link:
 
     # ---- where answers and messages go
 
-    def post(self, answer: str) -> None:
+    def post(self, answer: ToClient) -> None:
         """See `session.links.Reply`, also below."""
         self._answers.post(answer)
 
-    def send_nowait(self, answer: str) -> None:
+    def send_nowait(self, answer: ToClient) -> None:
         """See `Reply.send_nowait`."""
         self._outbox.put_nowait(answer)
 
-    async def send(self, message: str) -> None:
+    async def send(self, message: ToClient) -> None:
         """See `Reply.send`."""
         await self._outbox.put(message)
 
@@ -184,7 +186,7 @@ class Link:
         """See `Reply.superseded`."""
         self._rates.superseded()
         if id_ is not None:
-            self.post(control.superseded(id_))
+            self.post(Superseded(id_))
 
     # ---- the end
 
@@ -214,10 +216,10 @@ class Link:
         assert ending.close_code is not None
         with trio.move_on_after(self._limits.send_timeout):
             if ending.error is not None:
-                error = control.error(names.MODEL_ERROR, ending.error)
+                error = Error(names.MODEL_ERROR, ending.error)
                 await self._outbox.put(error, last=not ending.goodbye)
             if ending.goodbye:
-                await self._outbox.put(control.goodbye(ending.reason), last=True)
+                await self._outbox.put(Goodbye(ending.reason), last=True)
             await self._outbox.flushed()
         await self._close(ending.close_code, ending.reason)
 

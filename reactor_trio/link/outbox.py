@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 
     from reactor_trio.session.applied import Applied
     from reactor_trio.wire.transport import Outgoing, Parts, Transport
+
+
+class Message(Protocol):
+    """A text for the client, before it is encoded; see `protocol/server_messages.py`."""
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its text."""
+        ...
+
+    def encode(self) -> str:
+        """The text."""
+        ...
+
 
 MAX_AUDIO_BLOCKS = 25
 """Blocks of a track that may wait: half a second. What is older than that is of no use to a listener."""
@@ -68,7 +82,7 @@ class Outbox:
     ) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._messages: deque[str] = deque()
+        self._messages: deque[Message] = deque()
         self._bytes = 0
         # The session's, which everything on the way out adds to.
         self._counts = Counts() if counts is None else counts
@@ -119,16 +133,16 @@ class Outbox:
         self._woken = True
         self._filled.set()
 
-    def put_nowait(self, message: str) -> None:
+    def put_nowait(self, message: Message) -> None:
         """Append a message. Raises `trio.WouldBlock` if there is no room. Does nothing once closed."""
         if self._closed or self._has_last:
             return
-        size = _size(message)
+        size = message.weight
         if self._turn.locked() or self._is_full(size):
             raise trio.WouldBlock
         self._append(message, size)
 
-    async def put(self, message: str, *, last: bool = False) -> None:
+    async def put(self, message: Message, *, last: bool = False) -> None:
         """Append a message, after those whose senders already wait for room.
 
         What is put after the `last` one is thrown away, and so is every frame that is not written yet.
@@ -143,12 +157,12 @@ class Outbox:
         try:
             self.put_nowait(message)
         except trio.WouldBlock:
-            await self._put_in_turn(message, _size(message), last)
+            await self._put_in_turn(message, message.weight, last)
         else:
             self._has_last |= last
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _put_in_turn(self, message: str, size: int, last: bool) -> None:
+    async def _put_in_turn(self, message: Message, size: int, last: bool) -> None:
         async with self._turn:
             while self._is_full(size) and not self._closed:
                 self._room = trio.Event()
@@ -162,7 +176,7 @@ class Outbox:
         count = len(self._messages)
         return count >= self._max_messages or (count > 0 and self._bytes + size > self._max_bytes)
 
-    def _append(self, message: str, size: int) -> None:
+    def _append(self, message: Message, size: int) -> None:
         self._messages.append(message)
         self._bytes += size
         self._filled.set()
@@ -219,7 +233,8 @@ class Outbox:
             self._filled = trio.Event()
             await self._filled.wait()
         frames = [*self._audio, *self._frames.values()]
-        batch: list[Outgoing] = [*self._messages, *[frame.data for frame in frames]]
+        batch: list[Outgoing] = [message.encode() for message in self._messages]
+        batch += [frame.data for frame in frames]
         self._is_writing = True
         self._frames_writing = [*self._begun, *frames]
         self._begun = []
@@ -290,7 +305,3 @@ class Outbox:
         self._bytes = 0
         self._room.set()
         self._progress.set()
-
-
-def _size(message: str) -> int:
-    return len(message) if message.isascii() else len(message.encode())

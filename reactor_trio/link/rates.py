@@ -21,7 +21,7 @@ from reactor_trio.protocol import names
 from reactor_trio.wire.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
-    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.protocol.client_messages import Invoke
     from reactor_trio.session.limits import Limits
 
 MAX_DEBT = 1.0
@@ -37,7 +37,7 @@ class Rates:
         self._messages = _bucket(limits.max_messages_per_second)
         self._limit = limits.max_events_per_second
 
-    def command(self, message: ClientText, now: float) -> None:
+    def command(self, command: Invoke, now: float) -> None:
         """Count a command, whatever becomes of it. Raises `ProtocolError` (`overloaded`, `retry_after`)."""
         if self._commands is None:
             return
@@ -46,8 +46,8 @@ class Rates:
             raise ProtocolError(
                 names.OVERLOADED,
                 f"more than {self._limit:g} commands a second; this one was not taken",
-                event=message.type,
-                reply_to=message.id,
+                event=command.event,
+                reply_to=command.id,
                 retry_after=math.ceil(wait * 1000) / 1000,
             )
 

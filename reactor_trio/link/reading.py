@@ -16,8 +16,9 @@ import attrs
 
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.errors import InvalidPayload, ProtocolError
-from reactor_trio.protocol import control, names, slices
-from reactor_trio.protocol.text import MAX_DEPTH, ClientText, decode_client_text
+from reactor_trio.protocol import slices
+from reactor_trio.protocol.client_messages import Invoke, decode_text
+from reactor_trio.protocol.text import MAX_DEPTH
 from reactor_trio.protocol.weight import weight_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from reactor_trio.contract.events import EventSpec
     from reactor_trio.contract.upload_fields import Files
+    from reactor_trio.protocol.client_messages import Control
 
 INLINE_CHARACTERS = 8192
 """A longer text is read in a thread: a millisecond or two for most types."""
@@ -41,17 +43,15 @@ _loads = partial(slices.loads, max_depth=MAX_DEPTH)
 class Reading:
     """A text that could be read: a command, or a message to the runtime."""
 
-    message: ClientText
-    """Its data is gone, but for that of a command which is to be structured again."""
+    message: Invoke | Control
+    """The data of a command is gone, unless it is to be structured again."""
     spec: EventSpec | None = None
-    """The command's; None: there is no such event, or it is for the runtime."""
+    """The command's event; None: there is no such event, or the message is for the runtime."""
     payload: Any = None
-    asks: control.ClientControl | None = None
-    """What it asks of the runtime."""
     pending: tuple[str, ...] = ()
     """Uploads that the payload is complete but for."""
     error: ProtocolError | None = None
-    """What is wrong with the payload, or with a message to the runtime."""
+    """What is wrong with the payload."""
     failure: BaseException | None = None
     """What a validator of the author's raised beside errors."""
     weight: int = 0
@@ -65,32 +65,31 @@ def inline_characters(events: Mapping[str, EventSpec]) -> int:
 
 
 def read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
-    """Read and structure a text. Raises `ProtocolError` (`bad_message`) if it cannot be read."""
+    """Read and structure a text. Raises `ProtocolError` as `decode`, for a text that is no sound message."""
     with _beside_the_loop():
         return _read(text, events, files)
 
 
 def _read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
-    message = decode_client_text(text, _loads)
-    kept = ClientText(message.type, {}, message.id)
-    if message.type.startswith(names.RUNTIME_PREFIX):
-        try:
-            return Reading(kept, asks=control.parse_control(message))
-        except ProtocolError as error:
-            return Reading(kept, error=_alone(error))
-    spec = events.get(message.type)
+    try:
+        message = decode_text(text, _loads)
+    except ProtocolError as error:
+        raise _alone(error) from None
+    if not isinstance(message, Invoke):
+        return Reading(message)
+    spec = events.get(message.event)
     if spec is None:
         _throw_away(message.data)
-        return Reading(kept)
+        return Reading(Invoke(message.event, {}, message.id))
     reading = structure(message, spec, files)
     if not reading.pending and not (spec.structurer.hands_on and reading.error is None):
         _throw_away(message.data)
     return attrs.evolve(reading, weight=weight_of(text))
 
 
-def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:
+def structure(message: Invoke, spec: EventSpec, files: Files) -> Reading:
     """Structure the payload of a command."""
-    kept = ClientText(message.type, {}, message.id)
+    kept = Invoke(message.event, {}, message.id)
     try:
         return Reading(kept, spec, spec.structure(message.data, files))
     except PendingUploads as pending:
@@ -102,7 +101,7 @@ def structure(message: ClientText, spec: EventSpec, files: Files) -> Reading:
         return Reading(kept, spec, failure=failure)  # noqa: ASYNC104  in a thread
 
 
-def structure_again(message: ClientText, spec: EventSpec, files: Files) -> Reading:
+def structure_again(message: Invoke, spec: EventSpec, files: Files) -> Reading:
     """The same in a thread, of a long text that was put aside for its uploads."""
     with _beside_the_loop():
         return structure(message, spec, files)

@@ -17,9 +17,19 @@ from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import ProtocolError
 from reactor_trio.link.aside import AsideCommands, Waiting
 from reactor_trio.link.reading import Reading, inline_characters, read
-from reactor_trio.protocol import control, names
+from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
-from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.protocol.client_messages import (
+    ConfigureTrack,
+    FrameShown,
+    Invoke,
+    Ping,
+    RequestKeyFrame,
+    UploadAbort,
+    UploadStart,
+    decode_text,
+)
+from reactor_trio.protocol.server_messages import Ack, Error, Pong, UploadComplete, UploadReady
 from reactor_trio.protocol.weight import weight_of
 from reactor_trio.session.endings import TOO_MANY_ERRORS, LinkEnding
 from reactor_trio.session.inbox import STEP
@@ -35,7 +45,7 @@ if TYPE_CHECKING:
     from reactor_trio.link.rates import Rates
     from reactor_trio.link.tracks import OutputTracks
     from reactor_trio.link.uploads import Lent
-    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.protocol.client_messages import Control
     from reactor_trio.protocol.upload_ledger import Upload
     from reactor_trio.session.observer import NotHandled
     from reactor_trio.session.session import Session
@@ -106,7 +116,7 @@ class Receiver:
             try:
                 if isinstance(message, str):
                     if len(message) <= self._inline_characters:
-                        self._text(decode_client_text(message), message)
+                        self._text(message)
                     elif not await self._long_text(message):
                         return
                 else:
@@ -143,7 +153,7 @@ class Receiver:
         await self._answers.settle()
 
     def _refuse(self, error: ProtocolError) -> None:
-        self._answers.post(control.error_of(error))
+        self._answers.post(Error.of(error))
         # Neither what the client sent nor what is wrong with it: a value may stand in either.
         self._log.debug("message refused", code=error.code, command=self._known(error.event))
         self._count_refusal(error)
@@ -167,9 +177,10 @@ class Receiver:
 
     # ---- text: commands, and the runtime's own messages
 
-    def _text(self, message: ClientText, text: str) -> None:
-        if message.type.startswith(names.RUNTIME_PREFIX):
-            self._control(control.parse_control(message), message)
+    def _text(self, text: str) -> None:
+        message = decode_text(text)
+        if not isinstance(message, Invoke):
+            self._control(message)
             return
         self.last_active = self._arrived
         self._rates.command(message, self._arrived)
@@ -202,11 +213,8 @@ class Receiver:
 
     def _take_reading(self, reading: Reading, lent: Lent) -> None:
         message, spec = reading.message, reading.spec
-        if message.type.startswith(names.RUNTIME_PREFIX):
-            if reading.error is not None:
-                raise reading.error
-            assert reading.asks is not None
-            self._control(reading.asks, message)
+        if not isinstance(message, Invoke):
+            self._control(message)
             return
         self.last_active = self._arrived
         self._rates.command(message, self._arrived)
@@ -220,25 +228,25 @@ class Receiver:
             command = self._commands.of_reading(reading, spec, self._arrived, lent, reading.weight)
             self._inbox.put(command, run_before=self._step_ends)
 
-    def _control(self, asks: control.ClientControl, message: ClientText) -> None:
+    def _control(self, asks: Control) -> None:
         match asks:
-            case control.Ping(t):
-                self._answers.post(control.pong(t, trio.current_time(), message.id))
-            case control.UploadStart() as start:
+            case Ping(t, id_):
+                self._answers.post(Pong(t, trio.current_time(), id_))
+            case UploadStart() as start:
                 self.last_active = self._arrived
-                upload = self._uploads.start(start, message.id)
-                self._answers.post(control.upload_ready(upload.upload_id))
+                upload = self._uploads.start(start)
+                self._answers.post(UploadReady(upload.upload_id))
                 if upload.is_complete:  # an empty one
                     self._upload_complete(upload)
-            case control.UploadAbort(upload_id):
-                self._abort_upload(upload_id, message)
-            case control.ConfigureTrack() | control.RequestKeyFrame() | control.FrameShown() as asked:
-                self._tracks.take(asked, message)
-                self._acknowledge(message)
+            case UploadAbort() as abort:
+                self._abort_upload(abort)
+            case ConfigureTrack() | RequestKeyFrame() | FrameShown() as asked:
+                self._tracks.take(asked)
+                self._acknowledge(asked)
 
-    def _acknowledge(self, message: ClientText) -> None:
+    def _acknowledge(self, message: Control) -> None:
         if message.id is not None:
-            self._answers.post(control.ack(message.id))
+            self._answers.post(Ack(message.id))
 
     # ---- binary: media, and the chunks of uploads
 
@@ -267,7 +275,7 @@ class Receiver:
 
     def _upload_complete(self, upload: Upload) -> None:
         self._answers.post(
-            control.upload_complete(upload.upload_id, upload.name, upload.mime_type, upload.size, upload.id)
+            UploadComplete(upload.upload_id, upload.name, upload.mime_type, upload.size, upload.id)
         )
         if self._wants_files:
             lent = self._uploads.lend()
@@ -275,11 +283,9 @@ class Receiver:
             assert isinstance(file, UploadedFile)
             self._inbox.put_file(FileArrived(file, lent.unread))
 
-    def _abort_upload(self, upload_id: str, message: ClientText) -> None:
-        upload = self._uploads.abort(upload_id, message.id)
+    def _abort_upload(self, abort: UploadAbort) -> None:
+        upload = self._uploads.abort(abort.upload_id, abort.id)
         if upload.id is not None:
-            given_up = control.error(
-                names.UPLOAD_REJECTED, "the client gave it up", upload_id=upload_id, reply_to=upload.id
-            )
-            self._answers.post(given_up)
-        self._acknowledge(message)
+            text, upload_id = "the client gave it up", abort.upload_id
+            self._answers.post(Error(names.UPLOAD_REJECTED, text, upload_id=upload_id, reply_to=upload.id))
+        self._acknowledge(abort)

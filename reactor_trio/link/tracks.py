@@ -10,12 +10,12 @@ from reactor_trio.link.audio_out import AudioTrack
 from reactor_trio.link.encoding import VideoEncoder
 from reactor_trio.link.latency import FrameLatency
 from reactor_trio.link.video_out import VideoTrack
-from reactor_trio.protocol import control, names
+from reactor_trio.protocol import names
+from reactor_trio.protocol.client_messages import ConfigureTrack, FrameShown, RequestKeyFrame
 
 if TYPE_CHECKING:
     from reactor_trio.declare.tracks import TrackSpec
     from reactor_trio.link.outbox import Outbox
-    from reactor_trio.protocol.text import ClientText
     from reactor_trio.session.applied import Applied
     from reactor_trio.session.audio_clock import AudioBlock
     from reactor_trio.session.context import SessionContext
@@ -88,32 +88,29 @@ class OutputTracks:
 
     # ---- asked by the client
 
-    def take(
-        self,
-        asked: control.ConfigureTrack | control.RequestKeyFrame | control.FrameShown,
-        message: ClientText,
-    ) -> None:
+    def take(self, asked: ConfigureTrack | RequestKeyFrame | FrameShown) -> None:
         """Do what a message asks. Raises `ProtocolError`, in answer to it."""
         try:
-            self._check(asked.track, message)
+            self._check(asked)
             match asked:
-                case control.ConfigureTrack(track, changes):
+                case ConfigureTrack(track, changes):
                     self._track(track).configure(changes)
-                case control.RequestKeyFrame(track):
+                case RequestKeyFrame(track):
                     self._request_key_frame(track)
-                case control.FrameShown(track, seq):
+                case FrameShown(track, seq):
                     self._latency.shown(track, seq)
         except ProtocolError as error:
-            error.reply_to = message.id
+            error.reply_to = asked.id
             raise
 
-    def _check(self, track: str, message: ClientText) -> None:
+    def _check(self, asked: ConfigureTrack | RequestKeyFrame | FrameShown) -> None:
+        track = asked.track
         if track in self.video or track in self._audio:
             return
         tracks = [each.name for each in self._context.contract.tracks if each.direction == "out"]
         has = f"it has: {listed(tracks)}" if tracks else "it has none"
         fault = FieldError("track", f"this model has no output track {track!r}; {has}")
-        raise InvalidPayload([fault], event=message.type)
+        raise InvalidPayload([fault], event=asked.type)
 
     def _request_key_frame(self, track: str) -> None:
         if track not in self.video:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from reactor_trio.compute.executor import Executor
     from reactor_trio.protocol.binary import UploadChunk
-    from reactor_trio.protocol.control import UploadStart
+    from reactor_trio.protocol.client_messages import UploadStart
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.limits import Limits
 
@@ -215,17 +215,17 @@ class Uploads:
 
     # ---- what the client does
 
-    def start(self, message: UploadStart, id: Id | None) -> Upload:  # noqa: A002  the wire's word
+    def start(self, message: UploadStart) -> Upload:
         """Announce an upload; an empty one is complete at once.
 
         Raises `ProtocolError` as `UploadLedger.start`, and `upload_quota` if the server has no room for it.
         """
-        upload = self._ledger.start(message, id)
+        upload = self._ledger.start(message)
         small = upload.size <= self._limits.spool_bytes
         place = self._budget.reserve(upload.size, in_memory=small)
         if place is None:
             self._ledger.lose(upload)
-            raise _no_room(upload.upload_id, id)
+            raise _no_room(upload.upload_id, message.id)
         where: _Buffer | SpooledFile = _Buffer()
         if place is Place.DISK:
             where = SpooledFile(upload.size, lambda: _temporary_file())

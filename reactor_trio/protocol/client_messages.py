@@ -149,12 +149,15 @@ def decode(message: str | bytes, loads: Callable[[str], Any] = orjson.loads) -> 
     them, with `event` and, where it is valid, `upload_id`; `unknown_event` for a `reactor.*` type that no
     client may send.
     """
-    if isinstance(message, str):
-        type_, data, id_ = read_client_text(message, loads)
-        if type_.startswith(names.RUNTIME_PREFIX):
-            return read_control(type_, data, id_)
-        return Invoke(type_, data, id_)
-    return decode_binary(message)
+    return decode_text(message, loads) if isinstance(message, str) else decode_binary(message)
+
+
+def decode_text(text: str, loads: Callable[[str], Any] = orjson.loads) -> Invoke | Control:
+    """Read one text of a client; see `decode`."""
+    type_, data, id_ = read_client_text(text, loads)
+    if type_.startswith(names.RUNTIME_PREFIX):
+        return read_control(type_, data, id_)
+    return Invoke(type_, data, id_)
 
 
 def read_control(type_: str, data: dict[str, Any], id_: Id | None) -> Control:

@@ -105,23 +105,23 @@ class UploadLedger:
         """The upload under way or complete; None for one that was never announced, or has failed."""
         return self._uploads.get(upload_id)
 
-    def start(self, message: UploadStart, id: Id | None = None) -> Upload:  # noqa: A002  the wire's word
+    def start(self, message: UploadStart) -> Upload:
         """Enter an upload that the client announces; an empty one is complete at once.
 
         Raises `ProtocolError`: `upload_rejected` for an id that was used before (the earlier upload is
         left as it is), `upload_too_large`, or `upload_quota`.
         """
-        upload_id = message.upload_id
+        upload_id, id_ = message.upload_id, message.id
         # docs/design.md#uploads, step 2: "an id used twice" fails.
         if upload_id in self._uploads or upload_id in self._spent:
-            raise _refusal(UPLOAD_REJECTED, "this upload id was used before", upload_id, id)
+            raise _refusal(UPLOAD_REJECTED, "this upload id was used before", upload_id, id_)
         # docs/design.md#uploads, step 1: limits are checked here, before any byte.
-        refusal = self._over_limit(message, id)
+        refusal = self._over_limit(message, id_)
         if refusal is not None:
             # Its chunks may be on their way already, since a client need not wait for the answer.
             self._spend(upload_id)
             raise refusal
-        upload = Upload(upload_id, message.name, message.mime_type, message.size, id)
+        upload = Upload(upload_id, message.name, message.mime_type, message.size, id_)
         self._uploads[upload_id] = upload
         self._used_bytes += upload.size
         self._complete_if_whole(upload)

@@ -22,8 +22,9 @@ from reactor_trio.errors import (
     check_refusal,
     shorten,
 )
-from reactor_trio.protocol import control, names
-from reactor_trio.protocol.text import encodable, encode_server_text
+from reactor_trio.protocol import names
+from reactor_trio.protocol.server_messages import Ack, Error, ModelText
+from reactor_trio.protocol.text import encodable
 from reactor_trio.session.endings import CONNECT_FAILED, Ending
 from reactor_trio.session.failures import contained, is_client_gone, split
 from reactor_trio.session.work import Begun, Command
@@ -36,17 +37,18 @@ if TYPE_CHECKING:
     from reactor_trio.declare.connected import Connected
     from reactor_trio.declare.uploaded_file import UploadedFile
     from reactor_trio.model.model import ReactorModel
+    from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.applied import AppliedCommands
     from reactor_trio.session.context import SessionContext
     from reactor_trio.session.observer import Handled
 
 
-def encode_message(message: Message, reply_to: Id | None = None) -> str:
-    """The text frame of a message. Raises `TypeError` if it is none, or a value cannot be serialised."""
+def model_text(message: Message, reply_to: Id | None = None) -> ModelText:
+    """The noun of a model's message. Raises `TypeError` if it is none, or a value cannot be serialised."""
     if not isinstance(message, Message):
         raise TypeError(f"a ModelMessage can be sent, not {type(message).__name__}")
-    return encode_server_text(message.__wire_name__, dump(message), reply_to)
+    return ModelText(message.__wire_name__, dump(message), reply_to)
 
 
 class Handlers:
@@ -112,7 +114,7 @@ class Handlers:
         if inspect.isawaitable(result):
             await result
 
-    def run_now(self, command: Command, began: float) -> str | Begun | None:
+    def run_now(self, command: Command, began: float) -> ToClient | Begun | None:
         """Run a plain `def` handler in the caller's step, whatever task that is; returns the answer.
 
         The handler finds and sets the context variables of the dispatch task. If it returns an awaitable,
@@ -121,7 +123,7 @@ class Handlers:
         assert self._context is not None, "the dispatcher waits for the inbox, so it runs"
         return self._context.run(self._run_now, command, began)
 
-    def _run_now(self, command: Command, began: float) -> str | Begun | None:
+    def _run_now(self, command: Command, began: float) -> ToClient | Begun | None:
         try:
             result = command.spec.call(self._model, command.payload, self._client)
             if result is not None and inspect.isawaitable(result):
@@ -130,7 +132,7 @@ class Handlers:
         except BaseException as raised:  # noqa: ASYNC103  `split` hands on
             return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
 
-    async def command(self, command: Command) -> str | None:
+    async def command(self, command: Command) -> ToClient | None:
         """Run the handler, in the dispatch task; returns the answer, None if none is due."""
         spec = command.spec
         began = self._now()
@@ -153,7 +155,7 @@ class Handlers:
         called: Awaitable[Any] = spec.call(self._model, command.payload, self._client)
         return called
 
-    async def rest(self, begun: Begun) -> str | None:
+    async def rest(self, begun: Begun) -> ToClient | None:
         """Await what a handler returned, in the dispatch task; returns the answer, None if none is due."""
         command, began = begun.command, begun.began
         self._applied.running(command.id, command.arrived, began)
@@ -168,18 +170,18 @@ class Handlers:
         result: object,
         began: float,
         tell: Callable[[Id | None, float, float, float], None],
-    ) -> str | None:
+    ) -> ToClient | None:
         reply = command.spec.check_result(result)
         if reply is not None:
-            answer: str | None = encode_message(reply, command.id)
+            answer: ToClient | None = model_text(reply, command.id)
         else:
-            answer = None if command.id is None else control.ack(command.id)
+            answer = None if command.id is None else Ack(command.id)
         now = self._now()
         self._observer.handled(command.spec.name, "ok", began - command.arrived, now - began)
         tell(command.id, command.arrived, began, now)
         return answer
 
-    def _refusal(self, command: Command, raised: BaseException, began: float) -> str:
+    def _refusal(self, command: Command, raised: BaseException, began: float) -> ToClient:
         """The answer to a command whose handler raised. Raises what is not the handler's failure."""
         failure, rest = split(raised)
         if rest is None:
@@ -190,20 +192,20 @@ class Handlers:
                 command.reply.send_nowait(self._failure(command, failure, began))
         raise rest from None
 
-    def _failure(self, command: Command, failure: BaseException, began: float) -> str:
+    def _failure(self, command: Command, failure: BaseException, began: float) -> ToClient:
         """The answer, whatever the failure is made of. Raises only what is not the handler's."""
         name = command.spec.name
         with contained(lambda worse: self._log.error("handler failed", command=name, exc_info=worse)):
             return self._told(command, failure, began)
-        return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)
+        return Error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)
 
-    def _told(self, command: Command, failure: BaseException, began: float) -> str:
+    def _told(self, command: Command, failure: BaseException, began: float) -> ToClient:
         self._applied.failed()
         name = command.spec.name
         if isinstance(failure, InvalidPayload):  # a state's own validator has the last word
             failure.reply_to = command.id
             self._observer.not_handled(name, "invalid")
-            return control.error_of(failure)
+            return Error.of(failure)
         outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
         self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
         if isinstance(failure, CommandError):
@@ -212,7 +214,7 @@ class Handlers:
             if text != failure.message:
                 wrong = "it was too long, or held half a surrogate pair"
                 self._log.warning("the message of a CommandError was changed", command=name, reason=wrong)
-            return control.error(failure.code, text, event=name, reply_to=command.id)
+            return Error(failure.code, text, event=name, reply_to=command.id)
         if not is_client_gone(failure):
             self._log.error("handler failed", command=name, exc_info=failure)
-        return control.error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)
+        return Error(names.INTERNAL_ERROR, "the handler failed", event=name, reply_to=command.id)

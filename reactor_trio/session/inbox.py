@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from reactor_trio.errors import ProtocolError
-from reactor_trio.protocol import control, names
+from reactor_trio.protocol import names
+from reactor_trio.protocol.server_messages import Error
 from reactor_trio.session.coalescing import open_coalescing_channel
 from reactor_trio.session.turns import Turns
 from reactor_trio.session.work import Aside, Begun, Command, FileArrived, Work
 
 if TYPE_CHECKING:
     from reactor_trio.contract.events import EventSpec
+    from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.coalescing import (
         CoalescingChannelStatistics,
@@ -259,7 +261,7 @@ class Inbox:
         self.bytes -= work.weight
         self._observer.not_handled(work.spec.name, "invalid")
         error.event, error.reply_to = work.spec.name, work.id
-        await _send(work, control.error_of(error))
+        await _send(work, Error.of(error))
 
     async def _run(self, work: Work) -> None:
         match work:
@@ -280,7 +282,7 @@ def _is_unread(work: Work) -> bool:
     return type(work) is not Begun and work.unread is not None  # type: ignore[union-attr]
 
 
-async def _send(command: Command, answer: str) -> None:
+async def _send(command: Command, answer: ToClient) -> None:
     try:
         command.reply.send_nowait(answer)
     except trio.WouldBlock:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import trio
 
+    from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.applied import Applied
     from reactor_trio.session.audio_clock import AudioBlock
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 class Reply(Protocol):
     """Where the answers to a client's commands go."""
 
-    def post(self, answer: str) -> None:
+    def post(self, answer: ToClient) -> None:
         """Answer in the step in which a message of the client is being taken; it leaves when that ends."""
 
-    def send_nowait(self, answer: str) -> None:
+    def send_nowait(self, answer: ToClient) -> None:
         """Answer from any task. Raises `trio.WouldBlock` if the client is behind."""
 
-    async def send(self, answer: str) -> None:
+    async def send(self, answer: ToClient) -> None:
         """Answer from any task; waits while the client is behind. If cancelled, nothing was sent."""
 
     def superseded(self, event: str, id_: Id | None) -> None:
@@ -104,7 +105,7 @@ class Link(Protocol):
         """Receive and send until the client is lost. Cancelled when the session has said farewell."""
         ...
 
-    async def send(self, message: str) -> None:
+    async def send(self, message: ToClient) -> None:
         """Send a message of the model; waits while the client is behind. If cancelled, it was not sent."""
 
     def stop(self) -> None:
@@ -146,7 +147,7 @@ class Links:
             link.greet()
             nursery.start_soon(link.run, name=f"{name}/link")
 
-    async def send(self, message: str) -> None:
+    async def send(self, message: ToClient) -> None:
         """See `Link.send`."""
         for link in self._links:
             await link.send(message)

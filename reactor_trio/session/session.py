@@ -27,7 +27,7 @@ from reactor_trio.session import endings
 from reactor_trio.session.applied import AppliedCommands
 from reactor_trio.session.copies import copy_for
 from reactor_trio.session.failures import contained, is_client_gone
-from reactor_trio.session.handlers import Handlers, encode_message
+from reactor_trio.session.handlers import Handlers, model_text
 from reactor_trio.session.inbox import Inbox
 from reactor_trio.session.inputs import SessionInputs
 from reactor_trio.session.links import Links
@@ -247,7 +247,7 @@ class Session:
 
     async def send(self, message: ModelMessage) -> None:
         """See `ReactorModel.send`."""
-        await self.links.send(encode_message(message))
+        await self.links.send(model_text(message))
 
     def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> Coroutine[Any, Any, bool]:
         """See `ReactorModel.emit`."""
