@@ -1,18 +1,21 @@
 """The pytest plugin of `reactor_trio.testing`: virtual time for tests, and no leak goes unseen.
 
-It is a module of its own, outside the package, because pytest imports it at the start of a run: to import
-anything of `reactor_trio` is to import NumPy and Trio, and most tests have no use for it. What it does
-is in `reactor_trio/testing`, which is imported by the first test that needs it.
+The plugin is a module of its own, outside the package, because pytest imports it at the start of a run: to
+import anything of `reactor_trio` is to import NumPy and Trio, and most tests have no use for them. The work
+is done in `reactor_trio/testing`, which the first test that needs it imports.
 
 - fixture `reactor_session`: `open_session`, in virtual time also in an async test (with pytest-trio);
 - fixture `virtual_clock`: a clock that jumps over waiting; tests of pytest-trio that ask for it run under it;
+- ini option `virtual_time`: all async tests run in virtual time, whatever fixtures they ask for;
 - marker `virtual_seconds(n)`: the test fails when it takes longer; without it a virtual day is allowed (the
   ini option `virtual_seconds` says otherwise), so that a deadlock fails instead of hanging;
+- marker `real_time(n)`: the async test runs in real time, and fails when it takes longer than n seconds (60);
 - each test fails that leaves something of a session behind; marker `may_outlive(...)` lets it.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from typing import TYPE_CHECKING, Any
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from reactor_trio.testing import LeakWatch
 
 DAY = "86400"
+REAL_SECONDS = 60.0
+"""What a test in real time may take, unless its marker says otherwise."""
 KINDS = ("task", "thread", "file", "channel", "outbox")
 
 # Typed by its value: the type itself is not there to be imported.
@@ -34,11 +39,17 @@ _watch: pytest.StashKey[LeakWatch] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the ini option `virtual_seconds`."""
+    """Declare the ini options `virtual_seconds` and `virtual_time`."""
     parser.addini(
         "virtual_seconds",
         "reactor_trio: virtual seconds that a test may take, unless its marker says otherwise (0: no limit)",
         default=DAY,
+    )
+    parser.addini(
+        "virtual_time",
+        "reactor_trio: async tests run in virtual time, unless they have the marker real_time",
+        type="bool",
+        default=False,
     )
 
 
@@ -47,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "virtual_seconds(seconds): reactor_trio: the test fails if a run of it takes more virtual seconds",
+    )
+    config.addinivalue_line(
+        "markers",
+        "real_time(seconds=60): reactor_trio: the async test runs in real time, and fails if it takes longer",
     )
     config.addinivalue_line(
         "markers",
@@ -82,18 +97,18 @@ def reactor_session(virtual_clock: MockClock) -> Callable[..., Any]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Watch the sessions that the test and its fixtures make; let an async test run in virtual time."""
-    wants_virtual_time = _wants_virtual_time(item)
-    if "reactor_trio" in sys.modules or wants_virtual_time:  # else there is nothing to watch
+    """Watch the sessions that the test and its fixtures make; choose the clock of an async test."""
+    if "reactor_trio" in sys.modules or _asks_for_virtual_time(item):  # else there is nothing to watch
         from reactor_trio.testing import LeakWatch
 
         item.stash[_watch] = LeakWatch().__enter__()
     result = yield
     # Wrong markers fail here, once pytest has set up what its teardown expects.
     _kinds(item)
-    _marked_seconds(item)
-    if _is_async(item) and (item.get_closest_marker("virtual_seconds") or wants_virtual_time):
-        item.add_marker(pytest.mark.trio(run=_runner(item)), append=False)
+    _marked_seconds(item, "virtual_seconds")
+    _marked_seconds(item, "real_time", REAL_SECONDS)
+    if _is_async(item):
+        _choose_clock(item)
     return result
 
 
@@ -133,39 +148,104 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _is_async(item: pytest.Item) -> bool:
-    """Whether pytest-trio runs it."""
-    is_coroutine = inspect.iscoroutinefunction(getattr(item, "obj", None))
-    return is_coroutine and item.get_closest_marker("trio") is not None
+    """Whether pytest-trio runs the test."""
+    return inspect.iscoroutinefunction(_function(item)) and item.get_closest_marker("trio") is not None
 
 
-def _wants_virtual_time(item: pytest.Item) -> bool:
+def _function(item: pytest.Item) -> Callable[..., Any] | None:
+    """The test's function. Of a test of Hypothesis: the one that is called with each example."""
+    function = getattr(item, "obj", None)
+    if _is_of_hypothesis(item):
+        function = item.obj.hypothesis.inner_test  # type: ignore[attr-defined]
+    # The parameters of one test share it, and each wraps it for its own run.
+    return getattr(function, "_reactor_trio_wraps", function)
+
+
+def _is_of_hypothesis(item: pytest.Item) -> bool:
+    return hasattr(getattr(item, "obj", None), "hypothesis")
+
+
+def _asks_for_virtual_time(item: pytest.Item) -> bool:
     return bool({"virtual_clock", "reactor_session"} & set(getattr(item, "fixturenames", ())))
 
 
-def _runner(item: pytest.Item) -> Callable[..., Any]:
-    """What pytest-trio calls instead of `trio.run`; `clock` is that of a fixture which the test asked for."""
+def _choose_clock(item: pytest.Item) -> None:
+    # Of a marker at the test and one at its class or module, the one at the test counts.
+    marked = next((each.name for each in item.iter_markers() if each.name in _TIMES), None)
+    is_virtual = _asks_for_virtual_time(item) or item.config.getini("virtual_time")
+    if marked == "real_time":
+        _run_by(item, _real_runner(_marked_seconds(item, "real_time", REAL_SECONDS)))
+    elif marked == "virtual_seconds" or is_virtual:
+        _run_by(item, _virtual_runner(item))
+
+
+_TIMES = ("virtual_seconds", "real_time")
+
+
+def _run_by(item: pytest.Item, run: Callable[..., Any]) -> None:
+    """Let pytest-trio run the test by `run`, in place of `trio.run`."""
+    if not _is_of_hypothesis(item):
+        item.add_marker(pytest.mark.trio(run=run), append=False)
+        return
+    function = _function(item)
+    assert function is not None
+
+    # pytest-trio runs examples by `trio.run`, whatever its marker says.
+    @functools.wraps(function)
+    def run_example(**arguments: Any) -> Any:
+        return run(functools.partial(function, **arguments), clock=arguments.get("virtual_clock"))
+
+    run_example._reactor_trio_wraps = function  # type: ignore[attr-defined]
+    # How pytest-trio marks a function that needs no more work; a test tells if a new one does not.
+    run_example._trio_test_runner_wrapped = True  # type: ignore[attr-defined]
+    item.obj.hypothesis.inner_test = run_example  # type: ignore[attr-defined]
+
+
+def _virtual_runner(item: pytest.Item) -> Callable[..., Any]:
+    """A function to call instead of `trio.run`; `clock` is that of a fixture which the test asked for."""
 
     def run_virtually(async_fn: Callable[..., Any], *, clock: Any = None, instruments: Any = ()) -> Any:
         from reactor_trio.testing.deterministic import run
 
-        clock = clock or getattr(item, "funcargs", {}).get("virtual_clock")
+        if clock is None and not _is_of_hypothesis(item):  # each of whose examples begins at 0
+            clock = getattr(item, "funcargs", {}).get("virtual_clock")
         return run(async_fn, clock=clock, instruments=instruments)
 
     return run_virtually
 
 
+def _real_runner(seconds: float | None) -> Callable[..., Any]:
+    """A function to call instead of `trio.run`, with a deadline."""
+
+    def run_really(async_fn: Callable[..., Any], *, clock: Any = None, instruments: Any = ()) -> Any:
+        import trio
+
+        async def main() -> Any:
+            with trio.fail_after(seconds or REAL_SECONDS):
+                return await async_fn()
+
+        return trio.run(main, clock=clock, instruments=instruments)
+
+    return run_really
+
+
 def _seconds(item: pytest.Item) -> float | None:
-    seconds = _marked_seconds(item)
+    seconds = _marked_seconds(item, "virtual_seconds")
     return seconds if seconds is not None else float(item.config.getini("virtual_seconds")) or None
 
 
-def _marked_seconds(item: pytest.Item) -> float | None:
-    marker = item.get_closest_marker("virtual_seconds")
+def _marked_seconds(item: pytest.Item, name: str, default: float | None = None) -> float | None:
+    """The number of seconds that a marker gives; None if the test has no such marker.
+
+    Raises `pytest.UsageError` if it gives none and there is no default, or something else.
+    """
+    marker = item.get_closest_marker(name)
     if marker is None:
         return None
-    if len(marker.args) != 1 or marker.kwargs or not isinstance(marker.args[0], int | float):
-        raise pytest.UsageError(f"{item.nodeid}: virtual_seconds takes one number of seconds")
-    return float(marker.args[0])
+    arguments = marker.args if marker.args or default is None else (default,)
+    if len(arguments) != 1 or marker.kwargs or not isinstance(arguments[0], int | float):
+        raise pytest.UsageError(f"{item.nodeid}: {name} takes one number of seconds")
+    return float(arguments[0])
 
 
 # ---- what outlives its session

@@ -13,7 +13,6 @@ import trio.testing
 import trio_websocket
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import MockClock
 
 from fake_transport import WELCOME, FakeTransport
 from reactor_trio import ModelMessage, ReactorModel, disconnected, event
@@ -32,7 +31,6 @@ from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.waiting_client import KEPT_BYTES, WaitingClient
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import MemoryTransport, memory_transport_pair
-from virtual import virtually
 
 DEADLINE = 30.0
 """Real seconds; what a test takes is some milliseconds."""
@@ -158,7 +156,6 @@ async def in_line(*, send_timeout: float = 10.0, **limits: Any) -> AsyncIterator
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
-@virtually
 async def test_it_is_told_its_place_and_let_in() -> None:
     async with in_line() as client:
         assert await client.heard() == [(names.QUEUED, {"position": 1})]
@@ -168,7 +165,6 @@ async def test_it_is_told_its_place_and_let_in() -> None:
         assert await client.heard() == []
 
 
-@virtually
 async def test_of_several_changes_at_once_only_the_last_is_told() -> None:
     admission = Admission(max_sessions=1, max_waiting=9)
     ahead = [admission.enter() for _ in range(5)]
@@ -185,7 +181,6 @@ async def test_of_several_changes_at_once_only_the_last_is_told() -> None:
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
-@virtually
 async def test_who_waited_too_long_is_told_so_and_closed_with_1013() -> None:
     async with in_line() as client:
         began = trio.current_time()
@@ -213,7 +208,6 @@ async def drain_to_the_end(transport: MemoryTransport) -> list[tuple[str, Any]]:
         return heard
 
 
-@virtually
 async def test_a_drain_says_goodbye() -> None:
     async with in_line() as client:
         await client.heard()
@@ -227,7 +221,6 @@ async def test_a_drain_says_goodbye() -> None:
 
 
 @pytest.mark.parametrize("how", ["aclose", "cut"])
-@virtually
 async def test_who_leaves_is_gone_at_once(how: str) -> None:
     async with in_line() as client:
         behind = client.admission.enter()
@@ -242,7 +235,6 @@ async def test_who_leaves_is_gone_at_once(how: str) -> None:
         assert behind.position == 1
 
 
-@virtually
 async def test_a_client_that_is_silent_after_a_ping_is_gone() -> None:
     async with in_line(heartbeat=20.0) as client:
         client.transport.freeze()
@@ -251,7 +243,6 @@ async def test_a_client_that_is_silent_after_a_ping_is_gone() -> None:
         assert client.let_in is False
 
 
-@virtually
 async def test_a_client_that_lives_may_wait_longer_than_a_heartbeat() -> None:
     async with in_line(heartbeat=20.0) as client, trio.open_nursery() as nursery:
         nursery.start_soon(drain_to_the_end, client.transport)  # which answers pings
@@ -267,7 +258,6 @@ def command(number: int, size: int = 0) -> str:
     return encode_client_text("set_prompt", {"prompt": "x" * size}, number)
 
 
-@virtually
 async def test_commands_are_kept_in_order_and_what_goes_beyond_is_overloaded() -> None:
     async with in_line(max_queued_events=3) as client:
         await client.say(*map(command, range(5)))
@@ -291,7 +281,6 @@ async def test_commands_are_kept_in_order_and_what_goes_beyond_is_overloaded() -
         assert client.waiting.early == [command(0), command(1), command(2)]
 
 
-@virtually
 async def test_the_bytes_that_are_kept_are_bounded() -> None:
     async with in_line() as client:
         await client.say(command(1, KEPT_BYTES // 2), command(2, KEPT_BYTES), command(3, 10))
@@ -299,7 +288,6 @@ async def test_the_bytes_that_are_kept_are_bounded() -> None:
         assert client.waiting.early == [command(1, KEPT_BYTES // 2), command(3, 10)]
 
 
-@virtually
 async def test_uploads_begin_after_the_welcome_and_pings_are_answered_at_once() -> None:
     start = {"upload_id": "u", "name": "a", "mime_type": "b", "size": 3}
     async with in_line() as client:
@@ -316,7 +304,6 @@ async def test_uploads_begin_after_the_welcome_and_pings_are_answered_at_once() 
         assert client.waiting.early == []
 
 
-@virtually
 async def test_a_client_that_asks_and_does_not_read_is_cut_off() -> None:
     async with in_line(max_queued_messages=10, max_messages_per_second=0) as client:
         ping = encode_client_text(names.PING, {"t": 1})
@@ -329,7 +316,6 @@ async def test_a_client_that_asks_and_does_not_read_is_cut_off() -> None:
         assert trio.current_time() < MAX_WAIT / 2
 
 
-@virtually
 async def test_a_client_that_asks_much_at_once_and_reads_is_answered() -> None:
     async with in_line(max_queued_messages=10) as client:
         await client.say(*[encode_client_text(names.PING, {"t": number}) for number in range(500)])
@@ -337,7 +323,6 @@ async def test_a_client_that_asks_much_at_once_and_reads_is_answered() -> None:
         assert pongs == [*range(500)]
 
 
-@virtually
 async def test_a_client_that_floods_is_read_later_and_keeps_its_place() -> None:
     async with in_line(max_messages_per_second=100) as client:
         for _ in range(10):
@@ -351,7 +336,6 @@ async def test_a_client_that_floods_is_read_later_and_keeps_its_place() -> None:
         assert not client.ended.is_set()
 
 
-@virtually
 async def test_a_client_that_is_let_in_while_it_talks_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting_client, "STEP", -1.0)  # the loop is given back after each message
     said = [command(number) for number in range(20)]
@@ -368,7 +352,7 @@ async def test_a_client_that_is_let_in_while_it_talks_loses_nothing(monkeypatch:
 # ---- the client that waits
 
 
-async def test_the_welcome_may_take_its_time_while_the_client_is_queued(autojump_clock: MockClock) -> None:
+async def test_the_welcome_may_take_its_time_while_the_client_is_queued() -> None:
     server, told = FakeTransport(greet=False), []
 
     async def serve() -> None:
@@ -386,7 +370,7 @@ async def test_the_welcome_may_take_its_time_while_the_client_is_queued(autojump
     assert told == [2, 1]
 
 
-async def test_an_error_of_the_callback_comes_out_as_it_is(autojump_clock: MockClock) -> None:
+async def test_an_error_of_the_callback_comes_out_as_it_is() -> None:
     server, error = FakeTransport(greet=False), ValueError("mine")
     server.say(names.QUEUED, {"position": 1})
 
@@ -456,6 +440,7 @@ class Queue:
             await self.leave.wait()
 
 
+@pytest.mark.real_time
 async def test_clients_wait_in_line_and_get_a_session_in_turn() -> None:
     with trio.fail_after(DEADLINE):
         async with serving(max_sessions=1) as (server, url), trio.open_nursery() as nursery:
@@ -474,6 +459,7 @@ async def test_clients_wait_in_line_and_get_a_session_in_turn() -> None:
                     assert await behind.receive.receive() >= 1
 
 
+@pytest.mark.real_time
 async def test_a_waiting_client_is_no_session() -> None:
     with trio.fail_after(DEADLINE):
         async with serving(max_sessions=1) as (server, url):
@@ -488,6 +474,7 @@ async def test_a_waiting_client_is_no_session() -> None:
                 assert (Counter.copies, Counter.ended) == (copies, ended)
 
 
+@pytest.mark.real_time
 async def test_a_full_line_is_503() -> None:
     with trio.fail_after(DEADLINE):
         async with serving(max_sessions=1, max_waiting=1) as (_, url):
@@ -505,6 +492,7 @@ async def test_a_full_line_is_503() -> None:
                 nursery.cancel_scope.cancel(reason="the test is over")
 
 
+@pytest.mark.real_time
 async def test_a_drain_sends_the_line_home() -> None:
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
@@ -524,6 +512,7 @@ async def test_a_drain_sends_the_line_home() -> None:
                     await first.receive()
 
 
+@pytest.mark.real_time
 async def test_who_waits_too_long_gets_1013() -> None:
     with trio.fail_after(DEADLINE):
         async with serving(max_sessions=1, max_wait=0.05) as (_, url), open_client(url):
@@ -532,6 +521,7 @@ async def test_who_waits_too_long_gets_1013() -> None:
                     pass
 
 
+@pytest.mark.real_time
 async def test_what_was_sent_in_the_line_is_done_in_the_session() -> None:
     """A client of another author, who does not wait for the welcome."""
     with trio.fail_after(DEADLINE):
@@ -553,6 +543,7 @@ async def test_what_was_sent_in_the_line_is_done_in_the_session() -> None:
                     assert [each["data"]["count"] for each in seen[1:]] == [1, 2]
 
 
+@pytest.mark.real_time
 async def test_the_call_command_prints_the_place_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     with trio.fail_after(DEADLINE):
         async with serving(max_sessions=1) as (server, url), trio.open_nursery() as nursery:
@@ -567,6 +558,7 @@ async def test_the_call_command_prints_the_place_to_stderr(capsys: pytest.Captur
     assert '{"type":"count","data":{"count":1}}' in printed.out
 
 
+@pytest.mark.real_time
 async def test_health_counts_those_who_wait() -> None:
     with trio.fail_after(DEADLINE):
         async with serving(max_sessions=1) as (server, url), open_client(url):

@@ -17,8 +17,7 @@ from reactor_trio.compute.lanes import Lane
 from reactor_trio.link.outbox import MAX_AUDIO_BLOCKS
 from reactor_trio.media.audio import MAX_CHANNELS, inspect_audio, pcm_samples
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, Network, open_session, run
-from virtual import virtually
+from reactor_trio.testing import InlineExecutor, Network, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,7 +157,6 @@ def test_other_tensors_are_refused_as_well() -> None:
 # ---- blocks
 
 
-@virtually
 async def test_blocks_of_20_ms_leave_at_their_end_and_without_a_gap() -> None:
     numbers: list[int] = []
 
@@ -191,7 +189,7 @@ async def test_blocks_of_20_ms_leave_at_their_end_and_without_a_gap() -> None:
     slow=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_cut_of_the_samples_gives_the_same_stream(
+async def test_any_cut_of_the_samples_gives_the_same_stream(
     cuts: list[int], channels: int, buffer_size: int, slow: bool
 ) -> None:
     lengths = [*cuts, 1]
@@ -205,19 +203,15 @@ def test_any_cut_of_the_samples_gives_the_same_stream(
             if slow:  # as fast as it is played, so that what waits is little
                 await trio.sleep(0.9 * length / RATE)
 
-    async def main() -> None:
-        with trio.fail_after(3600):
-            async with open_session(emitting(script, buffer_size=buffer_size)) as client:
-                blocks = [block async for block in client.frames("speaker")]
-        count = stream.shape[1]
-        assert len(blocks) == math.ceil(count / 960)
-        np.testing.assert_array_equal(heard(blocks)[:, :count], stream)
-        assert np.diff([block.pts for block in blocks]) == pytest.approx(BLOCK, abs=1e-6)
-
-    run(main)
+    with trio.fail_after(3600):
+        async with open_session(emitting(script, buffer_size=buffer_size)) as client:
+            blocks = [block async for block in client.frames("speaker")]
+    count = stream.shape[1]
+    assert len(blocks) == math.ceil(count / 960)
+    np.testing.assert_array_equal(heard(blocks)[:, :count], stream)
+    assert np.diff([block.pts for block in blocks]) == pytest.approx(BLOCK, abs=1e-6)
 
 
-@virtually
 async def test_the_number_of_channels_may_not_change() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Film(speaker=np.zeros((2, 960), np.int16)))
@@ -229,7 +223,6 @@ async def test_the_number_of_channels_may_not_change() -> None:
         assert (await client.ended()).reason == "finished"
 
 
-@virtually
 async def test_no_samples_say_nothing_of_the_channels() -> None:
     async def script(model: Emitter) -> None:
         for samples in (np.zeros(0), np.zeros((2, 960)), np.zeros(0), np.zeros((2, 960))):
@@ -239,7 +232,6 @@ async def test_no_samples_say_nothing_of_the_channels() -> None:
         assert (await client.ended()).reason == "finished"
 
 
-@virtually
 async def test_emit_takes_the_samples_at_the_call() -> None:
     async def script(model: Emitter) -> None:
         buffer = ramp(960)
@@ -253,7 +245,6 @@ async def test_emit_takes_the_samples_at_the_call() -> None:
     assert not blocks[1].array().any()
 
 
-@virtually
 async def test_audio_alone_waits_in_a_buffer_of_as_much_time_as_the_frames_take() -> None:
     taken: list[float] = []
     refused: list[bool] = []
@@ -279,7 +270,7 @@ async def test_audio_alone_waits_in_a_buffer_of_as_much_time_as_the_frames_take(
 
 
 @pytest.mark.parametrize(("fps", "rate"), [(24, 44_100), (30, 48_000), (29.97, 44_100)])
-def test_ten_minutes_of_picture_and_sound_do_not_part(fps: float, rate: int) -> None:
+async def test_ten_minutes_of_picture_and_sound_do_not_part(fps: float, rate: int) -> None:
     """Each frame's samples carry its number; the model's steps jitter, and now and then one is slow."""
     frames = int(600 * fps)
     draw = random.Random(rate + int(fps))
@@ -292,11 +283,6 @@ def test_ten_minutes_of_picture_and_sound_do_not_part(fps: float, rate: int) -> 
             count = math.floor((index + 1) * rate / fps) - math.floor(index * rate / fps)
             samples = np.full(count, index + 1, np.int16)
             await model.emit(output(**{video: still, audio: samples}))
-
-    async def main() -> None:
-        async with open_session(emitting(script, fps=fps), max_frames=64) as client:
-            pictures, blocks = await both(client, video, audio)
-        check(pictures, blocks)
 
     def check(pictures: list[Frame], blocks: list[Frame]) -> None:
         assert [frame.seq for frame in pictures] == list(range(frames)), "no frame is lost"
@@ -319,12 +305,13 @@ def test_ten_minutes_of_picture_and_sound_do_not_part(fps: float, rate: int) -> 
         sent = np.array([frame.received_at for frame in pictures])
         assert np.abs(received - sent).max() < 1 / fps
 
-    run(main)
+    async with open_session(emitting(script, fps=fps), max_frames=64) as client:
+        pictures, blocks = await both(client, video, audio)
+    check(pictures, blocks)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
 @pytest.mark.parametrize("fps", [24, 25, 29.97, 30, 60])
-@virtually
 async def test_exactly_supplied_sound_has_no_silence(fps: float, rate: int) -> None:
     output, video, audio = (Film44, "view", "voice") if rate == 44_100 else (Film, "screen", "speaker")
     silence: list[int] = []
@@ -342,7 +329,6 @@ async def test_exactly_supplied_sound_has_no_silence(fps: float, rate: int) -> N
     assert np.diff([block.pts for block in blocks]) == pytest.approx(BLOCK, abs=1e-6)
 
 
-@virtually
 async def test_longer_sound_holds_the_picture_back() -> None:
     async def script(model: Emitter) -> None:
         for value in range(10):
@@ -354,7 +340,6 @@ async def test_longer_sound_holds_the_picture_back() -> None:
     assert heard(blocks).all(), "and has no gap"
 
 
-@virtually
 async def test_shorter_sound_is_filled_up_with_silence_at_its_end_and_counted() -> None:
     async def script(model: Emitter) -> None:
         for value in range(10):
@@ -373,7 +358,6 @@ async def test_shorter_sound_is_filled_up_with_silence_at_its_end_and_counted() 
     assert counted == len(samples) - 10 * RATE // 20
 
 
-@virtually
 async def test_after_a_second_of_silence_a_track_rests_until_samples_come() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Film(speaker=ramp(960)))
@@ -389,7 +373,6 @@ async def test_after_a_second_of_silence_a_track_rests_until_samples_come() -> N
     assert counted == RATE
 
 
-@virtually
 async def test_the_sound_of_a_batch_is_spread_over_its_frames() -> None:
     async def script(model: Emitter) -> None:
         batch = np.stack([picture(n) for n in range(8)])
@@ -405,7 +388,6 @@ async def test_the_sound_of_a_batch_is_spread_over_its_frames() -> None:
     np.testing.assert_array_equal(samples[count : count + RATE // 10], ramp(RATE // 10))
 
 
-@virtually
 async def test_sound_and_picture_of_separate_outputs_share_the_clock() -> None:
     async def script(model: Emitter) -> None:
         for value in range(20):
@@ -419,7 +401,6 @@ async def test_sound_and_picture_of_separate_outputs_share_the_clock() -> None:
     assert blocks[0].pts == pictures[0].pts
 
 
-@virtually
 async def test_picture_and_sound_stay_together_when_the_rate_changes() -> None:
     async def script(model: Emitter) -> None:
         for index in range(300):
@@ -442,7 +423,6 @@ async def test_picture_and_sound_stay_together_when_the_rate_changes() -> None:
     assert (pictures[-1].pts - pictures[260].pts) / 39 == pytest.approx(0.05, abs=0.002)
 
 
-@virtually
 async def test_flush_drops_the_sound_with_the_picture() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Film(screen=np.stack([picture()] * 20), speaker=np.full(2 * RATE, 7, np.int16)))
@@ -460,7 +440,6 @@ async def test_flush_drops_the_sound_with_the_picture() -> None:
     assert new.pts == pytest.approx(pictures[-1].pts)
 
 
-@virtually
 async def test_a_frozen_loop_makes_no_burst() -> None:
     """Nobody held the loop here, but time has leapt all the same: as on a laptop that was closed."""
 
@@ -484,7 +463,6 @@ async def test_a_frozen_loop_makes_no_burst() -> None:
 # ---- on the way out
 
 
-@virtually
 async def test_a_client_that_is_behind_misses_the_oldest_blocks_and_the_model_goes_on() -> None:
     emitted: list[float] = []
 
@@ -513,7 +491,6 @@ async def test_a_client_that_is_behind_misses_the_oldest_blocks_and_the_model_go
     assert seqs == [*range(begun), *range(525, 550)], "what the sockets held, and then the newest"
 
 
-@virtually
 async def test_a_large_array_is_converted_off_the_loop() -> None:
     lanes: list[str] = []
 

@@ -34,6 +34,8 @@ from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.signed_tokens import signed_tokens
 
+pytestmark = pytest.mark.real_time
+
 DEADLINE = 60.0
 """Real seconds; what a test takes is some milliseconds, but for the processes."""
 TOKEN = "s3cret/+?token"

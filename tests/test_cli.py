@@ -32,6 +32,8 @@ from reactor_trio.cli.limits import LIMITS
 from reactor_trio.errors import ModelNotFound
 from reactor_trio.session.limits import Limits
 
+pytestmark = pytest.mark.real_time
+
 TEST_TIMEOUT = 60.0
 
 MODEL = """

@@ -64,7 +64,7 @@ def frame_bytes(
 # ---- the welcome
 
 
-async def test_the_welcome_is_typed(autojump_clock):
+async def test_the_welcome_is_typed():
     async with open_fake() as (client, _):
         welcome = client.welcome
         assert welcome.protocol == 1
@@ -84,9 +84,7 @@ async def test_the_welcome_is_typed(autojump_clock):
         ({"tracks": None}, "cannot be read"),
     ],
 )
-async def test_a_welcome_that_cannot_be_read_fails_the_handshake(
-    autojump_clock, change: dict[str, Any], said: str
-):
+async def test_a_welcome_that_cannot_be_read_fails_the_handshake(change: dict[str, Any], said: str):
     server = FakeTransport(greet=False)
     server.say(names.WELCOME, WELCOME | change)
     with trio.fail_after(DEADLINE), pytest.raises(HandshakeFailed, match=said):
@@ -94,7 +92,7 @@ async def test_a_welcome_that_cannot_be_read_fails_the_handshake(
             pass
 
 
-async def test_a_welcome_with_fields_of_a_later_server_can_be_read(autojump_clock):
+async def test_a_welcome_with_fields_of_a_later_server_can_be_read():
     server = FakeTransport(greet=False)
     limits = WELCOME["limits"] | {"max_tracks": 7}
     server.say(names.WELCOME, WELCOME | {"limits": limits, "news": 1})
@@ -103,13 +101,13 @@ async def test_a_welcome_with_fields_of_a_later_server_can_be_read(autojump_cloc
             assert client.welcome.limits.max_message_bytes == 4096
 
 
-async def test_a_server_without_a_welcome_fails_the_handshake(autojump_clock):
+async def test_a_server_without_a_welcome_fails_the_handshake():
     with trio.fail_after(DEADLINE), pytest.raises(HandshakeFailed, match=r"no reactor\.welcome"):
         async with Client.over(FakeTransport(greet=False)):
             pass
 
 
-async def test_a_server_that_closes_instead_of_welcoming(autojump_clock):
+async def test_a_server_that_closes_instead_of_welcoming():
     server = FakeTransport(greet=False)
     server.hang_up(1013, "try again later")
     with trio.fail_after(DEADLINE), pytest.raises(TransportClosed, match="1013 try again later"):
@@ -120,13 +118,13 @@ async def test_a_server_that_closes_instead_of_welcoming(autojump_clock):
 # ---- commands and their answers
 
 
-async def test_send_asks_for_no_answer(autojump_clock):
+async def test_send_asks_for_no_answer():
     async with open_fake() as (client, server):
         await client.send("set_prompt", prompt="rain")
         assert await server.hear() == ClientText("set_prompt", {"prompt": "rain"}, None)
 
 
-async def test_call_returns_the_typed_reply(autojump_clock):
+async def test_call_returns_the_typed_reply():
     async with open_fake() as (client, server):
 
         def reply(message: Any) -> None:
@@ -139,13 +137,13 @@ async def test_call_returns_the_typed_reply(autojump_clock):
         assert answer.data == {"prompt": "rain"}
 
 
-async def test_an_acknowledged_call_returns_none(autojump_clock):
+async def test_an_acknowledged_call_returns_none():
     async with open_fake() as (client, server):
         server.answer = lambda message: server.say(names.ACK, {}, message.id)
         assert await client.call("reset") is None
 
 
-async def test_answers_find_their_calls_in_any_order(autojump_clock):
+async def test_answers_find_their_calls_in_any_order():
     async with open_fake() as (client, server):
         results: dict[str, Any] = {}
 
@@ -163,7 +161,7 @@ async def test_answers_find_their_calls_in_any_order(autojump_clock):
         assert results == {"a": "a", "b": "b", "c": "c"}
 
 
-async def test_a_refused_call_raises_with_every_field_error(autojump_clock):
+async def test_a_refused_call_raises_with_every_field_error():
     async with open_fake() as (client, server):
         server.answer = lambda message: server.refuse(
             "invalid_payload",
@@ -179,7 +177,7 @@ async def test_a_refused_call_raises_with_every_field_error(autojump_clock):
         assert [error.path for error in caught.value.errors] == ["prompt", "boxes[2].width"]
 
 
-async def test_a_superseded_call_raises_its_own_error(autojump_clock):
+async def test_a_superseded_call_raises_its_own_error():
     async with open_fake() as (client, server):
         server.answer = lambda message: server.say(names.SUPERSEDED, {}, message.id)
         with pytest.raises(Superseded) as caught:
@@ -188,14 +186,14 @@ async def test_a_superseded_call_raises_its_own_error(autojump_clock):
 
 
 @pytest.mark.parametrize("code", ["No-Such-Thing", "a" * 65, ""])
-async def test_another_servers_odd_error_code_still_reaches_the_caller(autojump_clock, code: str):
+async def test_another_servers_odd_error_code_still_reaches_the_caller(code: str):
     async with open_fake() as (client, server):
         server.answer = lambda message: server.refuse(code, "sorry", reply_to=message.id)
         with pytest.raises(CommandError, match=f"unknown: {code}: sorry"):
             await client.call("reset")
 
 
-async def test_an_error_of_another_form_still_reaches_the_caller(autojump_clock):
+async def test_an_error_of_another_form_still_reaches_the_caller():
     async with open_fake() as (client, server):
         data = {"code": 5, "errors": ["x", {"path": 1}], "retry_after": "soon", "event": []}
         server.answer = lambda message: server.say(names.ERROR, data, message.id)
@@ -204,7 +202,7 @@ async def test_an_error_of_another_form_still_reaches_the_caller(autojump_clock)
         assert (caught.value.event, caught.value.retry_after) == (None, None)
 
 
-async def test_a_call_ends_when_the_connection_does(autojump_clock):
+async def test_a_call_ends_when_the_connection_does():
     async with open_fake() as (client, server):
         server.answer = lambda message: server.hang_up(1011, "model failed")
         with pytest.raises(TransportClosed) as caught:
@@ -216,7 +214,7 @@ async def test_a_call_ends_when_the_connection_does(autojump_clock):
             await client.send("reset")
 
 
-async def test_the_late_answer_of_a_cancelled_call_is_dropped(autojump_clock):
+async def test_the_late_answer_of_a_cancelled_call_is_dropped():
     async with open_fake() as (client, server):
         with trio.move_on_after(1) as scope:
             await client.call("reset")
@@ -227,7 +225,7 @@ async def test_the_late_answer_of_a_cancelled_call_is_dropped(autojump_clock):
         assert (await client.receive()).type == "progress"
 
 
-async def test_a_caller_that_is_cancelled_cuts_no_message_in_half(autojump_clock):
+async def test_a_caller_that_is_cancelled_cuts_no_message_in_half():
     async with open_fake() as (client, server):
         server.accepting = trio.Event()
         with trio.move_on_after(1):
@@ -237,7 +235,7 @@ async def test_a_caller_that_is_cancelled_cuts_no_message_in_half(autojump_clock
         assert [(await server.hear()).type for _ in range(2)] == ["set_prompt", "reset"]
 
 
-async def test_a_server_that_accepts_nothing_makes_send_wait(autojump_clock):
+async def test_a_server_that_accepts_nothing_makes_send_wait():
     async with open_fake() as (client, server):
         server.accepting = trio.Event()
         sent = 0
@@ -253,7 +251,7 @@ async def test_a_server_that_accepts_nothing_makes_send_wait(autojump_clock):
         ]
 
 
-async def test_a_command_that_the_server_would_hang_up_for_is_not_sent(autojump_clock):
+async def test_a_command_that_the_server_would_hang_up_for_is_not_sent():
     async with open_fake() as (client, server):
         with pytest.raises(ValueError, match="at most 4096"):
             await client.send("set_prompt", prompt="ä" * 3000)
@@ -261,7 +259,7 @@ async def test_a_command_that_the_server_would_hang_up_for_is_not_sent(autojump_
         assert (await server.hear()).type == "reset"
 
 
-async def test_ping_measures_the_round_trip(autojump_clock):
+async def test_ping_measures_the_round_trip():
     async with open_fake() as (client, server):
 
         async def pong() -> None:
@@ -333,7 +331,7 @@ def test_an_attrs_instance_is_a_payload():
 # ---- messages
 
 
-async def test_receive_by_type_leaves_the_others_in_order(autojump_clock):
+async def test_receive_by_type_leaves_the_others_in_order():
     async with open_fake() as (client, server):
         for step in (1, 2):
             server.say("progress", {"step": step})
@@ -342,7 +340,7 @@ async def test_receive_by_type_leaves_the_others_in_order(autojump_clock):
         assert [(await client.receive()).data for _ in range(3)] == [{"step": 1}, {"step": 2}, {"text": "2"}]
 
 
-async def test_waiting_readers_get_what_they_asked_for(autojump_clock):
+async def test_waiting_readers_get_what_they_asked_for():
     async with open_fake() as (client, server):
         got: list[str] = []
 
@@ -360,7 +358,7 @@ async def test_waiting_readers_get_what_they_asked_for(autojump_clock):
             server.say("b")
 
 
-async def test_a_cancelled_receive_loses_no_message(autojump_clock):
+async def test_a_cancelled_receive_loses_no_message():
     async with open_fake() as (client, server):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -372,7 +370,7 @@ async def test_a_cancelled_receive_loses_no_message(autojump_clock):
         assert (await client.receive()).type == "a"
 
 
-async def test_a_receive_cancelled_in_the_step_of_a_message_loses_none(autojump_clock):
+async def test_a_receive_cancelled_in_the_step_of_a_message_loses_none():
     inbox: Inbox[int] = Inbox(4)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(inbox.take)
@@ -383,14 +381,14 @@ async def test_a_receive_cancelled_in_the_step_of_a_message_loses_none(autojump_
         assert await inbox.take() == 1
 
 
-async def test_an_error_that_answers_nothing_is_a_message(autojump_clock):
+async def test_an_error_that_answers_nothing_is_a_message():
     async with open_fake() as (client, server):
         server.refuse("unknown_event", "no event 'x'", event="x")
         message = await client.receive(names.ERROR)
         assert message.data["code"] == "unknown_event"
 
 
-async def test_messages_end_with_the_connection(autojump_clock):
+async def test_messages_end_with_the_connection():
     async with open_fake() as (client, server):
         server.say("a")
         server.say(names.GOODBYE, {"reason": "finished"})
@@ -401,7 +399,7 @@ async def test_messages_end_with_the_connection(autojump_clock):
             await client.receive()
 
 
-async def test_the_oldest_message_makes_room_and_answers_still_arrive(autojump_clock):
+async def test_the_oldest_message_makes_room_and_answers_still_arrive():
     async with open_fake(max_messages=3) as (client, server):
 
         def flood(message: Any) -> None:
@@ -415,7 +413,7 @@ async def test_the_oldest_message_makes_room_and_answers_still_arrive(autojump_c
         assert [(await client.receive()).data["step"] for _ in range(3)] == [7, 8, 9]
 
 
-async def test_an_unreadable_message_is_skipped(autojump_clock, caplog: pytest.LogCaptureFixture):
+async def test_an_unreadable_message_is_skipped(caplog: pytest.LogCaptureFixture):
     async with open_fake() as (client, server):
         server.deliver("not JSON")
         server.deliver(b"\x09nothing")
@@ -427,7 +425,7 @@ async def test_an_unreadable_message_is_skipped(autojump_clock, caplog: pytest.L
 # ---- frames
 
 
-async def test_frames_decode_to_pixels(autojump_clock):
+async def test_frames_decode_to_pixels():
     pixels = np.full((8, 16, 3), 200, np.uint8)
     async with open_fake() as (client, server):
         server.deliver(frame_bytes(0, data=pixels.tobytes(), width=16, height=8))
@@ -440,7 +438,7 @@ async def test_frames_decode_to_pixels(autojump_clock):
         assert (jpeg.seq, jpeg.received_at) == (1, trio.current_time())
 
 
-async def test_audio_decodes_to_channels_of_samples(autojump_clock):
+async def test_audio_decodes_to_channels_of_samples():
     samples = np.array([[1, 2, 3], [-1, -2, -3]], np.int16)
     async with open_fake() as (client, server):
         data = samples.T.astype("<i2").tobytes()
@@ -449,14 +447,14 @@ async def test_audio_decodes_to_channels_of_samples(autojump_clock):
         assert (frame.array() == samples).all()
 
 
-async def test_an_unknown_codec_is_said_so(autojump_clock):
+async def test_an_unknown_codec_is_said_so():
     async with open_fake() as (client, server):
         server.deliver(frame_bytes(0, codec="vp9"))
         with pytest.raises(ValueError, match="unknown codec 'vp9'"):
             (await client.frame()).array()
 
 
-async def test_the_newest_frames_win(autojump_clock):
+async def test_the_newest_frames_win():
     async with open_fake(max_frames=2) as (client, server):
         for seq in range(5):
             server.deliver(frame_bytes(seq))
@@ -466,7 +464,7 @@ async def test_the_newest_frames_win(autojump_clock):
         assert [frame.seq async for frame in client.frames()] == [3, 4]
 
 
-async def test_leaving_the_loop_over_frames_leaves_nothing_behind(autojump_clock):
+async def test_leaving_the_loop_over_frames_leaves_nothing_behind():
     async with open_fake() as (client, server):
         for seq in range(3):
             server.deliver(frame_bytes(seq))
@@ -476,13 +474,13 @@ async def test_leaving_the_loop_over_frames_leaves_nothing_behind(autojump_clock
         assert (await client.frame()).seq == 1
 
 
-async def test_a_track_that_is_not_there_is_told_with_the_choices(autojump_clock):
+async def test_a_track_that_is_not_there_is_told_with_the_choices():
     async with open_fake() as (client, _):
         with pytest.raises(ValueError, match="no track 'webcam'; the model sends main_video, main_audio"):
             client.frames("webcam")
 
 
-async def test_two_video_tracks_must_be_told_apart(autojump_clock):
+async def test_two_video_tracks_must_be_told_apart():
     server = FakeTransport(greet=False)
     tracks = [{"name": name, "kind": "video", "direction": "out"} for name in ("left", "right")]
     server.say(names.WELCOME, WELCOME | {"tracks": tracks})
@@ -525,7 +523,7 @@ class UploadServer:
             self._server.say(names.UPLOAD_COMPLETE, start.data, start.id)
 
 
-async def test_an_upload_arrives_in_chunks(autojump_clock, tmp_path):
+async def test_an_upload_arrives_in_chunks(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(bytes(range(256)) * 10)
     async with open_fake() as (client, server):
@@ -551,9 +549,7 @@ async def test_an_upload_arrives_in_chunks(autojump_clock, tmp_path):
         (bytearray(), {}, "upload", "application/octet-stream"),
     ],
 )
-async def test_what_may_be_uploaded(
-    autojump_clock, source: Any, options: dict[str, str], name: str, mime_type: str
-):
+async def test_what_may_be_uploaded(source: Any, options: dict[str, str], name: str, mime_type: str):
     async with open_fake() as (client, server):
         uploads = UploadServer(server)
         handle = await client.upload(source, **options)
@@ -561,7 +557,7 @@ async def test_what_may_be_uploaded(
         assert len(uploads.files["u1"]) == handle.size
 
 
-async def test_an_open_file_is_sent_from_where_it_stands_and_left_open(autojump_clock):
+async def test_an_open_file_is_sent_from_where_it_stands_and_left_open():
     async with open_fake() as (client, server):
         uploads = UploadServer(server)
         file = io.BytesIO(b"head" + b"body" * 500)
@@ -571,7 +567,7 @@ async def test_an_open_file_is_sent_from_where_it_stands_and_left_open(autojump_
         assert not file.closed
 
 
-async def test_a_command_never_waits_for_more_than_one_chunk(autojump_clock):
+async def test_a_command_never_waits_for_more_than_one_chunk():
     async with open_fake() as (client, server):
         server.accepting = trio.Event()
         uploads = UploadServer(server)
@@ -587,7 +583,7 @@ async def test_a_command_never_waits_for_more_than_one_chunk(autojump_clock):
         assert chunks == ["u1", "u2"] * 5 or chunks == ["u2", "u1"] * 5
 
 
-async def test_a_refused_upload_stops_at_once(autojump_clock):
+async def test_a_refused_upload_stops_at_once():
     async with open_fake() as (client, server):
 
         def refuse(message: Any) -> None:
@@ -610,7 +606,7 @@ async def test_a_refused_upload_stops_at_once(autojump_clock):
         assert names.UPLOAD_ABORT not in rest
 
 
-async def test_a_cancelled_upload_is_given_up(autojump_clock):
+async def test_a_cancelled_upload_is_given_up():
     async with open_fake() as (client, server):
         server.answer = lambda message: None
         with trio.move_on_after(1) as scope:
@@ -625,7 +621,7 @@ async def test_a_cancelled_upload_is_given_up(autojump_clock):
         assert (await client.receive()).type == "a"
 
 
-async def test_a_file_that_becomes_shorter_is_given_up(autojump_clock):
+async def test_a_file_that_becomes_shorter_is_given_up():
     class Shrinking(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(100) if self.tell() < 300 else b""
@@ -649,14 +645,14 @@ async def test_a_file_that_becomes_shorter_is_given_up(autojump_clock):
         (object(), ValueError, "cannot find the size"),
     ],
 )
-async def test_what_cannot_be_uploaded(autojump_clock, source: Any, error: type[Exception], said: str):
+async def test_what_cannot_be_uploaded(source: Any, error: type[Exception], said: str):
     async with open_fake() as (client, server):
         server.answer = lambda message: None
         with pytest.raises(error, match=said):
             await client.upload(source)
 
 
-async def test_an_upload_ends_with_the_connection(autojump_clock):
+async def test_an_upload_ends_with_the_connection():
     async with open_fake() as (client, server):
         server.accepting = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -673,7 +669,7 @@ async def test_an_upload_ends_with_the_connection(autojump_clock):
 # ---- closing
 
 
-async def test_leaving_writes_what_waits_and_closes_politely(autojump_clock):
+async def test_leaving_writes_what_waits_and_closes_politely():
     async with open_fake() as (client, server):
         await client.send("reset")
     assert [message.type for message in server.heard] == ["reset"]  # type: ignore[union-attr]
@@ -683,7 +679,7 @@ async def test_leaving_writes_what_waits_and_closes_politely(autojump_clock):
     assert client.closed.code == 1000
 
 
-async def test_closing_with_a_code_of_ones_own(autojump_clock):
+async def test_closing_with_a_code_of_ones_own():
     async with open_fake() as (client, server):
         await client.aclose(4001, "bored")
         await client.aclose()
@@ -692,7 +688,7 @@ async def test_closing_with_a_code_of_ones_own(autojump_clock):
     assert server.closed_with == (4001, "bored")
 
 
-async def test_leaving_a_server_that_does_not_answer_the_close_takes_three_seconds(autojump_clock):
+async def test_leaving_a_server_that_does_not_answer_the_close_takes_three_seconds():
     async with open_fake() as (_, server):
         server.closes_politely = False
         began = trio.current_time()
@@ -700,7 +696,7 @@ async def test_leaving_a_server_that_does_not_answer_the_close_takes_three_secon
     assert server.aborted
 
 
-async def test_leaving_a_server_that_accepts_nothing_takes_three_seconds(autojump_clock):
+async def test_leaving_a_server_that_accepts_nothing_takes_three_seconds():
     async with open_fake() as (client, server):
         server.accepting = trio.Event()
         await client.send("reset")
@@ -709,7 +705,7 @@ async def test_leaving_a_server_that_accepts_nothing_takes_three_seconds(autojum
     assert server.aborted
 
 
-async def test_a_cancelled_body_still_closes_politely(autojump_clock):
+async def test_a_cancelled_body_still_closes_politely():
     with trio.move_on_after(1) as scope:
         async with open_fake() as (client, server):
             await client.receive()
@@ -720,7 +716,7 @@ async def test_a_cancelled_body_still_closes_politely(autojump_clock):
 @pytest.mark.parametrize(
     "error", [ValueError("mine"), ExceptionGroup("mine", [KeyError()]), KeyboardInterrupt()]
 )
-async def test_an_error_of_the_body_comes_out_as_it_is(autojump_clock, error: BaseException):
+async def test_an_error_of_the_body_comes_out_as_it_is(error: BaseException):
     with pytest.raises(type(error)) as caught:
         async with open_fake():
             raise error
@@ -734,12 +730,12 @@ async def _lose() -> None:
         await client.receive()
 
 
-async def test_a_lost_connection_comes_out_as_one_error(autojump_clock):
+async def test_a_lost_connection_comes_out_as_one_error():
     with pytest.raises(TransportClosed):
         await _lose()
 
 
-async def test_a_stalled_server_is_named_as_the_cause(autojump_clock):
+async def test_a_stalled_server_is_named_as_the_cause():
     async with open_fake() as (client, server):
 
         async def stall(messages: object) -> None:
@@ -751,7 +747,7 @@ async def test_a_stalled_server_is_named_as_the_cause(autojump_clock):
             await client.call("reset")
 
 
-async def test_a_silent_server_is_pinged_and_then_lost(autojump_clock):
+async def test_a_silent_server_is_pinged_and_then_lost():
     async with open_fake() as (client, server):
         await trio.sleep(10.5 * HEARTBEAT)
         assert server.pings >= 5
@@ -762,7 +758,7 @@ async def test_a_silent_server_is_pinged_and_then_lost(autojump_clock):
         assert server.aborted
 
 
-async def test_a_server_that_talks_is_not_pinged(autojump_clock):
+async def test_a_server_that_talks_is_not_pinged():
     async with open_fake() as (_, server):
         for _ in range(100):
             await trio.sleep(HEARTBEAT / 2)

@@ -45,7 +45,7 @@ async def first_frame(**extra: Any) -> Frame:
 # ---- what the welcome says of tracks
 
 
-async def test_codecs_and_rates_are_in_the_welcome(autojump_clock):
+async def test_codecs_and_rates_are_in_the_welcome():
     tracks = [
         {"name": "main", "kind": "video", "direction": "out", "codecs": ["jpeg", "raw"]},
         {"name": "sound", "kind": "audio", "direction": "out", "codecs": ["pcm_s16le"], "rate": 24000},
@@ -58,12 +58,12 @@ async def test_codecs_and_rates_are_in_the_welcome(autojump_clock):
             assert client.welcome.tracks["sound"].rate == 24000
 
 
-async def test_a_server_that_says_nothing_of_codecs_can_be_used(autojump_clock):
+async def test_a_server_that_says_nothing_of_codecs_can_be_used():
     async with open_fake() as (client, _):
         assert client.welcome.tracks["main_video"] == TrackInfo("main_video", "video", "out", (), None)
 
 
-async def test_codecs_that_are_no_list_fail_the_handshake(autojump_clock):
+async def test_codecs_that_are_no_list_fail_the_handshake():
     server = FakeTransport(greet=False)
     server.say(names.WELCOME, WELCOME | {"tracks": [WELCOME["tracks"][0] | {"codecs": 5}]})
     with trio.fail_after(DEADLINE), pytest.raises(HandshakeFailed, match="cannot be read"):
@@ -74,7 +74,7 @@ async def test_codecs_that_are_no_list_fail_the_handshake(autojump_clock):
 # ---- how a track is wanted
 
 
-async def test_only_what_is_given_is_configured(autojump_clock):
+async def test_only_what_is_given_is_configured():
     async with open_fake() as (client, server):
         acknowledge(server)
         await client.configure_track("main_video", max_fps=10, paused=True)
@@ -87,7 +87,7 @@ async def test_only_what_is_given_is_configured(autojump_clock):
         ]
 
 
-async def test_a_configuration_holds_once_it_is_acknowledged_and_refusals_are_raised(autojump_clock):
+async def test_a_configuration_holds_once_it_is_acknowledged_and_refusals_are_raised():
     async with open_fake() as (client, server):
         with trio.move_on_after(1) as scope:
             await client.configure_track("main_video", codec="raw")
@@ -107,7 +107,7 @@ async def test_a_configuration_holds_once_it_is_acknowledged_and_refusals_are_ra
             server.deliver(control.error("invalid_payload", str(fault), errors=[fault], reply_to=asked.id))
 
 
-async def test_a_key_frame_is_asked_for(autojump_clock):
+async def test_a_key_frame_is_asked_for():
     async with open_fake() as (client, server):
         acknowledge(server)
         await client.request_key_frame("main_video")
@@ -115,7 +115,7 @@ async def test_a_key_frame_is_asked_for(autojump_clock):
         assert (asked.type, asked.data) == ("reactor.request_key_frame", {"track": "main_video"})
 
 
-async def test_shown_waits_for_no_answer(autojump_clock):
+async def test_shown_waits_for_no_answer():
     async with open_fake() as (client, server):
         server.deliver(frame_bytes(7))
         await client.shown(await client.frame())
@@ -123,7 +123,7 @@ async def test_shown_waits_for_no_answer(autojump_clock):
         assert told == ClientText("reactor.frame_shown", {"track": "main_video", "seq": 7}, None)
 
 
-async def test_nothing_can_be_asked_of_a_closed_connection(autojump_clock):
+async def test_nothing_can_be_asked_of_a_closed_connection():
     async with open_fake() as (client, server):
         server.deliver(frame_bytes(0))
         frame = await client.frame()
@@ -141,7 +141,7 @@ async def test_nothing_can_be_asked_of_a_closed_connection(autojump_clock):
 # ---- what a frame says
 
 
-async def test_a_frame_tells_what_stands_in_its_header(autojump_clock):
+async def test_a_frame_tells_what_stands_in_its_header():
     frame = await first_frame(applied=[1, "b"], timing=STAGES, metadata={"seed": 7}, key=True, later=5)
     assert frame.applied == (1, "b")
     assert frame.timing == STAGES
@@ -149,20 +149,20 @@ async def test_a_frame_tells_what_stands_in_its_header(autojump_clock):
     assert frame.key
 
 
-async def test_a_frame_of_which_nothing_is_said_has_nothing(autojump_clock):
+async def test_a_frame_of_which_nothing_is_said_has_nothing():
     frame = await first_frame()
     assert (frame.applied, frame.timing, frame.metadata) == ((), {}, {})
 
 
 @pytest.mark.parametrize("nonsense", [None, 5, "text", [None, {}, 1.5, True], {"wait": "long"}])
-async def test_a_header_that_makes_no_sense_says_nothing(autojump_clock, nonsense: Any):
+async def test_a_header_that_makes_no_sense_says_nothing(nonsense: Any):
     frame = await first_frame(applied=nonsense, timing=nonsense, metadata=nonsense)
     assert frame.applied == ()
     assert frame.timing == {}
     assert frame.metadata == (nonsense if isinstance(nonsense, dict) else {})
 
 
-async def test_only_some_frames_of_h264_stand_alone(autojump_clock):
+async def test_only_some_frames_of_h264_stand_alone():
     async with open_fake() as (client, server):
         for seq, extra in enumerate(({"key": True}, {}, {"key": 1})):
             server.deliver(encode_media(MediaFrame("main_video", seq, 0.0, "h264", b"", extra=extra)))
@@ -173,7 +173,7 @@ async def test_only_some_frames_of_h264_stand_alone(autojump_clock):
 # ---- audio
 
 
-async def test_audio_that_nobody_takes_keeps_the_last_second(autojump_clock):
+async def test_audio_that_nobody_takes_keeps_the_last_second():
     rate, blocks = 24000, 200
     async with open_fake() as (client, server):
         for seq in range(blocks):
@@ -196,7 +196,7 @@ async def test_audio_that_nobody_takes_keeps_the_last_second(autojump_clock):
         assert (kept[-1].rate, kept[-1].pts) == (rate, (blocks - 1) * BLOCK)
 
 
-async def test_frames_of_a_track_that_is_the_clients_own_are_dropped(autojump_clock):
+async def test_frames_of_a_track_that_is_the_clients_own_are_dropped():
     async with open_fake() as (client, server):
         server.deliver(picture(0, "webcam"))
         server.deliver(picture(1))
@@ -208,7 +208,7 @@ async def test_frames_of_a_track_that_is_the_clients_own_are_dropped(autojump_cl
 # ---- latency
 
 
-async def test_a_picture_is_what_a_command_waits_for_where_there_is_one(autojump_clock):
+async def test_a_picture_is_what_a_command_waits_for_where_there_is_one():
     async with open_fake() as (client, server):
         acknowledge(server)
         await client.call("set_prompt")
@@ -225,7 +225,7 @@ async def test_a_picture_is_what_a_command_waits_for_where_there_is_one(autojump
         assert latency.network.last == pytest.approx(1 - sum(STAGES.values()))
 
 
-async def test_only_the_command_that_is_timed_is_split(autojump_clock):
+async def test_only_the_command_that_is_timed_is_split():
     async with open_fake() as (client, server):
         acknowledge(server)
         for seq in range(4):
@@ -244,7 +244,7 @@ async def test_only_the_command_that_is_timed_is_split(autojump_clock):
 
 
 @pytest.mark.parametrize("timing", [{}, {"wait": 1.0}, {"total": 5.0}])
-async def test_a_server_that_times_other_stages_still_has_a_total(autojump_clock, timing: dict[str, float]):
+async def test_a_server_that_times_other_stages_still_has_a_total(timing: dict[str, float]):
     async with open_fake() as (client, server):
         acknowledge(server)
         await client.call("set_prompt")
@@ -254,7 +254,7 @@ async def test_a_server_that_times_other_stages_still_has_a_total(autojump_clock
         assert (latency.count, latency.wait, latency.network) == (1, None, None)
 
 
-async def test_a_frame_counts_once_however_often_it_comes_or_is_shown(autojump_clock):
+async def test_a_frame_counts_once_however_often_it_comes_or_is_shown():
     async with open_fake() as (client, server):
         acknowledge(server)
         await client.call("set_prompt")

@@ -19,6 +19,8 @@ from tiny_server import TOKEN, TinyServer
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+pytestmark = pytest.mark.real_time
+
 DEADLINE = 20.0
 """Seconds; what a test takes is some milliseconds."""
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from reactor_trio.session.coalescing import open_coalescing_channel
 
@@ -59,7 +59,7 @@ async def test_replacing_needs_no_room() -> None:
     assert drain(receive) == [2, 4]
 
 
-async def test_a_key_that_waited_for_too_long_keeps_its_place(autojump_clock: MockClock) -> None:
+async def test_a_key_that_waited_for_too_long_keeps_its_place() -> None:
     send, receive = open_coalescing_channel(10, max_defer=1.0)
     send.send_nowait("a0", "k")
     send.send_nowait("x")
@@ -72,7 +72,7 @@ async def test_a_key_that_waited_for_too_long_keeps_its_place(autojump_clock: Mo
     assert drain(receive) == ["a0", "x", "y", "a3"]
 
 
-async def test_a_flood_cannot_starve_its_own_event(autojump_clock: MockClock) -> None:
+async def test_a_flood_cannot_starve_its_own_event() -> None:
     """Other work always waits ahead; without the held place the key's value would never be reached."""
     send, receive = open_coalescing_channel(8, max_defer=1.0)
     taken: list[tuple[float, str]] = []
@@ -88,9 +88,7 @@ async def test_a_flood_cannot_starve_its_own_event(autojump_clock: MockClock) ->
     assert max(gaps) < 2.0
 
 
-async def test_a_full_channel_refuses_what_would_have_to_wait_behind_a_held_value(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_full_channel_refuses_what_would_have_to_wait_behind_a_held_value() -> None:
     send, receive = open_coalescing_channel(2, max_defer=1.0)
     send.send_nowait("a0", "k")
     send.send_nowait("x")
@@ -403,30 +401,27 @@ operations = st.lists(
 
 
 @given(operations=operations, size=st.integers(1, 5))
-def test_it_does_what_the_plain_model_does(operations: list[Any], size: int) -> None:
-    async def main() -> None:
-        send, receive = open_coalescing_channel(size, max_defer=1.0)
-        model = Reference(size, 1.0)
-        for number, (what, arg) in enumerate(operations):
-            if what == "sleep":
-                await trio.sleep(arg)
-                continue
-            if what == "send":
-                value = (number, arg)
-                outcomes = [
-                    _outcome(send.send_nowait, value, arg),
-                    _outcome(model.send, value, arg, trio.current_time()),
-                ]
-            else:
-                outcomes = [_outcome(receive.receive_nowait), _outcome(model.receive)]
-            assert outcomes[0] == outcomes[1]
-            assert send.buffered <= size
-            for key in "abc":
-                waiting = [item for item, its_key in send._channel.buffer.values() if its_key == key]
-                assert len(waiting) <= 2
-        assert drain(receive) == [item[0] for item in model.values]
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+async def test_it_does_what_the_plain_model_does(operations: list[Any], size: int) -> None:
+    send, receive = open_coalescing_channel(size, max_defer=1.0)
+    model = Reference(size, 1.0)
+    for number, (what, arg) in enumerate(operations):
+        if what == "sleep":
+            await trio.sleep(arg)
+            continue
+        if what == "send":
+            value = (number, arg)
+            outcomes = [
+                _outcome(send.send_nowait, value, arg),
+                _outcome(model.send, value, arg, trio.current_time()),
+            ]
+        else:
+            outcomes = [_outcome(receive.receive_nowait), _outcome(model.receive)]
+        assert outcomes[0] == outcomes[1]
+        assert send.buffered <= size
+        for key in "abc":
+            waiting = [item for item, its_key in send._channel.buffer.values() if its_key == key]
+            assert len(waiting) <= 2
+    assert drain(receive) == [item[0] for item in model.values]
 
 
 def _outcome(fn: Any, *args: Any) -> Any:
@@ -462,24 +457,22 @@ def apply(state: dict[str, int], name: str, value: int) -> None:
 
 @settings(max_examples=300)
 @given(commands=commands)
-def test_coalescing_changes_no_outcome_for_handlers_that_overwrite(commands: list[tuple[str, int]]) -> None:
+async def test_coalescing_changes_no_outcome_for_handlers_that_overwrite(
+    commands: list[tuple[str, int]],
+) -> None:
     """After any interleaving the state is as without coalescing (docs/design.md#the-coalescing-channel)."""
-
-    async def main() -> None:
-        send, receive = open_coalescing_channel(100, max_defer=1.0)
-        plain = {"a": -1, "b": -1, "resets": 0, "doubles": 0}
-        coalesced = dict(plain)
-        for name, value in commands:
-            if name == "take":
-                with contextlib.suppress(trio.WouldBlock):
-                    apply(coalesced, *receive.receive_nowait())
-            elif name == "sleep":
-                await trio.sleep(0.7)
-            else:
-                apply(plain, name, value)
-                send.send_nowait((name, value), name if name in DEDUPED else None)
-        for name, value in drain(receive):
-            apply(coalesced, name, value)
-        assert coalesced == plain
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+    send, receive = open_coalescing_channel(100, max_defer=1.0)
+    plain = {"a": -1, "b": -1, "resets": 0, "doubles": 0}
+    coalesced = dict(plain)
+    for name, value in commands:
+        if name == "take":
+            with contextlib.suppress(trio.WouldBlock):
+                apply(coalesced, *receive.receive_nowait())
+        elif name == "sleep":
+            await trio.sleep(0.7)
+        else:
+            apply(plain, name, value)
+            send.send_nowait((name, value), name if name in DEDUPED else None)
+    for name, value in drain(receive):
+        apply(coalesced, name, value)
+    assert coalesced == plain

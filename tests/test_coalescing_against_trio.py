@@ -147,29 +147,25 @@ def test_it_does_what_trios_channel_does(size: int, steps: list[list[Operation]]
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
-def test_a_sender_that_a_key_lets_in_is_off_its_end(size: int) -> None:
+async def test_a_sender_that_a_key_lets_in_is_off_its_end(size: int) -> None:
     """The closing of an end that has just let go of the task which stood first, and of the one behind it."""
+    send, receive = open_coalescing_channel(size)
+    results: list[object] = []
 
-    async def main() -> None:
-        send, receive = open_coalescing_channel(size)
-        results: list[object] = []
+    async def put(value: int) -> None:
+        try:
+            results.append(await send.send(value, "k"))
+        except trio.ClosedResourceError:
+            results.append("closed")
 
-        async def put(value: int) -> None:
-            try:
-                results.append(await send.send(value, "k"))
-            except trio.ClosedResourceError:
-                results.append("closed")
-
-        for value in range(size):
-            send.send_nowait(value)
-        with trio.fail_after(DEADLINE):
-            async with trio.open_nursery() as nursery:
-                for value in (10, 11):
-                    nursery.start_soon(put, value)
-                    await wait_all_tasks_blocked()
-                assert receive.receive_nowait() == (0 if size else 10)
-                send.close()
-        # Where there is a buffer the second one of the key has taken the place of the first.
-        assert sorted(map(str, results)) == (["10", "None"] if size else ["None", "closed"])
-
-    run(main)
+    for value in range(size):
+        send.send_nowait(value)
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            for value in (10, 11):
+                nursery.start_soon(put, value)
+                await wait_all_tasks_blocked()
+            assert receive.receive_nowait() == (0 if size else 10)
+            send.close()
+    # Where there is a buffer the second one of the key has taken the place of the first.
+    assert sorted(map(str, results)) == (["10", "None"] if size else ["None", "closed"])

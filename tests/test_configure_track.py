@@ -24,7 +24,6 @@ from reactor_trio.protocol import names
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, SessionClient, open_session, open_sessions
 from serving import ROOT, serve
-from virtual import virtually
 
 WIDTH, HEIGHT, FPS = 64, 48, 30
 H264 = MediaSettings(video_codec="h264")
@@ -140,7 +139,6 @@ async def fault_of(call: Any) -> list[tuple[str, str]]:
 # ---- H.264
 
 
-@virtually
 async def test_who_joins_gets_a_key_frame_and_can_decode_all_that_follows() -> None:
     async with open_session(Painter, media=H264) as client:
         frames = await Decoding(client).frames(90)
@@ -151,7 +149,6 @@ async def test_who_joins_gets_a_key_frame_and_can_decode_all_that_follows() -> N
     assert sum(len(frame.payload) for frame in frames[1:]) < sum(20 + frame.width for frame in frames)
 
 
-@virtually
 async def test_frames_that_a_slow_network_costs_do_not_break_the_picture() -> None:
     async with open_session(Painter, media=H264, limits=PATIENT) as client:
         decoding = Decoding(client)
@@ -191,7 +188,6 @@ def let_go(client: SessionClient) -> None:
     client.network.resume()
 
 
-@virtually
 async def test_after_a_frame_that_was_encoded_and_lost_comes_a_key_frame() -> None:
     async with open_session(Painter, media=H264, limits=PATIENT) as client:
         decoding = Decoding(client)
@@ -205,7 +201,6 @@ async def test_after_a_frame_that_was_encoded_and_lost_comes_a_key_frame() -> No
     assert len(frames) > 50
 
 
-@virtually
 async def test_a_frame_that_waits_behind_a_slow_network_is_taken_back_by_a_pause() -> None:
     async with open_session(Painter, media=H264, limits=PATIENT) as client:
         decoding = Decoding(client)
@@ -221,7 +216,6 @@ async def test_a_frame_that_waits_behind_a_slow_network_is_taken_back_by_a_pause
 
 
 @pytest.mark.parametrize("codec", ["h264", "jpeg"])
-@virtually
 async def test_flushing_breaks_no_picture(codec: str) -> None:
     async with open_session(
         Painter, media=MediaSettings(video_codec=codec), executor=SlowEncoder()
@@ -246,7 +240,6 @@ class SlowEncoder(InlineExecutor):
         return result
 
 
-@virtually
 async def test_a_key_frame_comes_at_once_when_it_is_asked_for() -> None:
     async with open_session(Painter, media=H264) as client:
         decoding = Decoding(client)
@@ -255,7 +248,6 @@ async def test_a_key_frame_comes_at_once_when_it_is_asked_for() -> None:
         assert keys(await decoding.frames(30)) == [True] + [False] * 29
 
 
-@virtually
 async def test_a_flood_of_requests_gets_two_key_frames_a_second_and_none_is_forgotten() -> None:
     async with open_session(Painter, media=H264) as client:
         decoding = Decoding(client)
@@ -273,7 +265,6 @@ async def test_a_flood_of_requests_gets_two_key_frames_a_second_and_none_is_forg
     assert last_request < received[-1] <= last_request + 0.6
 
 
-@virtually
 async def test_a_frame_of_another_size_is_a_key_frame_and_is_decoded() -> None:
     async with open_session(Painter, media=H264) as client:
         decoding = Decoding(client)
@@ -296,7 +287,6 @@ class Noise(Painter):
 
 
 @pytest.mark.parametrize("max_fps", [None, 10.0])
-@virtually
 async def test_ten_seconds_of_noise_stay_within_the_bit_rate(max_fps: float | None) -> None:
     media = MediaSettings(video_codec="h264", min_video_bit_rate=1, max_video_bit_rate=400_000)
     rate = media.bit_rate(320, 180, max_fps or FPS)
@@ -310,7 +300,6 @@ async def test_ten_seconds_of_noise_stay_within_the_bit_rate(max_fps: float | No
     assert 6 * rate < bits < 10.6 * rate, "the buffer is half a second"
 
 
-@virtually
 async def test_the_bit_rate_stays_within_its_bounds_when_the_model_gets_faster() -> None:
     class Faster(Noise):
         fps = 5
@@ -339,7 +328,6 @@ async def test_the_bit_rate_stays_within_its_bounds_when_the_model_gets_faster()
         [{"max_width": 16, "codec": "raw"}, {"max_width": None, "codec": "h264"}],
     ],
 )
-@virtually
 async def test_a_client_that_changes_its_mind_all_the_time_gets_few_new_streams(
     wishes: list[dict[str, Any]],
 ) -> None:
@@ -360,7 +348,6 @@ async def test_a_client_that_changes_its_mind_all_the_time_gets_few_new_streams(
         assert last.width == (wishes[1].get("max_width") or WIDTH)
 
 
-@virtually
 async def test_a_frame_of_h264_is_not_decoded_alone_and_says_what_to_do() -> None:
     async with open_session(Painter, media=H264) as client:
         frame = await client.frame("screen")
@@ -371,7 +358,6 @@ async def test_a_frame_of_h264_is_not_decoded_alone_and_says_what_to_do() -> Non
 # ---- settings
 
 
-@virtually
 async def test_the_codec_may_be_changed_in_mid_stream_and_back(encoders: list[H264Encoder]) -> None:
     async with open_session(Painter) as client:
         decoding = Decoding(client)
@@ -387,7 +373,6 @@ async def test_the_codec_may_be_changed_in_mid_stream_and_back(encoders: list[H2
         assert not any(encoder.is_open for encoder in encoders), "left, it holds no memory"
 
 
-@virtually
 async def test_the_servers_default_comes_first_in_the_welcome() -> None:
     media = MediaSettings(video_codec="raw")
     async with open_session(Musical, media=media) as client:
@@ -409,7 +394,6 @@ def _welcome(client: SessionClient) -> dict[str, Any]:
     return dict(orjson.loads(client.transcript[0].message)["data"])
 
 
-@virtually
 async def test_jpeg_quality_is_the_servers() -> None:
     sizes = []
     for quality in (20, 95):
@@ -419,7 +403,6 @@ async def test_jpeg_quality_is_the_servers() -> None:
     assert sizes[0] < sizes[1] / 3
 
 
-@virtually
 async def test_twenty_of_thirty_frames_are_even_and_not_fifteen() -> None:
     async with open_session(Painter) as client:
         decoding = Decoding(client)
@@ -470,7 +453,6 @@ def test_thinning_has_nothing_to_catch_up_after_a_gap() -> None:
         ("jpeg", (640, 2), 16, (16, 1)),
     ],
 )
-@virtually
 async def test_frames_are_scaled_down_to_the_width_and_never_up(
     codec: str, size: tuple[int, int], max_width: int | None, sent: tuple[int, int]
 ) -> None:
@@ -481,7 +463,6 @@ async def test_frames_are_scaled_down_to_the_width_and_never_up(
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
-@virtually
 async def test_nothing_comes_while_a_track_is_paused_and_then_the_newest_at_once(codec: str) -> None:
     media = MediaSettings(video_codec=codec)  # type: ignore[arg-type]
     async with open_session(Painter, media=media, executor=SlowEncoder()) as client:
@@ -501,7 +482,6 @@ async def test_nothing_comes_while_a_track_is_paused_and_then_the_newest_at_once
     assert keys(frames) == ([True] + [False] * 29 if codec == "h264" else [True] * 30)
 
 
-@virtually
 async def test_after_the_answer_to_a_pause_no_frame_is_on_its_way() -> None:
     async with open_session(Painter, executor=SlowEncoder()) as client:
         for n in range(20):
@@ -513,7 +493,6 @@ async def test_after_the_answer_to_a_pause_no_frame_is_on_its_way() -> None:
             await client.configure_track("screen", paused=False)
 
 
-@virtually
 async def test_a_picture_that_is_emitted_once_is_shown_when_the_pause_ends() -> None:
     class Once(Painter):
         async def run(self) -> None:
@@ -531,7 +510,6 @@ async def test_a_picture_that_is_emitted_once_is_shown_when_the_pause_ends() -> 
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
-@virtually
 async def test_a_client_that_pauses_all_the_time_is_told_to_wait_and_gets_few_key_frames(codec: str) -> None:
     media = MediaSettings(video_codec=codec)  # type: ignore[arg-type]
     limits = Limits(max_events_per_second=0)
@@ -557,7 +535,6 @@ async def test_a_client_that_pauses_all_the_time_is_told_to_wait_and_gets_few_ke
         assert await screen.frames(3)
 
 
-@virtually
 async def test_a_paused_track_does_not_keep_a_session_from_finishing() -> None:
     class Short(Painter):
         async def run(self) -> None:
@@ -573,7 +550,6 @@ async def test_a_paused_track_does_not_keep_a_session_from_finishing() -> None:
         assert client.goodbye == "finished"
 
 
-@virtually
 async def test_audio_can_be_paused_and_nothing_else() -> None:
     async with open_session(Musical) as client:
         await client.frame("speaker")
@@ -590,7 +566,6 @@ async def test_audio_can_be_paused_and_nothing_else() -> None:
         assert [path for path, _ in await fault_of(client.request_key_frame("speaker"))] == ["track"]
 
 
-@virtually
 async def test_what_cannot_be_had_is_said_at_its_path_and_changes_nothing() -> None:
     async with open_session(Musical) as client:
         assert await fault_of(client.configure_track("screen", codec="vp8", max_width=32)) == [
@@ -610,7 +585,6 @@ async def test_what_cannot_be_had_is_said_at_its_path_and_changes_nothing() -> N
         assert (await Decoding(client).frame()).width == WIDTH
 
 
-@virtually
 async def test_without_an_id_there_is_no_answer_but_to_a_fault() -> None:
     async with open_session(Painter) as client:
         await trio.sleep(1)
@@ -640,7 +614,6 @@ def test_the_options_of_the_command_are_what_clients_get(tmp_path: Path) -> None
 # ---- one model, several clients
 
 
-@virtually
 async def test_two_clients_of_one_model_take_its_picture_each_in_their_own_way() -> None:
     async with open_sessions(Painter, 2) as (small, large):
         await small.configure_track("screen", codec="h264", max_width=32, max_fps=10)
@@ -688,7 +661,6 @@ class Breakable(Painter):
 
 @pytest.mark.parametrize("ending", [_leave, _cut, _drain, _break_model, _fall_silent])
 @pytest.mark.parametrize("codec", ["h264", "jpeg"])
-@virtually
 async def test_however_a_session_ends_its_encoder_is_closed(
     ending: Any, codec: str, encoders: list[H264Encoder]
 ) -> None:
@@ -702,7 +674,6 @@ async def test_however_a_session_ends_its_encoder_is_closed(
         assert not any(encoder.is_open for encoder in encoders)
 
 
-@virtually
 async def test_a_cancelled_session_closes_its_encoder(encoders: list[H264Encoder]) -> None:
     with trio.CancelScope() as scope:
         async with open_session(Painter, media=H264, executor=SlowEncoder()) as client:
@@ -713,6 +684,7 @@ async def test_a_cancelled_session_closes_its_encoder(encoders: list[H264Encoder
     assert not any(encoder.is_open for encoder in encoders)
 
 
+@pytest.mark.real_time
 async def test_in_threads_each_stream_has_a_lane_and_it_ends_with_the_session(
     encoders: list[H264Encoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:

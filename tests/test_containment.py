@@ -34,7 +34,6 @@ from reactor_trio.server.auth import Refused, identify
 from reactor_trio.session.failures import interrupts_are_raised
 from reactor_trio.session.observer import NoObserver
 from reactor_trio.testing import InlineExecutor, open_session
-from virtual import virtually
 
 Raise = Callable[[], Any]
 """Raises; what it returns is only for the type checker."""
@@ -336,7 +335,6 @@ async def _host(model: type[ReactorModel]) -> tuple[ModelHost, Counting]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", PLACES)
-@virtually
 async def test_it_ends_there_and_the_other_session_goes_on(
     place: str, kind: str, errors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,7 +375,6 @@ async def test_it_ends_there_and_the_other_session_goes_on(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("where", ["connected", "copy", "setting", "same", "other"])
-@virtually
 async def test_a_session_that_cannot_begin_is_closed_with_1011(
     where: str, kind: str, errors: list[dict[str, Any]]
 ) -> None:
@@ -424,7 +421,6 @@ async def test_a_session_that_cannot_begin_is_closed_with_1011(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@virtually
 async def test_a_validator_that_is_worse_than_wrong_costs_its_command(
     kind: str, errors: list[dict[str, Any]]
 ) -> None:
@@ -469,7 +465,6 @@ async def test_a_validator_that_is_worse_than_wrong_costs_its_command(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@virtually
 async def test_an_observer_that_raises_costs_a_request_or_its_session(
     kind: str, errors: list[dict[str, Any]]
 ) -> None:
@@ -505,7 +500,6 @@ async def test_an_observer_that_raises_costs_a_request_or_its_session(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@virtually
 async def test_authenticate_that_raises_refuses_its_request(kind: str, errors: list[dict[str, Any]]) -> None:
     raise_it = await raiser(kind)
     interrupts_are_raised.set(False)
@@ -522,7 +516,6 @@ async def test_authenticate_that_raises_refuses_its_request(kind: str, errors: l
     assert [error["event"] for error in errors] == ["authenticate() failed"] * 2
 
 
-@virtually
 async def test_an_interrupt_ends_the_run_where_ctrl_c_may_be_one() -> None:
     """Without a server around it Trio raises it wherever the main thread is: that is the operator's."""
 

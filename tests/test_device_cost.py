@@ -10,7 +10,6 @@ import trio
 from reactor_trio import ModelMessage, ReactorModel, event
 from reactor_trio.compute.lanes import ENCODE, Device, Lane
 from reactor_trio.testing import DeviceCost, load_host, open_session, open_sessions
-from virtual import virtually
 
 GPU, OTHER_GPU = Device("cuda:0").lane, Device("cuda:1").lane
 FRAME = 0.080
@@ -32,7 +31,6 @@ async def timed(device: DeviceCost, lane: Lane, *args: Any) -> float:
     return trio.current_time()
 
 
-@virtually
 async def test_what_if_a_frame_takes_80_ms() -> None:
     async with open_session(Forward, executor=DeviceCost(FRAME)) as client:
         for number in range(1, 4):
@@ -41,7 +39,6 @@ async def test_what_if_a_frame_takes_80_ms() -> None:
             assert reply.data["at"] == pytest.approx(number * FRAME)
 
 
-@virtually
 async def test_sessions_take_turns_on_their_device() -> None:
     device = DeviceCost(1.0)
     times: list[float] = []
@@ -57,7 +54,6 @@ async def test_sessions_take_turns_on_their_device() -> None:
     assert device.busy == {Device(Forward().device).lane.name: 3.0}
 
 
-@virtually
 async def test_lanes_work_side_by_side_and_other_work_costs_nothing() -> None:
     device = DeviceCost(1.0)
     times = []
@@ -71,7 +67,6 @@ async def test_lanes_work_side_by_side_and_other_work_costs_nothing() -> None:
     assert sorted(times) == [(GPU.name, 1.0), (GPU.name, 2.0), (OTHER_GPU.name, 1.0), (ENCODE.name, 0.0)]
 
 
-@virtually
 async def test_each_item_may_cost_something() -> None:
     device = DeviceCost(0.5, per_item=0.25, items=len)
     assert await timed(device, GPU, [1, 2, 3, 4]) == 1.5
@@ -81,7 +76,6 @@ async def test_each_item_may_cost_something() -> None:
     assert device.cost([1]) == 0.25
 
 
-@virtually
 async def test_a_call_that_is_cancelled_in_the_queue_is_not_called() -> None:
     device, called = DeviceCost(10.0), []
     async with trio.open_nursery() as nursery:
@@ -95,7 +89,6 @@ async def test_a_call_that_is_cancelled_in_the_queue_is_not_called() -> None:
     assert await timed(device, GPU, "") == 20, "the lane is free"
 
 
-@virtually
 async def test_a_call_that_is_cancelled_while_it_runs_is_waited_for_and_gives_its_result() -> None:
     device = DeviceCost(10.0)
     with trio.move_on_after(1) as scope:
@@ -106,7 +99,6 @@ async def test_a_call_that_is_cancelled_while_it_runs_is_waited_for_and_gives_it
     assert scope.cancelled_caught
 
 
-@virtually
 async def test_a_call_in_a_scope_that_is_cancelled_already_is_not_called() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -114,7 +106,6 @@ async def test_a_call_in_a_scope_that_is_cancelled_already_is_not_called() -> No
     assert trio.current_time() == 0
 
 
-@virtually
 async def test_what_the_work_raises_comes_at_the_end_of_its_time() -> None:
     device = DeviceCost(1.0)
     with pytest.raises(ZeroDivisionError):
@@ -123,7 +114,6 @@ async def test_what_the_work_raises_comes_at_the_end_of_its_time() -> None:
     assert await timed(device, GPU, "") == 2.0
 
 
-@virtually
 async def test_running_says_what_each_device_works_on() -> None:
     device = DeviceCost(1.0)
     async with trio.open_nursery() as nursery:

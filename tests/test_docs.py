@@ -32,7 +32,6 @@ from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.testing import SessionClient, open_session
 from serving import DOCUMENTED_URL, PROCESS_TIMEOUT, ROOT, Served, serve
-from virtual import virtually
 
 DOCS = ROOT / "docs"
 AUTHORING, WIRE, CLIENT, SERVING, TRIO = (
@@ -249,7 +248,6 @@ def exchanges() -> list[Fence]:
 
 
 @pytest.mark.parametrize("exchange", exchanges(), ids=lambda fence: f"line {fence.line}")
-@virtually
 async def test_an_exchange_is_as_it_was_captured(exchange: Fence) -> None:
     lines = exchange.text.splitlines()
     assert await replay([line[2:] for line in lines if line[0] == ">"]) == [
@@ -291,7 +289,6 @@ def close_of(client: SessionClient) -> list[str]:
     return [] if client.closed is None else [f"close {client.closed.code} {client.closed.reason}"]
 
 
-@virtually
 async def test_the_welcome_is_as_it_was_captured() -> None:
     async with open_session(namespace_of(WIRE)["Painter"]) as client:
         await trio.sleep(SETTLE)

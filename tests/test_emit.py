@@ -17,7 +17,6 @@ from reactor_trio.compute.lanes import ENCODE, Lane
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.output_steps import convert
 from reactor_trio.testing import InlineExecutor, open_session
-from virtual import virtually
 
 T = TypeVar("T")
 
@@ -57,7 +56,6 @@ def intervals(times: list[float]) -> list[float]:
     return [round(b - a, 6) for a, b in itertools.pairwise(times)]
 
 
-@virtually
 async def test_frames_leave_at_the_models_rate_however_fast_they_are_made() -> None:
     async def script(model: Emitter) -> None:
         for value in range(30):
@@ -72,7 +70,6 @@ async def test_frames_leave_at_the_models_rate_however_fast_they_are_made() -> N
     assert abs(int(frames[20].array().mean()) - 20) <= 1
 
 
-@virtually
 async def test_a_model_that_is_too_slow_is_not_made_to_wait_and_never_bursts() -> None:
     async def script(model: Emitter) -> None:
         for value, seconds in enumerate([0, 0.35, 0.01, 0.01, 0.33, 0.13, 0.02]):
@@ -84,7 +81,6 @@ async def test_a_model_that_is_too_slow_is_not_made_to_wait_and_never_bursts() -
     assert intervals(times) == [0.35, 0.1, 0.1, 0.15, 0.13, 0.1]
 
 
-@virtually
 async def test_emit_waits_when_the_buffer_is_full_and_drop_does_not() -> None:
     taken: list[tuple[float, bool]] = []
 
@@ -110,7 +106,6 @@ async def test_emit_waits_when_the_buffer_is_full_and_drop_does_not() -> None:
     assert seqs == [0, 1, 2, 3, 4, 5]
 
 
-@virtually
 async def test_a_dropped_frame_leaves_a_gap_in_seq() -> None:
     async def script(model: Emitter) -> None:
         for value in range(10):
@@ -124,7 +119,6 @@ async def test_a_dropped_frame_leaves_a_gap_in_seq() -> None:
         assert [frame.seq async for frame in client.frames("screen")] == [0, 1, 2, 10]
 
 
-@virtually
 async def test_a_batch_is_shown_frame_by_frame_even_if_larger_than_the_buffer() -> None:
     async def script(model: Emitter) -> None:
         batch = np.stack([shade(10 * n) for n in range(6)])
@@ -139,7 +133,6 @@ async def test_a_batch_is_shown_frame_by_frame_even_if_larger_than_the_buffer() 
     assert [round(float(frame.array().mean()), -1) for frame in frames[:6]] == [0, 10, 20, 30, 40, 50]
 
 
-@virtually
 async def test_the_rate_may_be_changed_at_any_time() -> None:
     class Model(Emitter):
         fps = 0.1
@@ -178,7 +171,6 @@ async def rates_of(compute_times: list[float], fps: float = 10) -> list[float]:
 
 
 @pytest.mark.parametrize("slow", [0.4, 20.0])
-@virtually
 async def test_compute_time_lowers_the_rate_and_one_slow_step_does_not_halve_it(slow: float) -> None:
     rates = await rates_of([0.2, 0.2, slow, 0.2, 0.2, 0.2])
     assert rates[:2] == [5.0, 5.0]
@@ -186,7 +178,6 @@ async def test_compute_time_lowers_the_rate_and_one_slow_step_does_not_halve_it(
     assert rates[5] == pytest.approx(5), "and it is soon forgotten"
 
 
-@virtually
 async def test_the_rate_follows_what_a_model_sustains_and_recovers() -> None:
     rates = await rates_of([0.2] * 3 + [0.4] * 20 + [0.2, 0.6] * 10 + [0.2] * 4)
     assert rates[22] == pytest.approx(2.5, rel=0.02)
@@ -194,13 +185,11 @@ async def test_the_rate_follows_what_a_model_sustains_and_recovers() -> None:
     assert rates[-1] == pytest.approx(5)
 
 
-@virtually
 async def test_a_first_step_that_warms_the_model_up_does_not_count_for_long() -> None:
     rates = await rates_of([30.0, 0.05, 0.05, 0.05, 0.05], fps=30)
     assert rates[-1] == pytest.approx(20)
 
 
-@virtually
 async def test_the_rate_is_never_above_fps() -> None:
     shown: list[float] = []
 
@@ -215,7 +204,6 @@ async def test_the_rate_is_never_above_fps() -> None:
 
 
 @pytest.mark.parametrize("compute_time", [-1, float("nan"), float("inf")])
-@virtually
 async def test_an_impossible_compute_time_is_refused(compute_time: float) -> None:
     async def script(model: Emitter) -> None:
         for output in (Picture(screen=shade(0)), Sound(speaker=np.zeros(10, np.int16))):
@@ -226,7 +214,6 @@ async def test_an_impossible_compute_time_is_refused(compute_time: float) -> Non
         assert (await client.ended()).reason == "finished"
 
 
-@virtually
 async def test_flush_drops_what_waits() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=np.stack([shade(n) for n in range(50)])))
@@ -248,7 +235,6 @@ class SlowEncoder(InlineExecutor):
         return await super().run(lane, fn, *args, **kwargs)
 
 
-@virtually
 async def test_flush_drops_the_frame_that_is_being_encoded_too() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=shade(1)))
@@ -261,7 +247,6 @@ async def test_flush_drops_the_frame_that_is_being_encoded_too() -> None:
         assert client.session.statistics().counts.frames["screen"].dropped == 1
 
 
-@virtually
 async def test_flush_lets_an_emit_that_waits_go_on() -> None:
     async def script(model: Emitter) -> None:
         async with trio.open_nursery() as nursery:
@@ -278,7 +263,6 @@ async def test_flush_lets_an_emit_that_waits_go_on() -> None:
         assert [frame.seq async for frame in client.frames("screen")] == [0, 50]
 
 
-@virtually
 async def test_several_tracks_of_one_output_stay_together() -> None:
     async def script(model: Emitter) -> None:
         for value in range(3):
@@ -293,7 +277,6 @@ async def test_several_tracks_of_one_output_stay_together() -> None:
     assert len(left) == 4
 
 
-@virtually
 async def test_what_cannot_be_shown_names_track_shape_and_dtype() -> None:
     errors: list[str] = []
 
@@ -319,7 +302,6 @@ async def test_what_cannot_be_shown_names_track_shape_and_dtype() -> None:
 
 
 @pytest.mark.torch
-@virtually
 async def test_torch_tensors_of_every_layout() -> None:
     import torch
 
@@ -334,7 +316,6 @@ async def test_torch_tensors_of_every_layout() -> None:
     assert means == pytest.approx([127.5] * 3, abs=2)
 
 
-@virtually
 async def test_a_slow_network_slows_neither_the_model_nor_ages_its_picture() -> None:
     """Behind the pacer there is one slot a track, and the newest frame wins."""
     emitted: list[int] = []
@@ -368,7 +349,6 @@ async def _waiting(client: Any) -> Any:
         yield frame
 
 
-@virtually
 async def test_emit_is_paced_with_nobody_reading() -> None:
     steps: list[float] = []
 
@@ -383,7 +363,6 @@ async def test_emit_is_paced_with_nobody_reading() -> None:
         assert len(steps) == pytest.approx(600, abs=10)
 
 
-@virtually
 async def test_emit_is_paced_while_the_client_has_paused_the_track() -> None:
     steps: list[float] = []
 
@@ -409,7 +388,6 @@ class SlowConversion(InlineExecutor):
         return await super().run(lane, fn, *args, **kwargs)
 
 
-@virtually
 async def test_drop_does_not_wait_for_an_output_that_is_being_converted() -> None:
     results: dict[str, bool] = {}
 
@@ -429,7 +407,6 @@ async def test_drop_does_not_wait_for_an_output_that_is_being_converted() -> Non
     assert results == {"slow": True, "quick": False}
 
 
-@virtually
 async def test_outputs_are_shown_in_the_order_of_their_emits_however_long_they_take_to_convert() -> None:
     async def script(model: Emitter) -> None:
         async with trio.open_nursery() as nursery:
@@ -442,7 +419,6 @@ async def test_outputs_are_shown_in_the_order_of_their_emits_however_long_they_t
     assert shown == [(0, 200), (1, 100)]
 
 
-@virtually
 async def test_an_emit_always_lets_the_others_run() -> None:
     async def script(model: Emitter) -> None:
         for value, drop in itertools.product(range(4), [False, True]):
@@ -456,7 +432,6 @@ async def test_an_emit_always_lets_the_others_run() -> None:
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
-@virtually
 async def test_an_impossible_rate_is_refused_when_the_model_is_loaded(fps: float) -> None:
     def load(self: Any, config: dict[str, Any]) -> None:
         self.fps = fps
@@ -469,7 +444,6 @@ async def test_an_impossible_rate_is_refused_when_the_model_is_loaded(fps: float
 # ---- metadata
 
 
-@virtually
 async def test_metadata_travels_with_each_frame_of_its_output() -> None:
     async def script(model: Emitter) -> None:
         said: dict[str, Any] = {"box": [1, 2], "text": "ä", "score": np.float32(0.5)}
@@ -489,7 +463,6 @@ async def test_metadata_travels_with_each_frame_of_its_output() -> None:
     assert right == [said]
 
 
-@virtually
 async def test_metadata_of_sound_alone_travels_with_its_first_sample() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Sound(speaker=np.ones(600, np.int16)))
@@ -514,7 +487,6 @@ async def test_metadata_of_sound_alone_travels_with_its_first_sample() -> None:
         ([3], "Picture: metadata must be a dict, a JSON object, not of type int"),
     ],
 )
-@virtually
 async def test_metadata_that_cannot_be_sent_is_refused_by_emit(metadata: Any, told: str) -> None:
     async def script(model: Emitter) -> None:
         with pytest.raises(ValueError, match=re.escape(told)):
@@ -545,7 +517,6 @@ def steered(script: Any, **attributes: Any) -> type[Emitter]:
     return type("Scripted", (Steered,), {"script": staticmethod(script), **attributes})
 
 
-@virtually
 async def test_frames_that_are_flushed_hand_on_what_they_reflect() -> None:
     async def script(model: Emitter) -> None:
         await trio.sleep(1)
@@ -567,7 +538,6 @@ async def test_frames_that_are_flushed_hand_on_what_they_reflect() -> None:
     assert {seq: ids for seq, ids in frames.items() if ids} == {0: (1,), 5: (2,)}
 
 
-@virtually
 async def test_an_emit_that_is_cancelled_gives_back_what_it_would_have_reflected() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=np.stack([shade(0)] * 20)))
@@ -583,7 +553,6 @@ async def test_an_emit_that_is_cancelled_gives_back_what_it_would_have_reflected
     assert {seq: ids for seq, ids in frames.items() if ids} == {20: (1,)}
 
 
-@virtually
 async def test_sound_alone_reflects_too_in_its_first_block_that_is_sent() -> None:
     async def script(model: Emitter) -> None:
         await trio.sleep(1)
@@ -620,7 +589,6 @@ def leap(seconds: float) -> None:
         (0.35, [0, 1, 4, 5], 0.15),
     ],
 )
-@virtually
 async def test_of_two_frames_that_are_overdue_the_newer_is_shown(
     held: float, shown: list[int], late: float
 ) -> None:
@@ -648,7 +616,6 @@ async def test_of_two_frames_that_are_overdue_the_newer_is_shown(
     assert began == 0.0
 
 
-@virtually
 async def test_the_frame_that_takes_anothers_place_names_its_commands() -> None:
     class Counting(ReactorModel):
         fps = 10
@@ -678,7 +645,6 @@ async def test_the_frame_that_takes_anothers_place_names_its_commands() -> None:
     assert frames[2].seq - frames[1].seq == 2, "one was left out"
 
 
-@virtually
 async def test_a_model_that_is_late_all_the_time_lets_the_others_run() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=shade(0)))
@@ -694,7 +660,6 @@ async def test_a_model_that_is_late_all_the_time_lets_the_others_run() -> None:
     assert seqs == sorted(set(seqs))
 
 
-@virtually
 async def test_what_comes_behind_a_flushed_frame_is_encoded_when_the_encoder_is_free() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=shade(1)))
@@ -710,7 +675,6 @@ async def test_what_comes_behind_a_flushed_frame_is_encoded_when_the_encoder_is_
     assert frame.received_at - began == pytest.approx(0.5)
 
 
-@virtually
 async def test_an_encoder_that_fails_is_not_the_models_fault_though_its_emit_began_with_the_frame() -> None:
     seen: list[Exception] = []
 
@@ -739,7 +703,6 @@ async def test_an_encoder_that_fails_is_not_the_models_fault_though_its_emit_beg
 # ---- who waits for room does the pacer's work
 
 
-@virtually
 async def test_the_pacer_goes_on_when_an_emit_that_waits_is_cancelled() -> None:
     async def script(model: Emitter) -> None:
         for value in range(3):
@@ -757,7 +720,6 @@ async def test_the_pacer_goes_on_when_an_emit_that_waits_is_cancelled() -> None:
     assert intervals([frame.received_at for frame in frames[:3]]) == [0.1, 0.1]
 
 
-@virtually
 async def test_several_emits_wait_in_turn_and_each_is_shown_in_time() -> None:
     async def script(model: Emitter) -> None:
         async with trio.open_nursery() as nursery:
@@ -772,7 +734,6 @@ async def test_several_emits_wait_in_turn_and_each_is_shown_in_time() -> None:
     assert set(intervals([frame.received_at for frame in frames])) == {0.1}
 
 
-@virtually
 async def test_a_flush_lets_an_emit_that_waits_go_on() -> None:
     emitted: list[float] = []
 
@@ -793,7 +754,6 @@ async def test_a_flush_lets_an_emit_that_waits_go_on() -> None:
     assert [frame.seq for frame in frames] == [3]
 
 
-@virtually
 async def test_a_new_rate_counts_at_once_also_while_an_emit_waits() -> None:
     async def script(model: Emitter) -> None:
         for value in range(8):
@@ -806,7 +766,6 @@ async def test_a_new_rate_counts_at_once_also_while_an_emit_waits() -> None:
     assert intervals([frame.received_at for frame in frames]) == [0.1, *[0.02] * 6]
 
 
-@virtually
 async def test_an_overdue_frame_is_shown_after_all_if_the_client_does_not_want_the_newer() -> None:
     async def script(model: Emitter) -> None:
         for value in range(6):

@@ -23,6 +23,8 @@ from reactor_trio.client import Client, connect, open_client
 from reactor_trio.errors import CommandError, TransportClosed
 from serving import environment
 
+pytestmark = pytest.mark.real_time
+
 DEADLINE = 60.0
 """Seconds after which a test hangs."""
 

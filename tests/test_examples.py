@@ -21,6 +21,8 @@ from reactor_trio.client import Client, open_client
 from reactor_trio.errors import CommandError
 from serving import PROCESS_TIMEOUT, ROOT, Done, Served, serve
 
+pytestmark = pytest.mark.real_time
+
 EXAMPLES = ROOT / "examples"
 README = ROOT / "README.md"
 CLIENT_TIMEOUT = 30.0

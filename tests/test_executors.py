@@ -20,7 +20,6 @@ import trio.testing
 from reactor_trio.compute.executor import Executor, ThreadExecutor, is_stuck
 from reactor_trio.compute.lanes import DECODE, ENCODE, FILES, HANDLERS, PAYLOADS, Device, Lane, encoder_lane
 from reactor_trio.testing import DeviceCost, InlineExecutor
-from virtual import virtually
 
 T = TypeVar("T")
 Way = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -137,6 +136,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 # ---- the outcome
 
 
+@pytest.mark.real_time
 @all_executors
 @all_ways
 async def test_the_caller_gets_the_result_or_the_very_error(make: Any, way: Any, lane: Lane) -> None:
@@ -153,12 +153,14 @@ async def test_the_caller_gets_the_result_or_the_very_error(make: Any, way: Any,
             assert await call(lambda: "goes on") == "goes on"
 
 
+@pytest.mark.real_time
 @all_executors
 @pytest.mark.parametrize("lane", [*LANES, ABANDONING], ids=str)
 async def test_run_hands_on_all_arguments_whatever_their_names(make: Any, lane: Lane) -> None:
     assert await make().run(lane, dict, {"lane": 1}, fn=2) == {"lane": 1, "fn": 2}
 
 
+@pytest.mark.real_time
 @in_threads
 @all_ways
 async def test_a_call_is_not_made_in_the_thread_of_the_loop(make: Any, way: Any, lane: Lane) -> None:
@@ -166,6 +168,7 @@ async def test_a_call_is_not_made_in_the_thread_of_the_loop(make: Any, way: Any,
         assert await call(threading.get_ident) != threading.get_ident()
 
 
+@pytest.mark.real_time
 @all_executors
 @pytest.mark.parametrize("lane", [*LANES, ABANDONING], ids=str)
 async def test_run_is_in_the_callers_context(make: Any, lane: Lane) -> None:
@@ -174,6 +177,7 @@ async def test_run_is_in_the_callers_context(make: Any, lane: Lane) -> None:
     assert await make().run(lane, variable.get) == "the caller's"
 
 
+@pytest.mark.real_time
 @in_threads
 async def test_all_calls_of_a_worker_are_in_one_thread_and_keep_its_context(make: Any) -> None:
     variable = contextvars.ContextVar("variable", default="nobody's")
@@ -184,6 +188,7 @@ async def test_all_calls_of_a_worker_are_in_one_thread_and_keep_its_context(make
     assert len(threads) == 1
 
 
+@pytest.mark.real_time
 @all_executors
 @pytest.mark.parametrize("lane", [lane for lane in LANES if not lane.has_own_threads], ids=str)
 async def test_begin_is_refused_where_a_task_would_have_to_wait(make: Any, lane: Lane) -> None:
@@ -194,6 +199,7 @@ async def test_begin_is_refused_where_a_task_would_have_to_wait(make: Any, lane:
 # ---- the calls that run
 
 
+@pytest.mark.real_time
 @in_threads
 @all_ways
 async def test_running_shows_a_call_from_its_begin_to_its_end(make: Any, way: Any, lane: Lane) -> None:
@@ -213,6 +219,7 @@ async def test_running_shows_a_call_from_its_begin_to_its_end(make: Any, way: An
     assert executor.running() == ()
 
 
+@pytest.mark.real_time
 @in_threads
 @all_ways
 async def test_a_call_that_waits_does_not_run_yet(make: Any, way: Any, lane: Lane) -> None:
@@ -235,6 +242,7 @@ async def test_a_call_that_waits_does_not_run_yet(make: Any, way: Any, lane: Lan
 # ---- cancelled before it runs
 
 
+@pytest.mark.real_time
 @all_executors
 @all_ways
 async def test_a_call_of_a_task_that_is_cancelled_already_is_not_made(
@@ -251,6 +259,7 @@ async def test_a_call_of_a_task_that_is_cancelled_already_is_not_made(
     assert made == ["later"]
 
 
+@pytest.mark.real_time
 @in_threads
 @all_ways
 async def test_a_call_that_is_cancelled_while_it_waits_is_not_made(make: Any, way: Any, lane: Lane) -> None:
@@ -271,7 +280,6 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_not_made(make: Any, wa
     assert executor.running() == ()
 
 
-@virtually
 async def test_a_call_that_is_cancelled_while_it_waits_for_a_device_is_not_made() -> None:
     for way in (by_run, by_worker):
         made: list[str] = []
@@ -287,6 +295,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_a_device_is_not_made(
 # ---- cancelled while it runs
 
 
+@pytest.mark.real_time
 @in_threads
 @all_ways
 async def test_a_call_that_is_cancelled_while_it_runs_is_waited_for_or_abandoned(
@@ -320,6 +329,7 @@ async def test_a_call_that_is_cancelled_while_it_runs_is_waited_for_or_abandoned
     assert executor.running() == ()
 
 
+@pytest.mark.real_time
 @in_threads
 @pytest.mark.parametrize("lane", [DECODE, ABANDONING], ids=str)
 async def test_what_an_abandoned_call_raises_is_thrown_away_and_its_thread_goes_on(
@@ -341,7 +351,6 @@ async def test_what_an_abandoned_call_raises_is_thrown_away_and_its_thread_goes_
             assert await executor.run(lane, lambda: "goes on") == "goes on"
 
 
-@virtually
 @pytest.mark.parametrize("way", [by_run, by_worker])
 async def test_a_device_that_works_is_waited_for(way: Any) -> None:
     executor, results = DeviceCost(10.0), list[str]()
@@ -358,6 +367,7 @@ async def test_a_device_that_works_is_waited_for(way: Any) -> None:
 # ---- cancelled after it ran, and the owner of a call that no task waits for
 
 
+@pytest.mark.real_time
 @all_executors
 @pytest.mark.parametrize("lane", [ENCODE, STREAM], ids=str)
 async def test_to_end_a_call_that_is_over_does_nothing(make: Any, lane: Lane) -> None:
@@ -376,6 +386,7 @@ async def test_to_end_a_call_that_is_over_does_nothing(make: Any, lane: Lane) ->
     assert [result.unwrap() for result in results] == [7]
 
 
+@pytest.mark.real_time
 @all_executors
 @pytest.mark.parametrize("lane", [ENCODE, DECODE, STREAM], ids=str)
 async def test_a_call_that_was_ended_hands_nothing_over(make: Any, lane: Lane) -> None:
@@ -389,6 +400,7 @@ async def test_a_call_that_was_ended_hands_nothing_over(make: Any, lane: Lane) -
             assert len(results) == seen
 
 
+@pytest.mark.real_time
 @in_threads
 async def test_to_end_a_call_that_runs_is_to_wait_for_it_even_if_that_is_cancelled(make: Any) -> None:
     executor, gate, ended = make(), Gate(), trio.Event()
@@ -412,6 +424,7 @@ async def test_to_end_a_call_that_runs_is_to_wait_for_it_even_if_that_is_cancell
     assert results == []
 
 
+@pytest.mark.real_time
 @in_threads
 async def test_the_last_call_of_a_worker_is_made_even_if_it_is_cancelled_while_it_waits(make: Any) -> None:
     executor, made = make(), list[str]()
@@ -436,6 +449,7 @@ THAT_CALL_BACK = [each for each in WAYS if not lane_of(each).has_own_threads]
 THAT_DO_NOT = [each for each in WAYS if lane_of(each).has_own_threads]
 
 
+@pytest.mark.real_time
 @in_threads
 @pytest.mark.parametrize(("way", "lane"), THAT_CALL_BACK)
 async def test_a_thread_can_call_the_loop(make: Any, way: Any, lane: Lane) -> None:
@@ -453,6 +467,7 @@ async def test_a_thread_can_call_the_loop(make: Any, way: Any, lane: Lane) -> No
             assert await call(back) == (9, 3)
 
 
+@pytest.mark.real_time
 @in_threads
 @pytest.mark.parametrize(("way", "lane"), THAT_DO_NOT)
 async def test_a_thread_of_a_lanes_own_is_told_that_it_cannot_call_the_loop(
@@ -473,6 +488,7 @@ def waits_on_the_loop(gate: Gate) -> None:
     trio.from_thread.run(trio.sleep_forever)
 
 
+@pytest.mark.real_time
 @in_threads
 @pytest.mark.parametrize(
     ("way", "lane", "listen"),

@@ -10,7 +10,6 @@ import pytest
 import trio
 
 from reactor_trio.session.failures import contained, interrupts_are_raised, split
-from virtual import virtually
 
 
 class Panic(BaseException):
@@ -42,7 +41,6 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
 
 
 @pytest.mark.parametrize("make", FAILURES.values(), ids=FAILURES)
-@virtually
 async def test_a_failure_of_any_class_is_handed_over(make: Callable[[], BaseException]) -> None:
     seen: list[BaseException] = []
     failure = make()
@@ -58,7 +56,6 @@ async def test_a_failure_of_any_class_is_handed_over(make: Callable[[], BaseExce
     assert seen == [failure, failure]
 
 
-@virtually
 async def test_of_a_group_the_failure_is_handled_and_cancelled_travels_on() -> None:
     seen: list[BaseException] = []
     with trio.CancelScope() as scope:
@@ -79,7 +76,6 @@ async def _fails_while_cancelled() -> None:
         raise Panic("in the cleanup")
 
 
-@virtually
 async def test_cancelled_travels_on_while_a_scope_around_it_is_cancelled() -> None:
     seen: list[BaseException] = []
     with trio.move_on_after(1) as scope, contained(seen.append):
@@ -88,7 +84,6 @@ async def test_cancelled_travels_on_while_a_scope_around_it_is_cancelled() -> No
     assert seen == []
 
 
-@virtually
 async def test_a_cancelled_that_was_kept_is_a_failure_if_nothing_is_cancelled() -> None:
     seen: list[BaseException] = []
     cancelled = await kept_cancelled()
@@ -102,7 +97,6 @@ async def test_a_cancelled_that_was_kept_is_a_failure_if_nothing_is_cancelled() 
     assert seen == [cancelled, cancelled]
 
 
-@virtually
 async def test_an_interrupt_travels_on_where_ctrl_c_may_be_one() -> None:
     seen: list[BaseException] = []
     with pytest.raises(KeyboardInterrupt), contained(seen.append):
@@ -113,7 +107,6 @@ async def test_an_interrupt_travels_on_where_ctrl_c_may_be_one() -> None:
     assert [type(failure) for failure in seen] == [Panic]
 
 
-@virtually
 async def test_an_interrupt_is_a_failure_where_the_process_takes_the_signal_itself() -> None:
     seen: list[BaseException] = []
     token = interrupts_are_raised.set(False)
@@ -125,7 +118,7 @@ async def test_an_interrupt_is_a_failure_where_the_process_takes_the_signal_itse
     assert [type(failure) for failure in seen] == [KeyboardInterrupt]
 
 
-def test_a_coroutine_that_is_closed_where_it_waits_ends() -> None:
+async def test_a_coroutine_that_is_closed_where_it_waits_ends() -> None:
     seen: list[BaseException] = []
 
     async def waits() -> None:
@@ -136,16 +129,12 @@ def test_a_coroutine_that_is_closed_where_it_waits_ends() -> None:
             await waits()
         raise AssertionError("it went on")
 
-    async def main() -> None:
-        coroutine = contains()
-        coroutine.send(None)  # to where it waits
-        coroutine.close()
-
-    trio.run(main)
+    coroutine = contains()
+    coroutine.send(None)  # to where it waits
+    coroutine.close()
     assert seen == []
 
 
-@virtually
 async def test_outside_of_any_task_cancelled_travels_on() -> None:
     cancelled = await kept_cancelled()
 

@@ -16,7 +16,7 @@ from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MEDIA
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, open_session, run
+from reactor_trio.testing import InlineExecutor, open_session
 
 LIMITS = Limits(max_bad_messages=1000, max_input_bytes=4096)
 JPEG = encode_jpeg(np.zeros((16, 16, 3), np.uint8))
@@ -119,35 +119,32 @@ BATCHES = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(BATCHES, st.booleans())
-def test_every_frame_is_read_or_refused(batches: list[tuple[list[bytes], float]], slow: bool) -> None:
-    async def main() -> None:
-        executor = SlowDecoder() if slow else InlineExecutor()
-        async with open_session(Reader, limits=LIMITS, executor=executor) as client:
-            model: Any = client.session.model
-            for batch, pause in batches:
-                await client.transport.send(batch)
-                await trio.sleep(pause)
-            await trio.sleep(1)
-            await client.ping()  # it still answers
-            counts = client.session.statistics().counts
-            dropped = sum(track.dropped for track in counts.inputs.values())
-            refused = 0
-            with trio.move_on_after(0.1):
-                async for message in client.messages():
-                    assert (message.type, message.data["code"]) == (names.ERROR, names.BAD_MESSAGE)
-                    refused += 1
-            assert len(model.seen) + dropped + refused == sum(len(batch) for batch, _ in batches)
-            assert counts.bad_messages == refused
-            for frame in model.seen:
-                assert frame.size
-                assert frame.dtype in (np.uint8, np.int16)
-            assert client.session.ending is None
-            inputs = model.input
-        for track in (inputs.webcam, inputs.mic):
-            try:
-                track.try_read()
-            except BufferClosed:
-                continue
-            raise AssertionError("a track is still open")
-
-    run(main)
+async def test_every_frame_is_read_or_refused(batches: list[tuple[list[bytes], float]], slow: bool) -> None:
+    executor = SlowDecoder() if slow else InlineExecutor()
+    async with open_session(Reader, limits=LIMITS, executor=executor) as client:
+        model: Any = client.session.model
+        for batch, pause in batches:
+            await client.transport.send(batch)
+            await trio.sleep(pause)
+        await trio.sleep(1)
+        await client.ping()  # it still answers
+        counts = client.session.statistics().counts
+        dropped = sum(track.dropped for track in counts.inputs.values())
+        refused = 0
+        with trio.move_on_after(0.1):
+            async for message in client.messages():
+                assert (message.type, message.data["code"]) == (names.ERROR, names.BAD_MESSAGE)
+                refused += 1
+        assert len(model.seen) + dropped + refused == sum(len(batch) for batch, _ in batches)
+        assert counts.bad_messages == refused
+        for frame in model.seen:
+            assert frame.size
+            assert frame.dtype in (np.uint8, np.int16)
+        assert client.session.ending is None
+        inputs = model.input
+    for track in (inputs.webcam, inputs.mic):
+        try:
+            track.try_read()
+        except BufferClosed:
+            continue
+        raise AssertionError("a track is still open")

@@ -30,7 +30,7 @@ from reactor_trio import (
 from reactor_trio.compute.lanes import Lane
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, load_host, run
+from reactor_trio.testing import InlineExecutor, load_host
 from reactor_trio.testing.leaks import left_open
 from strict_transport import StrictTransport
 
@@ -590,7 +590,7 @@ def stage() -> Iterator[Stage]:
     short_writes=st.booleans(),
     in_threads=st.booleans(),
 )
-def test_whatever_a_client_does_its_session_keeps_the_rules(
+async def test_whatever_a_client_does_its_session_keeps_the_rules(
     stage: Stage,
     script: list[Any],
     ending: str,
@@ -601,13 +601,9 @@ def test_whatever_a_client_does_its_session_keeps_the_rules(
 ) -> None:
     stage.files.clear()
     stage.errors.clear()
-
-    async def main() -> list[str]:
-        executor = SlowExecutor() if in_threads else InlineExecutor()
-        host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
-        return await example(host, script, ending, is_quiet, capacity, short_writes)
-
-    faults = run(main)
+    executor = SlowExecutor() if in_threads else InlineExecutor()
+    host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
+    faults = await example(host, script, ending, is_quiet, capacity, short_writes)
     faults += [f"a temporary file is open: {file!r}" for file in stage.files if not file.closed]
     faults += [f"logged: {error}" for error in stage.errors]
     assert not faults, "\n".join(faults)

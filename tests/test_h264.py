@@ -22,6 +22,8 @@ from reactor_trio.media.h264 import H264Config, H264Decoder, H264Encoder, H264Pa
 from reactor_trio.media.scale import by_numpy, downscale, fitted, padded
 from reactor_trio.media.settings import MediaSettings
 
+pytestmark = pytest.mark.real_time
+
 WIDTH, HEIGHT, FPS, BIT_RATE = 64, 48, 30.0, 500_000
 CONFIG = H264Config(WIDTH, HEIGHT, FPS, BIT_RATE)
 SPS, PPS, IDR, SLICE = 7, 8, 5, 1

@@ -15,7 +15,6 @@ from reactor_trio.server.waiting_client import WaitingClient
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import Link, Network, memory_transport_pair, open_session, open_sessions
 from reactor_trio.wire.heartbeat import WAITED, Heartbeat
-from virtual import virtually
 
 INTERVAL = 7.0
 """Seconds; not the 20 of the Python client, whose own pings would speak for it."""
@@ -55,7 +54,6 @@ async def beat(heartbeat: Heartbeat, peer: Peer) -> bool:
 
 
 @pytest.mark.parametrize("ping_takes", [0.0, LATE, 3 * INTERVAL])
-@virtually
 async def test_a_peer_that_answers_within_the_ping_is_kept(ping_takes: float) -> None:
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.ping_takes = ping_takes
@@ -64,7 +62,6 @@ async def test_a_peer_that_answers_within_the_ping_is_kept(ping_takes: float) ->
     assert len(peer.pings) == 10
 
 
-@virtually
 async def test_a_peer_that_is_silent_is_lost_one_interval_after_the_ping() -> None:
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.answers = False
@@ -74,7 +71,6 @@ async def test_a_peer_that_is_silent_is_lost_one_interval_after_the_ping() -> No
     assert trio.current_time() == 2 * INTERVAL
 
 
-@virtually
 async def test_a_peer_that_talks_and_answers_no_ping_is_kept() -> None:
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.answers = False
@@ -86,7 +82,6 @@ async def test_a_peer_that_talks_and_answers_no_ping_is_kept() -> None:
     assert not await beat(heartbeat, peer), "and is lost once it is silent"
 
 
-@virtually
 async def test_a_ping_that_waited_leaves_the_peer_all_of_its_time_to_answer() -> None:
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.answers, peer.ping_takes = False, INTERVAL - 1
@@ -98,7 +93,6 @@ async def test_a_ping_that_waited_leaves_the_peer_all_of_its_time_to_answer() ->
     assert await beat(heartbeat, peer)
 
 
-@virtually
 async def test_a_write_that_waited_was_waiting_for_a_living_peer() -> None:
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.answers = False
@@ -111,7 +105,6 @@ async def test_a_write_that_waited_was_waiting_for_a_living_peer() -> None:
     assert heartbeat.next_at == began + 2 * WAITED + INTERVAL
 
 
-@virtually
 async def test_an_answer_that_lies_unread_as_the_beat_comes_is_read_first() -> None:
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.answers = False
@@ -127,7 +120,6 @@ async def test_an_answer_that_lies_unread_as_the_beat_comes_is_read_first() -> N
         assert await beat(heartbeat, peer)
 
 
-@virtually
 async def test_a_silence_in_which_this_side_was_suspended_does_not_count() -> None:
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.answers = False
@@ -138,7 +130,6 @@ async def test_a_silence_in_which_this_side_was_suspended_does_not_count() -> No
     assert not await beat(heartbeat, peer)
 
 
-@virtually
 async def test_a_client_that_nobody_listens_to_is_not_lost() -> None:
     limits = Limits(max_message_bytes=2048, upload_chunk_bytes=1024, max_bytes_per_second=2048, heartbeat=0.2)
     async with open_session(Idle, limits=limits) as client:
@@ -148,7 +139,6 @@ async def test_a_client_that_nobody_listens_to_is_not_lost() -> None:
         assert trio.current_time() > 5
 
 
-@virtually
 async def test_only_a_silent_peer_is_asked() -> None:
     heartbeat, peer = Heartbeat(INTERVAL, only_silent=True), Peer()
     for _ in range(5):
@@ -168,7 +158,6 @@ async def test_only_a_silent_peer_is_asked() -> None:
 
 
 @pytest.mark.parametrize("returns_after", [0.0, LATE, 1.5 * INTERVAL])
-@virtually
 async def test_idle_clients_that_answer_at_once_keep_their_sessions(returns_after: float) -> None:
     network = Network(down=Link(returns_after=returns_after))
     async with open_sessions(Idle, 3, network=network, limits=Limits(heartbeat=INTERVAL)) as clients:
@@ -178,7 +167,6 @@ async def test_idle_clients_that_answer_at_once_keep_their_sessions(returns_afte
             await client.call("nothing")
 
 
-@virtually
 async def test_a_client_that_stops_answering_is_lost_however_long_a_ping_takes() -> None:
     network = Network(down=Link(returns_after=LATE))
     async with open_session(Idle, network=network, limits=Limits(heartbeat=INTERVAL)) as client:
@@ -189,7 +177,6 @@ async def test_a_client_that_stops_answering_is_lost_however_long_a_ping_takes()
 
 
 @pytest.mark.parametrize("returns_after", [0.0, LATE])
-@virtually
 async def test_idle_clients_that_answer_at_once_keep_their_place_in_line(returns_after: float) -> None:
     admission = Admission(max_sessions=1, max_waiting=1)
     admission.enter()
@@ -214,7 +201,6 @@ async def test_idle_clients_that_answer_at_once_keep_their_place_in_line(returns
     assert trio.current_time() >= 10 * INTERVAL
 
 
-@virtually
 async def test_the_python_client_keeps_a_server_that_answers_within_the_ping() -> None:
     server = FakeTransport()
     server.ping_returns_after = LATE
@@ -224,7 +210,6 @@ async def test_the_python_client_keeps_a_server_that_answers_within_the_ping() -
         assert server.pings == 10
 
 
-@virtually
 async def test_the_python_clients_ping_may_wait_behind_a_slow_upload() -> None:
     server = FakeTransport()
     async with Client.over(server) as client:

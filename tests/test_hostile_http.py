@@ -20,7 +20,6 @@ import orjson
 import pytest
 import structlog
 import trio
-from trio.testing import MockClock
 
 from reactor_trio import ModelMessage, ReactorModel, event
 from reactor_trio.link.host import ModelHost
@@ -289,7 +288,7 @@ TABLE = [pytest.param(*case, id=case[0]) for case in CASES + HOSTS]
 
 @pytest.mark.parametrize(("name", "data", "expected"), TABLE)
 async def test_a_hostile_request_gets_its_answer_however_it_is_cut(
-    name: str, data: bytes, expected: int | None, autojump_clock: MockClock, errors: list[Any]
+    name: str, data: bytes, expected: int | None, errors: list[Any]
 ) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
@@ -307,9 +306,7 @@ def test_the_table_is_long_and_its_names_differ() -> None:
 
 
 @pytest.mark.parametrize("data", [NEXT[:-1], WS + SOCKET, b"G"])
-async def test_a_head_that_does_not_end_is_408(
-    data: bytes, autojump_clock: MockClock, errors: list[Any]
-) -> None:
+async def test_a_head_that_does_not_end_is_408(data: bytes, errors: list[Any]) -> None:
     """The client neither sends on nor closes."""
     with trio.fail_after(TEST_TIMEOUT):
         async with (
@@ -324,9 +321,7 @@ async def test_a_head_that_does_not_end_is_408(
             await assert_serves_on(server)
 
 
-async def test_a_byte_every_second_is_408_although_it_is_never_silent(
-    autojump_clock: MockClock, errors: list[Any]
-) -> None:
+async def test_a_byte_every_second_is_408_although_it_is_never_silent(errors: list[Any]) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
             answer = await ask(server, [NEXT[at : at + 1] for at in range(len(NEXT))], pause=1.0)
@@ -334,7 +329,7 @@ async def test_a_byte_every_second_is_408_although_it_is_never_silent(
             await assert_serves_on(server)
 
 
-async def test_many_silent_clients_keep_nobody_out(autojump_clock: MockClock, errors: list[Any]) -> None:
+async def test_many_silent_clients_keep_nobody_out(errors: list[Any]) -> None:
     count = 200
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
@@ -347,9 +342,7 @@ async def test_many_silent_clients_keep_nobody_out(autojump_clock: MockClock, er
                 await stream.aclose()
 
 
-async def test_an_answer_that_nobody_reads_does_not_stay_for_ever(
-    autojump_clock: MockClock, errors: list[Any]
-) -> None:
+async def test_an_answer_that_nobody_reads_does_not_stay_for_ever(errors: list[Any]) -> None:
     """The client asks, reads nothing and does not close: after the linger the server closes."""
     with trio.fail_after(TEST_TIMEOUT):
         async with (

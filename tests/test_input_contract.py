@@ -15,7 +15,6 @@ from reactor_trio.contract.inputs import bound_inputs
 from reactor_trio.declare.tracks import TrackSpec
 from reactor_trio.errors import NoSession
 from reactor_trio.testing import open_session
-from virtual import virtually
 
 
 class Camera(Input):
@@ -54,20 +53,15 @@ def test_fields_are_tracks_and_inherited() -> None:
 
 
 @pytest.mark.parametrize("decorator", [dataclass, dataclass(slots=True), dataclass(frozen=True)])
-def test_a_decorator_on_top_changes_nothing(decorator: Any) -> None:
+async def test_a_decorator_on_top_changes_nothing(decorator: Any) -> None:
     @decorator
     class Decorated(Camera):
         depth: Video
 
-    @virtually
-    async def use() -> None:
-        async with open_session(
-            type("Decorating", (ReactorModel,), {"__annotations__": {"it": Decorated}})
-        ) as client:
-            it = client.session.model.it  # type: ignore[attr-defined]
-            assert [track.spec.name for track in (it.webcam, it.mic, it.depth)] == ["webcam", "mic", "depth"]
-
-    use()
+    decorating = type("Decorating", (ReactorModel,), {"__annotations__": {"it": Decorated}})
+    async with open_session(decorating) as client:
+        it = client.session.model.it  # type: ignore[attr-defined]
+        assert [track.spec.name for track in (it.webcam, it.mic, it.depth)] == ["webcam", "mic", "depth"]
 
 
 def test_nobody_makes_one() -> None:
@@ -157,7 +151,6 @@ def test_a_class_made_in_a_function_is_found() -> None:
     assert names(Inner) == [("here", "in")]
 
 
-@virtually
 async def test_each_session_has_its_own_tracks() -> None:
     with pytest.raises(NoSession, match=r"Model\.input needs a session"):
         Model().input  # noqa: B018

@@ -19,7 +19,6 @@ from reactor_trio import BufferClosed, InputFrame, ReadMode
 from reactor_trio.declare.tracks import TrackSpec
 from reactor_trio.session.inputs import InputTrack
 from reactor_trio.session.observer import InputCounts
-from virtual import virtually
 
 FRAME_BYTES = 8
 
@@ -73,7 +72,6 @@ def test_too_few_frames_are_left_alone(mode: ReadMode) -> None:
 
 
 @pytest.mark.parametrize("n", [0, -1, 129])
-@virtually
 async def test_how_many_may_be_read(n: int) -> None:
     track = filled(3)
     with pytest.raises(ValueError, match="1 to 128"):
@@ -82,7 +80,6 @@ async def test_how_many_may_be_read(n: int) -> None:
         await track.read(n)
 
 
-@virtually
 async def test_read_is_a_checkpoint_whether_it_waits_or_not() -> None:
     track = filled(1)
     with trio.testing.assert_checkpoints():
@@ -92,7 +89,6 @@ async def test_read_is_a_checkpoint_whether_it_waits_or_not() -> None:
         await track.read()
 
 
-@virtually
 async def test_a_frame_larger_than_what_fits_is_told_to_one_who_waits() -> None:
     track = ring(max_bytes=3 * FRAME_BYTES)
     refusals: list[str] = []
@@ -112,7 +108,6 @@ async def test_a_frame_larger_than_what_fits_is_told_to_one_who_waits() -> None:
 # ---- several readers, and cancelled ones
 
 
-@virtually
 async def test_readers_are_served_in_the_order_of_their_calls() -> None:
     track, into = ring(), list[Any]()
     async with trio.open_nursery() as nursery:
@@ -125,7 +120,6 @@ async def test_readers_are_served_in_the_order_of_their_calls() -> None:
     assert into == [[0, 1, 2], [3], [4, 5]]
 
 
-@virtually
 async def test_one_who_comes_later_does_not_overtake() -> None:
     track, into = filled(1), list[Any]()
     async with trio.open_nursery() as nursery:
@@ -139,7 +133,6 @@ async def test_one_who_comes_later_does_not_overtake() -> None:
     assert sorted(into) == [[0, 1], [2]]
 
 
-@virtually
 async def test_a_reader_that_gives_up_makes_way() -> None:
     track, into = filled(1), list[Any]()
     async with trio.open_nursery() as nursery:
@@ -158,7 +151,6 @@ async def test_a_reader_that_gives_up_makes_way() -> None:
 
 
 @pytest.mark.parametrize("cancelled_first", [False, True])
-@virtually
 async def test_a_reader_cancelled_in_the_step_of_a_frame_loses_none(cancelled_first: bool) -> None:
     track, into = ring(), list[Any]()
     async with trio.open_nursery() as nursery:
@@ -171,7 +163,6 @@ async def test_a_reader_cancelled_in_the_step_of_a_frame_loses_none(cancelled_fi
     assert [*into, seqs(track.try_read())] == ([[0]] if cancelled_first else [[0], None])
 
 
-@virtually
 async def test_a_read_that_was_cancelled_before_takes_nothing() -> None:
     track = filled(1)
     with trio.CancelScope() as scope:
@@ -181,7 +172,6 @@ async def test_a_read_that_was_cancelled_before_takes_nothing() -> None:
     assert track.available == 1
 
 
-@virtually
 async def test_a_read_that_has_its_frames_gives_them_though_it_is_cancelled() -> None:
     track, into = filled(1), list[Any]()
     async with trio.open_nursery() as nursery:
@@ -197,7 +187,6 @@ async def cancel(nursery: trio.Nursery) -> None:
 # ---- the end
 
 
-@virtually
 async def test_the_end_is_told_to_all_also_with_frames_left() -> None:
     track, into = filled(1), list[Any]()
     async with trio.open_nursery() as nursery:
@@ -212,7 +201,6 @@ async def test_the_end_is_told_to_all_also_with_frames_left() -> None:
         track.try_read()
 
 
-@virtually
 async def test_one_who_tries_for_ever_does_not_hold_the_loop() -> None:
     track = ring()
     track.close()
@@ -227,7 +215,8 @@ async def test_one_who_tries_for_ever_does_not_hold_the_loop() -> None:
 # ---- from a thread
 
 
-def test_a_thread_reads_while_the_loop_writes() -> None:
+@pytest.mark.real_time
+async def test_a_thread_reads_while_the_loop_writes() -> None:
     """In real threads: nothing is lost, doubled or out of order."""
     count, seen = 3000, list[int]()
 
@@ -236,41 +225,38 @@ def test_a_thread_reads_while_the_loop_writes() -> None:
             frames = track.try_read(1, ReadMode.FIFO)
             seen.extend(each.seq for each in frames or ())
 
-    async def main() -> None:
-        track = ring()
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.to_thread.run_sync, consume, track)
-                for seq in range(count):
-                    while track.available > 100:
-                        await trio.lowlevel.checkpoint()
-                    track.put(frame(seq))
-        assert track.dropped == 0
-
-    trio.run(main)
+    track = ring()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, consume, track)
+            for seq in range(count):
+                while track.available > 100:
+                    await trio.lowlevel.checkpoint()
+                track.put(frame(seq))
+    assert track.dropped == 0
     assert seen == list(range(count))
 
 
-def test_a_thread_may_wait_too() -> None:
-    async def main() -> None:
-        track = ring()
-
-        def wait() -> list[int] | None:
-            return seqs(trio.from_thread.run(track.read, 2))
-
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-
-                async def look() -> None:
-                    got.append(await trio.to_thread.run_sync(wait))
-
-                nursery.start_soon(look)
-                await trio.lowlevel.checkpoint()
-                track.put(frame(0))
-                track.put(frame(1))
+@pytest.mark.real_time
+async def test_a_thread_may_wait_too() -> None:
 
     got: list[Any] = []
-    trio.run(main)
+
+    track = ring()
+
+    def wait() -> list[int] | None:
+        return seqs(trio.from_thread.run(track.read, 2))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+
+            async def look() -> None:
+                got.append(await trio.to_thread.run_sync(wait))
+
+            nursery.start_soon(look)
+            await trio.lowlevel.checkpoint()
+            track.put(frame(0))
+            track.put(frame(1))
     assert got == [[0, 1]]
 
 
@@ -360,7 +346,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=300)
 @given(st.lists(STEPS, max_size=60))
-def test_the_ring_behaves_like_a_list(steps: list[tuple[Any, ...]]) -> None:
+async def test_the_ring_behaves_like_a_list(steps: list[tuple[Any, ...]]) -> None:
     capacity = 6
     track, model = ring(max_bytes=capacity * FRAME_BYTES), Model(capacity)
     waits: list[Wait] = []
@@ -386,42 +372,39 @@ def test_the_ring_behaves_like_a_list(steps: list[tuple[Any, ...]]) -> None:
         if wait.scope.cancelled_caught:
             wait.got = "cancelled"
 
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            for step in steps:
-                match step:
-                    case ("push",):
-                        push()
-                    case ("try", n, mode):
-                        if model.closed:
-                            with pytest.raises(BufferClosed):
-                                track.try_read(n, mode)
-                        else:
-                            assert seqs(track.try_read(n, mode)) == model.take(n, mode)
-                    case ("read", n, mode):
-                        wait = Wait(n, mode)
-                        waits.append(wait)
-                        nursery.start_soon(reader, wait)
-                        model.read(wait)
-                    case ("cancel", index):
-                        give_up(index)
-                    case ("cancel and push", index):
-                        give_up(index)
-                        push()
-                    case ("push and cancel", index):
-                        push()
-                        give_up(index)
-                    case ("close",):
-                        track.close()
-                        model.close()
-                await trio.testing.wait_all_tasks_blocked()
-                assert (track.available, track.dropped) == (len(model.items), model.dropped)
-                assert [wait.got for wait in waits] == [wait.wanted for wait in waits]
-            track.close()
-            model.close()
-        assert [wait.got for wait in waits] == [wait.wanted for wait in waits]
-
-    trio.run(main)
+    async with trio.open_nursery() as nursery:
+        for step in steps:
+            match step:
+                case ("push",):
+                    push()
+                case ("try", n, mode):
+                    if model.closed:
+                        with pytest.raises(BufferClosed):
+                            track.try_read(n, mode)
+                    else:
+                        assert seqs(track.try_read(n, mode)) == model.take(n, mode)
+                case ("read", n, mode):
+                    wait = Wait(n, mode)
+                    waits.append(wait)
+                    nursery.start_soon(reader, wait)
+                    model.read(wait)
+                case ("cancel", index):
+                    give_up(index)
+                case ("cancel and push", index):
+                    give_up(index)
+                    push()
+                case ("push and cancel", index):
+                    push()
+                    give_up(index)
+                case ("close",):
+                    track.close()
+                    model.close()
+            await trio.testing.wait_all_tasks_blocked()
+            assert (track.available, track.dropped) == (len(model.items), model.dropped)
+            assert [wait.got for wait in waits] == [wait.wanted for wait in waits]
+        track.close()
+        model.close()
+    assert [wait.got for wait in waits] == [wait.wanted for wait in waits]
 
 
 # ---- the frame

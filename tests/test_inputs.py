@@ -39,7 +39,6 @@ from reactor_trio.testing import (
     open_session,
     open_sessions,
 )
-from virtual import virtually
 
 TEST_TIMEOUT = 20.0
 
@@ -93,7 +92,6 @@ async def settled() -> None:
     await trio.sleep(0.01)
 
 
-@virtually
 async def test_colours_are_inverted_from_end_to_end() -> None:
     async with open_session(Inverter) as client:
         for value in (0, 100, 255):
@@ -103,7 +101,6 @@ async def test_colours_are_inverted_from_end_to_end() -> None:
             assert (frame.width, frame.height) == (32, 16)
 
 
-@virtually
 async def test_a_device_that_takes_its_time_sees_the_newest_frame() -> None:
     class Slow(ReactorModel):
         input: Camera
@@ -126,7 +123,6 @@ async def test_a_device_that_takes_its_time_sees_the_newest_frame() -> None:
     assert seen[-1][0] == 19
 
 
-@virtually
 async def test_a_frame_tells_when_it_was_taken_and_what_the_client_said_of_it() -> None:
     async with open_session(Watcher) as client:
         await client.publish("webcam", shade(7), metadata={"face": [1, 2.5]})
@@ -144,7 +140,6 @@ async def test_a_frame_tells_when_it_was_taken_and_what_the_client_said_of_it() 
     assert abs(float(second.mean()) - 127.5) <= 2
 
 
-@virtually
 async def test_sound_arrives_sample_by_sample() -> None:
     left, right = np.arange(320, dtype=np.int16), -np.arange(320, dtype=np.int16)
     async with open_session(Watcher) as client:
@@ -161,7 +156,6 @@ async def test_sound_arrives_sample_by_sample() -> None:
     np.testing.assert_array_equal(mono, [[0, 32767, -32767, 16384]])
 
 
-@virtually
 async def test_every_frame_of_a_steady_stream_can_be_read() -> None:
     async with open_session(Watcher) as client:
         for value in range(200):
@@ -172,7 +166,6 @@ async def test_every_frame_of_a_steady_stream_can_be_read() -> None:
                 assert reply.data["seqs"] == list(range(value - 99, value + 1))
 
 
-@virtually
 async def test_the_ring_keeps_the_newest_128_frames() -> None:
     async with open_session(Watcher) as client:
         for value in range(130):
@@ -187,7 +180,6 @@ async def test_the_ring_keeps_the_newest_128_frames() -> None:
         assert (counted.received, counted.dropped) == (130, 2)
 
 
-@virtually
 async def test_the_ring_is_bounded_in_bytes() -> None:
     size = shade(0).nbytes
     async with open_session(Watcher, limits=Limits(max_input_bytes=3 * size)) as client:
@@ -205,7 +197,6 @@ async def test_the_ring_is_bounded_in_bytes() -> None:
         assert track.available == 3
 
 
-@virtually
 async def test_a_decoder_that_is_behind_drops_the_oldest() -> None:
     class SlowDecoder(DeviceCost):
         async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -250,7 +241,6 @@ class OneDecoder(InlineExecutor):
             self.asked -= 1
 
 
-@virtually
 async def test_a_session_with_many_tracks_has_one_place_in_front_of_the_decoder() -> None:
     picture, executor = encode_jpeg(shade(1)), OneDecoder()
     async with open_sessions(Stereo, 2, executor=executor) as (greedy, other):
@@ -292,7 +282,6 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("message", "told"), BROKEN)
-@virtually
 async def test_a_broken_frame_is_answered_and_harms_nothing(message: bytes, told: list[str]) -> None:
     async with open_session(Inverter) as client:
         await client.transport.send([message])
@@ -306,7 +295,6 @@ async def test_a_broken_frame_is_answered_and_harms_nothing(message: bytes, told
 
 
 @pytest.mark.parametrize("message", [BROKEN[0][0], BROKEN[2][0]], ids=["at once", "when decoded"])
-@virtually
 async def test_a_client_that_sends_only_broken_frames_is_closed(message: bytes) -> None:
     async with open_session(Watcher, limits=Limits(max_bad_messages=10)) as client:
         # A sound one in between: the count begins anew.
@@ -323,7 +311,6 @@ async def test_a_client_that_sends_only_broken_frames_is_closed(message: bytes) 
         assert (await client.ended()).reason == "too_many_errors"
 
 
-@virtually
 async def test_raw_pixels_are_taken_as_they_are() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
     async with open_session(Watcher) as client:
@@ -334,7 +321,6 @@ async def test_raw_pixels_are_taken_as_they_are() -> None:
         np.testing.assert_array_equal(frame[1:], pixels[1:])
 
 
-@virtually
 async def test_several_sessions_do_not_see_each_others_frames() -> None:
     async with open_sessions(Watcher, 2) as (one, two):
         await one.publish("webcam", shade(1))
@@ -342,7 +328,6 @@ async def test_several_sessions_do_not_see_each_others_frames() -> None:
         assert (watched(one).webcam.available, watched(two).webcam.available) == (1, 0)
 
 
-@virtually
 async def test_reads_end_with_the_client_and_that_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     ends: list[str] = []
 
@@ -381,7 +366,6 @@ async def test_reads_end_with_the_client_and_that_is_no_failure(caplog: pytest.L
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-@virtually
 async def test_a_worker_thread_may_read_without_waiting() -> None:
     class Threaded(ReactorModel):
         input: Camera
@@ -408,7 +392,6 @@ async def test_a_worker_thread_may_read_without_waiting() -> None:
 # ---- the client's side
 
 
-@virtually
 async def test_publish_refuses_what_the_server_would() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (400, 400, 3), np.uint8)
     async with open_session(Watcher, limits=Limits(max_message_bytes=64 * 1024)) as client:
@@ -436,7 +419,6 @@ async def test_publish_refuses_what_the_server_would() -> None:
         assert watched(client).webcam.available == 1
 
 
-@virtually
 async def test_a_slow_network_makes_publish_wait_and_commands_go_between() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (256, 256, 3), np.uint8)
     bandwidth = len(encode_jpeg(noise))  # one frame a second
@@ -458,7 +440,6 @@ async def test_a_slow_network_makes_publish_wait_and_commands_go_between() -> No
     assert max(number - there for number, there in enumerate(published)) <= 3, "frames do not pile up"
 
 
-@virtually
 async def test_publish_ends_with_the_connection() -> None:
     async with open_session(Watcher) as client:
         await client.aclose()
@@ -466,6 +447,7 @@ async def test_publish_ends_with_the_connection() -> None:
             await client.publish("webcam", shade(0))
 
 
+@pytest.mark.real_time
 async def test_a_session_that_leaves_does_not_wait_for_a_frame_that_is_being_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

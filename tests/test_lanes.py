@@ -12,6 +12,8 @@ import trio.testing
 from reactor_trio.compute.executor import ThreadExecutor
 from reactor_trio.compute.lanes import DECODE, ENCODE, FILES, HANDLERS, PAYLOADS, Device, Lane, encoder_lane
 
+pytestmark = pytest.mark.real_time
+
 TEST_TIMEOUT = 20.0
 FIXED = (HANDLERS, ENCODE, DECODE, PAYLOADS, FILES)
 

@@ -22,7 +22,6 @@ from reactor_trio.session.limits import Limits
 from reactor_trio.session.observer import NoObserver
 from reactor_trio.testing import DeviceCost, InlineExecutor, Network, open_session
 from test_metrics import Scrape
-from virtual import virtually
 
 T = TypeVar("T")
 
@@ -114,7 +113,6 @@ def frame_shown(seq: int) -> str:
 # ---- on the wire
 
 
-@virtually
 async def test_the_first_frame_after_a_command_names_it_and_what_each_stage_took() -> None:
     async with open_session(await load(), network=Network(delay=DELAY)) as client:
         await client.call("paint")
@@ -131,7 +129,6 @@ async def test_the_first_frame_after_a_command_names_it_and_what_each_stage_took
         assert (unasked.applied, unasked.timing) == ((), {})
 
 
-@virtually
 async def test_a_command_that_waited_says_so_and_speaks_for_those_before_it() -> None:
     async with open_session(await load(), network=Network(delay=DELAY)) as client:
         async with trio.open_nursery() as nursery:
@@ -144,7 +141,6 @@ async def test_a_command_that_waited_says_so_and_speaks_for_those_before_it() ->
         assert frame.timing["handle"] == 0.0
 
 
-@virtually
 async def test_a_command_that_came_while_its_frame_was_computed_is_named_by_the_next_one() -> None:
     # Whether the frame of the moment shows it already only the model knows: this one may, the next one must.
     async with open_session(await load()) as client:
@@ -155,7 +151,6 @@ async def test_a_command_that_came_while_its_frame_was_computed_is_named_by_the_
         assert (await client.frame()).applied == ()
 
 
-@virtually
 async def test_superseded_and_failed_commands_are_in_no_frame() -> None:
     async with open_session(await load(), network=Network(delay=DELAY)) as client:
         async with trio.open_nursery() as nursery:
@@ -176,7 +171,6 @@ async def test_superseded_and_failed_commands_are_in_no_frame() -> None:
         assert [id_ async for frame in client.frames() for id_ in frame.applied] == [1, 3]
 
 
-@virtually
 async def test_a_frame_that_a_handler_emits_itself_reflects_its_command() -> None:
     async with open_session(await load(), network=Network(delay=DELAY)) as client:
         await client.call("snapshot")
@@ -188,7 +182,6 @@ async def test_a_frame_that_a_handler_emits_itself_reflects_its_command() -> Non
         assert (await client.frame()).applied == (2,)
 
 
-@virtually
 async def test_a_frame_that_was_refused_gives_its_command_back_and_once() -> None:
     class Full(Painter):
         fps = 1
@@ -205,7 +198,6 @@ async def test_a_frame_that_was_refused_gives_its_command_back_and_once() -> Non
     assert applied == [(1,), (2,)]
 
 
-@virtually
 async def test_each_track_names_the_command_in_its_own_first_frame() -> None:
     class Two(ReactorModel):
         async def run(self) -> None:
@@ -230,7 +222,6 @@ class Duet(Output):
     second: Audio
 
 
-@virtually
 async def test_a_track_that_was_given_no_samples_names_the_command_in_its_next_block() -> None:
     class Singers(ReactorModel):
         async def run(self) -> None:
@@ -246,7 +237,6 @@ async def test_a_track_that_was_given_no_samples_names_the_command_in_its_next_b
         assert (await client.frame("second")).applied == (1, 2)
 
 
-@virtually
 async def test_a_frame_that_is_thinned_out_hands_its_commands_on() -> None:
     async with open_session(await load()) as client:
         await client.configure_track("main", max_fps=1)
@@ -260,7 +250,6 @@ async def test_a_frame_that_is_thinned_out_hands_its_commands_on() -> None:
         assert (await client.frame()).applied == (3, 4, 5, 6)
 
 
-@virtually
 async def test_a_frame_that_a_newer_one_replaces_hands_its_commands_on() -> None:
     async with open_session(await load()) as client:
         client.network.stall()
@@ -299,7 +288,6 @@ class SlowEncoder(InlineExecutor):
 
 
 @pytest.mark.parametrize("at", [0.05, 0.15, 0.25, 0.35])
-@virtually
 async def test_no_frame_names_a_command_that_came_after_it(at: float) -> None:
     async with open_session(Counter, executor=SlowEncoder()) as client:
         await client.configure_track("main", max_fps=5)
@@ -336,7 +324,6 @@ class Speaker(ReactorModel):
         self.output.flush()
 
 
-@virtually
 async def test_blocks_of_sound_that_are_thrown_away_hand_their_commands_on_in_order() -> None:
     async with open_session(Speaker) as client:
         client.network.stall()
@@ -350,7 +337,6 @@ async def test_blocks_of_sound_that_are_thrown_away_hand_their_commands_on_in_or
         assert (await client.frame("voice")).applied == (1, 2, 3, 4, 5)
 
 
-@virtually
 async def test_a_block_that_is_not_sent_hands_its_commands_to_the_next_block() -> None:
     async with open_session(Speaker) as client:
         await client.configure_track("voice", paused=True)
@@ -360,7 +346,6 @@ async def test_a_block_that_is_not_sent_hands_its_commands_to_the_next_block() -
         assert (await client.frame("voice")).applied == (2,), "there is a second of the same sound to come"
 
 
-@virtually
 async def test_no_id_is_long_enough_to_break_a_header() -> None:
     async with open_session(await load()) as client:
         texts = [f'{{"type": "repaint", "id": "{"é" * (MAX_ID_LENGTH + longer)}"}}' for longer in (1, 0)]
@@ -375,7 +360,6 @@ async def test_no_id_is_long_enough_to_break_a_header() -> None:
 # ---- shown
 
 
-@virtually
 async def test_every_stage_is_in_the_metrics() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics), network=Network(delay=DELAY)) as client:
@@ -408,7 +392,6 @@ async def test_every_stage_is_in_the_metrics() -> None:
     assert said("command_to_picture_seconds_sum") == pytest.approx(HANDLER + RENDER + ENCODER + display)
 
 
-@virtually
 async def test_what_the_network_does_not_take_at_once_counts_as_sending() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -420,7 +403,6 @@ async def test_what_the_network_does_not_take_at_once_counts_as_sending() -> Non
         assert 0.1 < waited <= frame.received_at
 
 
-@virtually
 async def test_shown_frames_that_were_never_sent_cost_nothing() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -436,7 +418,6 @@ async def test_shown_frames_that_were_never_sent_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize("track", ["other", "mai"])
-@virtually
 async def test_a_track_that_is_not_there_is_refused(track: str) -> None:
     async with open_session(await load()) as client:
         text = f'{{"type": "reactor.frame_shown", "data": {{"track": "{track}", "seq": 0}}, "id": "x"}}'
@@ -448,7 +429,6 @@ async def test_a_track_that_is_not_there_is_refused(track: str) -> None:
         assert '"reply_to":"x"' in str(error.message)
 
 
-@virtually
 async def test_frame_shown_is_acknowledged_to_who_asks() -> None:
     async with open_session(await load()) as client:
         text = '{"type": "reactor.frame_shown", "data": {"track": "main", "seq": 7}'
@@ -461,7 +441,6 @@ async def test_frame_shown_is_acknowledged_to_who_asks() -> None:
 # ---- the client's statistics
 
 
-@virtually
 async def test_the_client_splits_what_its_commands_took() -> None:
     async with open_session(await load(), network=Network(delay=DELAY)) as client:
         assert (client.latency().count, client.latency().total) == (0, None)
@@ -492,7 +471,6 @@ async def test_the_client_splits_what_its_commands_took() -> None:
         )
 
 
-@virtually
 async def test_the_statistics_are_of_the_last_commands() -> None:
     async with open_session(await load()) as client:
         slow = 10
@@ -549,7 +527,6 @@ def naming(*ids: int) -> Frame:
 # ---- bounds
 
 
-@virtually
 async def test_a_model_that_never_emits_keeps_few_commands() -> None:
     tracker = AppliedCommands()
     for number in range(10_000):
@@ -558,7 +535,6 @@ async def test_a_model_that_never_emits_keeps_few_commands() -> None:
     assert tracker.take(2.0) == ()
 
 
-@virtually
 async def test_frames_of_which_nobody_says_that_they_are_shown_are_forgotten() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics, max_events_per_second=0)) as client:
@@ -590,7 +566,6 @@ class Notes(Metrics):
         self.told.append(("pictured", seconds))
 
 
-@virtually
 async def test_a_client_may_answer_before_the_writer_knows_that_it_has_written() -> None:
     notes = Notes()
     commands, frames = AppliedCommands(), FrameLatency(notes)
@@ -605,7 +580,6 @@ async def test_a_client_may_answer_before_the_writer_knows_that_it_has_written()
     assert notes.told == [("displayed main", 0.0), ("pictured", pytest.approx(0.1))]
 
 
-@virtually
 async def test_a_frame_of_another_task_says_nothing_of_a_handler_that_runs() -> None:
     tracker = AppliedCommands()
     tracker.handlers_run_here()
@@ -623,7 +597,6 @@ async def test_a_frame_of_another_task_says_nothing_of_a_handler_that_runs() -> 
     assert tracker.take(6.0) == ()
 
 
-@virtually
 async def test_a_command_that_failed_after_its_frame_was_refused_is_in_none() -> None:
     tracker = AppliedCommands()
     tracker.handlers_run_here()
@@ -636,7 +609,6 @@ async def test_a_command_that_failed_after_its_frame_was_refused_is_in_none() ->
     assert [each.id for each in tracker.take(2.0)] == [1]
 
 
-@virtually
 async def test_each_track_of_an_output_names_the_command() -> None:
     tracker, frames = AppliedCommands(), FrameLatency(NoObserver())
     tracker.handled("a", 0.0, 1.0, 3.0)
@@ -648,7 +620,6 @@ async def test_each_track_of_an_output_names_the_command() -> None:
     assert frames.encoded("left", 1, tracker.take(7.0), 15.0, 16.0) == {}
 
 
-@virtually
 async def test_more_commands_than_a_frame_names_keep_the_newest() -> None:
     tracker = AppliedCommands()
     for number in range(100):
@@ -661,7 +632,6 @@ async def test_more_commands_than_a_frame_names_keep_the_newest() -> None:
     assert [each.id for each in tracker.take(2.0)] == list(range(46, 110))
 
 
-@virtually
 async def test_times_are_rounded_to_microseconds() -> None:
     tracker = AppliedCommands()
     tracker.handled(1, 0.0, 1 / 3, 1.0)

@@ -13,7 +13,6 @@ from reactor_trio import Input, InputField, InputState, ModelMessage, Output, Re
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.declare.hints import own_annotations
 from reactor_trio.testing import open_session
-from virtual import virtually
 
 real = inspect.get_annotations
 
@@ -69,7 +68,6 @@ def test_what_is_written_in_the_body_of_a_class_is_what_it_annotates_itself() ->
     assert own_annotations(types.new_class("Bare")) == {}
 
 
-@virtually
 async def test_a_model_made_so_is_served(make: Any) -> None:
     said = make("Said", ModelMessage, {"text": str})
 

@@ -24,6 +24,8 @@ from reactor_trio.errors import ListenError, TransportClosed
 from reactor_trio.server.options import ServeOptions
 from reactor_trio.server.settings import ServerSettings
 
+pytestmark = pytest.mark.real_time
+
 DEADLINE = 60.0
 A_WHILE = 0.3
 """Seconds, real ones, that a test lets a time-out take."""

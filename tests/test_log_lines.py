@@ -27,6 +27,8 @@ from reactor_trio.server.connections import Connections
 from reactor_trio.server.service import Service
 from reactor_trio.server.settings import ServerSettings
 
+pytestmark = pytest.mark.real_time
+
 LONGEST = 3 * MAX_LINE + 2 * MAX_TRACEBACK
 FORMATS: tuple[LogFormat, ...] = ("text", "json")
 

@@ -19,7 +19,6 @@ from reactor_trio import ReactorModel, event
 from reactor_trio.logs.writer import LineWriter, write_within
 from reactor_trio.testing import open_session
 from serving import environment
-from virtual import virtually
 
 TIMEOUT = 60.0
 """Seconds after which a thread hangs."""
@@ -214,7 +213,6 @@ class Chatty(ReactorModel):
     def talk(self) -> None: ...
 
 
-@virtually
 async def test_a_kit_whose_output_cannot_be_written_goes_on() -> None:
     before = structlog.get_config()
     with open("/dev/full", "w", buffering=1) as full:  # noqa: ASYNC230, PTH123

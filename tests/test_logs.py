@@ -28,7 +28,6 @@ from reactor_trio import (
 from reactor_trio.logs.setup import LogFormat, configure_logging
 from reactor_trio.testing import open_session
 from serving import ROOT, serve
-from virtual import virtually
 
 SENTINEL = "a-prompt-that-nobody-else-may-read"
 
@@ -155,11 +154,11 @@ async def a_session_of_failures() -> None:
 
 @pytest.mark.parametrize("level", ["info", "debug"])
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_what_a_client_says_stands_in_no_line_of_the_log(
+async def test_what_a_client_says_stands_in_no_line_of_the_log(
     log_format: LogFormat, level: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging(log_format, level)
-    virtually(a_session_of_failures)()
+    await a_session_of_failures()
     captured = capsys.readouterr()
     logged = captured.out + captured.err
     assert SENTINEL not in logged
@@ -169,9 +168,11 @@ def test_what_a_client_says_stands_in_no_line_of_the_log(
     assert ("invalid_payload" in logged) == (level == "debug")
 
 
-def test_every_line_of_a_session_has_its_id_also_the_authors(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_every_line_of_a_session_has_its_id_also_the_authors(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     configure_logging("json")
-    virtually(a_session_of_failures)()
+    await a_session_of_failures()
     entries = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert "the author's own line" in [entry["event"] for entry in entries]
     assert {entry.get("session_id") for entry in entries} == {"session-1"}

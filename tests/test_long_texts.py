@@ -27,7 +27,6 @@ from reactor_trio.link.reading import INLINE_CHARACTERS, INLINE_CHARACTERS_TRIED
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, SessionClient, load_host, open_session
-from virtual import virtually
 
 T = TypeVar("T")
 READING = 2.0
@@ -117,7 +116,6 @@ async def answers(client: SessionClient, count: int) -> list[tuple[Any, str]]:
     return [each[:2] for each in answered(client)]
 
 
-@virtually
 async def test_what_comes_behind_a_long_command_waits_for_it_and_others_do_not() -> None:
     executor = SlowReading()
     host = await load_host(Notebook, executor=executor)
@@ -135,7 +133,6 @@ async def test_what_comes_behind_a_long_command_waits_for_it_and_others_do_not()
         assert executor.calls == 1
 
 
-@virtually
 async def test_answers_before_a_long_text_do_not_wait_for_it() -> None:
     async with open_session(Notebook, executor=SlowReading()) as client:
         began = trio.current_time()
@@ -144,7 +141,6 @@ async def test_answers_before_a_long_text_do_not_wait_for_it() -> None:
         assert trio.current_time() - began < 0.1
 
 
-@virtually
 async def test_each_kind_of_long_text_gets_its_answer() -> None:
     wrong = {f"f{number}": 1 for number in range(3000)}
     rows = [{"size": 1}] * 900
@@ -180,7 +176,6 @@ async def test_each_kind_of_long_text_gets_its_answer() -> None:
         assert client.session.statistics().counts.bad_messages == 2
 
 
-@virtually
 async def test_a_rate_holds_for_long_commands_too() -> None:
     limits = Limits(max_events_per_second=2)
     async with open_session(Notebook, limits=limits) as client:  # where reading takes no time
@@ -188,7 +183,6 @@ async def test_a_rate_holds_for_long_commands_too() -> None:
         assert [code for _, code in await answers(client, 4)] == ["said", "said", "overloaded", "overloaded"]
 
 
-@virtually
 async def test_a_client_that_is_lost_gives_its_place_back_after_the_one_call() -> None:
     executor = SlowReading()
     host = await load_host(Notebook, executor=executor)
@@ -204,7 +198,6 @@ async def test_a_client_that_is_lost_gives_its_place_back_after_the_one_call() -
         assert leaves.session.ending is not None
 
 
-@virtually
 async def test_nothing_is_begun_for_a_text_that_was_read_when_the_session_had_ended() -> None:
     class Model(Notebook):
         async def run(self) -> None:
@@ -223,7 +216,6 @@ async def test_nothing_is_begun_for_a_text_that_was_read_when_the_session_had_en
     assert host.prototype.gone == []
 
 
-@virtually
 async def test_a_long_command_waits_for_its_uploads() -> None:
     count = 130  # more than faults are listed: they are asked for in two goes
     executor = SlowReading()
@@ -253,7 +245,6 @@ async def test_a_long_command_waits_for_its_uploads() -> None:
         (dict[str, tuple[Row, ...]], {f"k{number}": ({"size": 1},) for number in range(1500)}),
     ],
 )
-@virtually
 async def test_a_handler_gets_all_of_a_long_payload(tp: Any, value: Any) -> None:
     given = []
 
@@ -271,7 +262,6 @@ def attrs_or_dataclass(value: Any) -> Any:
     return {"size": value.size}
 
 
-@virtually
 async def test_a_validator_that_fails_in_the_thread_costs_its_command() -> None:
     class Panic(BaseException):
         """No `Exception`."""
@@ -301,7 +291,6 @@ class Twin:
 
 
 @pytest.mark.parametrize(("tp", "limit"), [(Any, INLINE_CHARACTERS), (Row | Twin, INLINE_CHARACTERS_TRIED)])
-@virtually
 async def test_a_text_is_long_from_a_length_that_depends_on_what_the_model_takes(tp: Any, limit: int) -> None:
     def put(self: Any, x: Any, note: str = "") -> None: ...
 
@@ -319,6 +308,7 @@ async def test_a_text_is_long_from_a_length_that_depends_on_what_the_model_takes
         assert executor.calls == 1
 
 
+@pytest.mark.real_time
 async def test_long_texts_are_validated_in_a_real_thread_and_short_ones_are_not() -> None:
     threads = set()
 
@@ -355,7 +345,6 @@ class Deeper:
     v: Deeper | Deep | int | None = None
 
 
-@virtually
 async def test_what_may_be_nested_can_be_structured_and_echoed() -> None:
     class Anything(ModelMessage):
         value: Any

@@ -41,7 +41,6 @@ from reactor_trio.session.limits import Limits
 from reactor_trio.session.observer import UNKNOWN, NotHandled
 from reactor_trio.testing import InlineExecutor, open_session
 from reactor_trio.wire.transport import Transport
-from virtual import virtually
 
 T = TypeVar("T")
 
@@ -142,7 +141,6 @@ async def settle() -> None:
     await trio.sleep(0.01)
 
 
-@virtually
 async def test_commands_are_counted_by_event_and_outcome() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics, max_queued_events=2)) as client:
@@ -172,7 +170,6 @@ async def test_commands_are_counted_by_event_and_outcome() -> None:
     assert said.commands(UNKNOWN) == {"unknown": 1}
 
 
-@virtually
 async def test_times_are_measured() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -189,7 +186,6 @@ async def test_times_are_measured() -> None:
     assert said("command_wait_seconds_sum") == pytest.approx(HANDLER - 0.01)
 
 
-@virtually
 async def test_the_first_frame_after_a_handler_is_timed() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -203,7 +199,6 @@ async def test_the_first_frame_after_a_handler_is_timed() -> None:
     assert said("first_frame_seconds_sum") == pytest.approx(FRAME - 0.05)
 
 
-@virtually
 async def test_frames_messages_and_uploads_are_counted_also_when_the_session_has_ended() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -222,7 +217,6 @@ async def test_frames_messages_and_uploads_are_counted_also_when_the_session_has
     assert ended("sessions_ended_total", reason="client_closed") == 1
 
 
-@virtually
 async def test_frames_that_no_client_sees_are_counted() -> None:
     metrics = Metrics()
 
@@ -250,7 +244,6 @@ async def test_frames_that_no_client_sees_are_counted() -> None:
     assert replaced + dropped + sent == 20
 
 
-@virtually
 async def test_frames_that_nobody_wants_silence_and_frames_of_clients_are_counted() -> None:
     class Webcam(Input):
         webcam: Video
@@ -292,7 +285,6 @@ async def test_frames_that_nobody_wants_silence_and_frames_of_clients_are_counte
         assert said("input_frames_dropped_total", track="webcam") == 200 - 128
 
 
-@virtually
 async def test_queues_and_states_are_those_of_the_moment() -> None:
     metrics = Metrics()
     metrics.waiting_clients = lambda: 7
@@ -310,7 +302,6 @@ async def test_queues_and_states_are_those_of_the_moment() -> None:
     assert Scrape(metrics)("queue_depth", queue="inbox") == 0
 
 
-@virtually
 async def test_what_a_client_makes_up_is_no_label() -> None:
     metrics = Metrics()
     host = await load(metrics)
@@ -323,7 +314,6 @@ async def test_what_a_client_makes_up_is_no_label() -> None:
     assert Scrape(metrics).commands(UNKNOWN) == {"unknown": 50}
 
 
-@virtually
 async def test_names_made_up_by_clients_are_no_labels_whatever_is_wrong_with_them() -> None:
     metrics = Metrics()
     host = await load(metrics, max_events_per_second=10)
@@ -348,9 +338,9 @@ async def test_names_made_up_by_clients_are_no_labels_whatever_is_wrong_with_the
 
 
 @pytest.mark.parametrize("outcome", get_args(NotHandled))
-def test_an_observer_that_is_told_made_up_names_keeps_none(outcome: NotHandled) -> None:
+async def test_an_observer_that_is_told_made_up_names_keeps_none(outcome: NotHandled) -> None:
     metrics = Metrics()
-    trio.run(load, metrics)
+    await load(metrics)
     before = Scrape(metrics).size
     for number in range(1000):
         name = f"made_up_{number}"
@@ -364,7 +354,6 @@ def test_an_observer_that_is_told_made_up_names_keeps_none(outcome: NotHandled) 
     assert said("commands_total", event=UNKNOWN, outcome=outcome) == 1000
 
 
-@virtually
 async def test_reasons_of_endings_are_bounded() -> None:
     metrics = Metrics()
     async with open_session(await load(metrics)) as client:
@@ -373,9 +362,9 @@ async def test_reasons_of_endings_are_bounded() -> None:
         assert Scrape(metrics)("sessions_ended_total", reason=OTHER_REASON) == MAX_REASONS
 
 
-def test_counters_begin_at_zero_before_the_first_command() -> None:
+async def test_counters_begin_at_zero_before_the_first_command() -> None:
     metrics = Metrics()
-    trio.run(load, metrics)
+    await load(metrics)
     said = Scrape(metrics)
     assert said("commands_total", event="set_prompt", outcome="failed") == 0
     assert said("frames_sent_total", track="main") == 0
@@ -505,7 +494,6 @@ class Host:
         (FILES, -1e9, 30.0, "ready"),
     ],
 )
-@virtually
 async def test_a_call_that_keeps_the_device_for_too_long_is_a_failure(
     lane: Lane, began: float, seconds: float, status: str
 ) -> None:

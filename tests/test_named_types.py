@@ -27,7 +27,6 @@ from reactor_trio import (
 from reactor_trio.declare.hints import plain_type
 from reactor_trio.errors import InvalidPayload
 from reactor_trio.testing import open_session
-from virtual import virtually
 
 T = TypeVar("T")
 Seed = NewType("Seed", int)
@@ -118,7 +117,6 @@ class Pipeline(ReactorPipeline):
         yield None
 
 
-@virtually
 async def test_they_are_served_as_what_they_stand_for() -> None:
     async with open_session(Model) as client:
         line = {"ends": [{"x": 3}, {"x": 4, "y": 5}]}
@@ -140,7 +138,6 @@ def test_the_schema_is_that_of_what_they_stand_for() -> None:
     assert Pipeline.__declarations__.events["set_level"].schema["properties"]["level"]["maximum"] == 9
 
 
-@virtually
 async def test_a_states_field_has_its_rules() -> None:
     async with open_session(Pipeline) as client:
         await client.call("set_level", level=9)

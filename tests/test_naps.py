@@ -24,7 +24,7 @@ async def sleep(nap: Nap, time: float, woken: list[float]) -> None:
     woken.append(trio.current_time())
 
 
-async def test_naps_end_at_their_times(autojump_clock: MockClock) -> None:
+async def test_naps_end_at_their_times() -> None:
     woken: list[float] = []
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -33,7 +33,7 @@ async def test_naps_end_at_their_times(autojump_clock: MockClock) -> None:
     assert woken == [0, 0, 1, 3, 3, 4, 5]
 
 
-async def test_one_task_sleeps_again_and_again(autojump_clock: MockClock) -> None:
+async def test_one_task_sleeps_again_and_again() -> None:
     nap = Nap()
     with trio.fail_after(TEST_TIMEOUT):
         for time in range(100):
@@ -41,7 +41,7 @@ async def test_one_task_sleeps_again_and_again(autojump_clock: MockClock) -> Non
             assert trio.current_time() == time / 8
 
 
-async def test_a_nap_that_is_moved_for_ever_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+async def test_a_nap_that_is_moved_for_ever_leaves_nothing_behind() -> None:
     nap, other, woken = Nap(), Nap(), list[float]()
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -55,7 +55,7 @@ async def test_a_nap_that_is_moved_for_ever_leaves_nothing_behind(autojump_clock
     assert woken == [200, 300]
 
 
-async def test_naps_that_are_cancelled_leave_nothing_behind(autojump_clock: MockClock) -> None:
+async def test_naps_that_are_cancelled_leave_nothing_behind() -> None:
     woken: list[float] = []
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -68,7 +68,7 @@ async def test_naps_that_are_cancelled_leave_nothing_behind(autojump_clock: Mock
 
 
 @pytest.mark.parametrize("moves", [[2], [9], [1], [0], [-5], [math.inf, 7], [20, 3, 20, 6], [8, 8, 8]])
-async def test_a_nap_may_be_moved(moves: Sequence[float], autojump_clock: MockClock) -> None:
+async def test_a_nap_may_be_moved(moves: Sequence[float]) -> None:
     nap, woken = Nap(), list[float]()
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -79,7 +79,7 @@ async def test_a_nap_may_be_moved(moves: Sequence[float], autojump_clock: MockCl
     assert woken == [max(1, moves[-1])]
 
 
-async def test_a_nap_for_ever_lasts_until_it_is_moved(autojump_clock: MockClock) -> None:
+async def test_a_nap_for_ever_lasts_until_it_is_moved() -> None:
     nap, woken = Nap(), list[float]()
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ async def test_a_nap_for_ever_lasts_until_it_is_moved(autojump_clock: MockClock)
     assert woken == [101]
 
 
-async def test_moving_what_is_over_or_never_began_does_nothing(autojump_clock: MockClock) -> None:
+async def test_moving_what_is_over_or_never_began_does_nothing() -> None:
     nap = Nap()
     with trio.fail_after(TEST_TIMEOUT):
         nap.move(7)
@@ -118,7 +118,7 @@ async def test_a_nap_is_a_checkpoint_also_if_its_time_is_over() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_cancelled_nap_ends_at_once_and_the_next_one_is_as_good(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_nap_ends_at_once_and_the_next_one_is_as_good() -> None:
     nap, other, woken = Nap(), Nap(), list[float]()
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -135,7 +135,7 @@ async def test_a_cancelled_nap_ends_at_once_and_the_next_one_is_as_good(autojump
     assert woken == [4]
 
 
-async def test_a_nap_that_was_moved_can_be_cancelled(autojump_clock: MockClock) -> None:
+async def test_a_nap_that_was_moved_can_be_cancelled() -> None:
     nap = Nap()
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -147,9 +147,7 @@ async def test_a_nap_that_was_moved_can_be_cancelled(autojump_clock: MockClock) 
         await trio.sleep(20)
 
 
-async def test_naps_go_on_when_the_time_came_between_two_looks_at_the_clock(
-    autojump_clock: MockClock,
-) -> None:
+async def test_naps_go_on_when_the_time_came_between_two_looks_at_the_clock() -> None:
     # Trio has seen the deadline of the shared scope pass, and the instrument has not.
     nap, woken = Nap(), list[float]()
     with trio.fail_after(TEST_TIMEOUT):
@@ -165,6 +163,7 @@ async def test_naps_go_on_when_the_time_came_between_two_looks_at_the_clock(
     assert (woken, trio.current_time()) == ([2], 3)
 
 
+@pytest.mark.real_time
 async def test_on_the_real_clock() -> None:
     nap, other = Nap(), Nap()
     with trio.fail_after(TEST_TIMEOUT):
@@ -190,7 +189,7 @@ ACTIONS = st.lists(st.tuples(TIMES, st.integers(0, 3), TIMES | st.just(math.inf)
 
 
 @given(begins=st.lists(TIMES, min_size=4, max_size=4), actions=ACTIONS)
-def test_whatever_is_moved_and_cancelled_each_nap_ends_once_and_when_it_should(
+async def test_whatever_is_moved_and_cancelled_each_nap_ends_once_and_when_it_should(
     begins: list[float], actions: list[tuple[float, int, float | None]]
 ) -> None:
     """An action is at a time, on one of four naps: a new time for it, or None, which cancels its task.
@@ -207,22 +206,19 @@ def test_whatever_is_moved_and_cancelled_each_nap_ends_once_and_when_it_should(
             assert number not in ended
             ended[number] = trio.current_time()
 
-    async def main() -> None:
-        all_naps = [Nap() for _ in begins]
-        scopes = [trio.CancelScope() for _ in begins]
-        with trio.move_on_after(100):
-            async with trio.open_nursery() as nursery:
-                for number, (nap, scope) in enumerate(zip(all_naps, scopes, strict=True)):
-                    nursery.start_soon(one, number, nap, scope)
-                for time, number, new in sorted(actions, key=lambda action: action[0]):
-                    await trio.sleep_until(time + 0.125)
-                    await wait_all_tasks_blocked()
-                    if new is None:
-                        scopes[number].cancel()
-                    else:
-                        all_naps[number].move(new)
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+    all_naps = [Nap() for _ in begins]
+    scopes = [trio.CancelScope() for _ in begins]
+    with trio.move_on_after(100):
+        async with trio.open_nursery() as nursery:
+            for number, (nap, scope) in enumerate(zip(all_naps, scopes, strict=True)):
+                nursery.start_soon(one, number, nap, scope)
+            for time, number, new in sorted(actions, key=lambda action: action[0]):
+                await trio.sleep_until(time + 0.125)
+                await wait_all_tasks_blocked()
+                if new is None:
+                    scopes[number].cancel()
+                else:
+                    all_naps[number].move(new)
     assert ended == {number: expected(number, begins[number], actions) for number in range(len(begins))}
 
 

@@ -23,7 +23,6 @@ from reactor_trio.testing import (
     open_sessions,
     run,
 )
-from virtual import virtually
 
 KB = 1000
 
@@ -71,12 +70,10 @@ async def sent_and_read(network: Network, *messages: str | bytes) -> list[tuple[
 # ---- times
 
 
-@virtually
 async def test_without_a_network_everything_arrives_at_once() -> None:
     assert await sent_and_read(Network(), b"x" * 10_000, "y") == [(0.0, 10_000), (0.0, 1)]
 
 
-@virtually
 async def test_delay_is_one_way_and_exact() -> None:
     async with open_session(Echo, network=Network(delay=0.05)) as client:
         assert trio.current_time() == 0.05, "the welcome"
@@ -86,7 +83,6 @@ async def test_delay_is_one_way_and_exact() -> None:
         assert await client.ping() == pytest.approx(0.1)
 
 
-@virtually
 async def test_bandwidth_delays_by_size_and_messages_queue_up() -> None:
     network = Network(delay=0.5, bandwidth=100 * KB)
     assert await sent_and_read(network, b"x" * 50_000, b"y" * 50_000, b"z" * 10) == [
@@ -97,14 +93,12 @@ async def test_bandwidth_delays_by_size_and_messages_queue_up() -> None:
 
 
 @pytest.mark.parametrize("buffer_bytes", [1, 7, 1000, 1_000_000])
-@virtually
 async def test_the_size_of_the_buffer_changes_no_arrival(buffer_bytes: int) -> None:
     network = Network(bandwidth=1000.0, buffer_bytes=buffer_bytes)
     [(first, _), (second, _)] = await sent_and_read(network, b"x" * 1500, b"y" * 500)
     assert (first, second) == (pytest.approx(1.5), pytest.approx(2.0))
 
 
-@virtually
 async def test_the_directions_are_independent() -> None:
     network = Network(delay=1.0, up=Link(delay=3.0, bandwidth=10.0))
     client, server = memory_transport_pair(network=network)
@@ -147,7 +141,6 @@ def test_jitter_is_seeded_in_bounds_and_nothing_overtakes() -> None:
     assert all(a <= b for (a, _), (b, _) in itertools.pairwise(order))
 
 
-@virtually
 async def test_a_network_may_change_while_a_test_runs() -> None:
     async with open_session(Echo) as client:
         assert await client.ping() == 0
@@ -160,7 +153,6 @@ async def test_a_network_may_change_while_a_test_runs() -> None:
             client.network.change(latency=1)
 
 
-@virtually
 async def test_what_was_written_before_a_change_keeps_its_time() -> None:
     client, server = memory_transport_pair(network=Network(bandwidth=10.0))
     await client.send([b"x" * 10])
@@ -183,7 +175,6 @@ def test_a_number_out_of_range_is_refused(fields: dict[str, Any]) -> None:
 # ---- back-pressure
 
 
-@virtually
 async def test_send_waits_for_the_bytes_that_do_not_fit() -> None:
     client, server = memory_transport_pair(network=Network(bandwidth=10 * KB, buffer_bytes=20 * KB))
     async with trio.open_nursery() as nursery:
@@ -193,7 +184,6 @@ async def test_send_waits_for_the_bytes_that_do_not_fit() -> None:
     assert trio.current_time() == pytest.approx(5.0)
 
 
-@virtually
 async def test_a_slow_reader_is_kept_and_a_stalled_one_is_cut_off() -> None:
     """Progress is measured in bytes: 100 a second is slow, and no reason to hang up."""
     client, server = memory_transport_pair(network=Network(bandwidth=100.0, buffer_bytes=KB), send_timeout=10)
@@ -210,7 +200,6 @@ async def test_a_slow_reader_is_kept_and_a_stalled_one_is_cut_off() -> None:
         await client.send([b"x"])
 
 
-@virtually
 async def test_a_reader_that_resumes_in_time_is_kept() -> None:
     async with open_session(Echo, network=Network(buffer_bytes=KB), limits=Limits(send_timeout=10)) as client:
         client.network.stall()
@@ -223,7 +212,6 @@ async def test_a_reader_that_resumes_in_time_is_kept() -> None:
         assert trio.current_time() == 9
 
 
-@virtually
 async def test_a_reader_that_stalls_for_good_ends_its_session_and_no_other() -> None:
     host = await load_host(Echo, limits=Limits(send_timeout=10))
     networks = [Network(buffer_bytes=KB), Network()]
@@ -235,7 +223,6 @@ async def test_a_reader_that_stalls_for_good_ends_its_session_and_no_other() -> 
         assert await fast.ping() == 0
 
 
-@virtually
 async def test_send_nowait_keeps_the_order_and_takes_all_or_nothing() -> None:
     client, server = memory_transport_pair(network=Network(delay=1.0, bandwidth=KB, buffer_bytes=100))
     assert client.send_nowait([b"a" * 40, b"b" * 40])
@@ -250,7 +237,6 @@ async def test_send_nowait_keeps_the_order_and_takes_all_or_nothing() -> None:
     assert read == [b"a" * 40, b"b" * 40, b"d" * 50]
 
 
-@virtually
 async def test_a_send_that_is_cancelled_half_way_leaves_the_stream_torn() -> None:
     client, server = memory_transport_pair(network=Network(buffer_bytes=100))
     server.stall()
@@ -262,7 +248,6 @@ async def test_a_send_that_is_cancelled_half_way_leaves_the_stream_torn() -> Non
     assert not client.send_nowait([b"y"])
 
 
-@virtually
 async def test_a_slow_link_shows_the_newest_frame_and_never_slows_the_model() -> None:
     steps = []
 
@@ -289,7 +274,6 @@ async def test_a_slow_link_shows_the_newest_frame_and_never_slows_the_model() ->
 # ---- endings
 
 
-@virtually
 async def test_a_cut_loses_what_was_on_its_way_and_both_sides_notice() -> None:
     async with open_session(Echo, network=Network(delay=1.0)) as client:
         await client.send("echo", text="lost")
@@ -306,7 +290,6 @@ async def test_a_cut_loses_what_was_on_its_way_and_both_sides_notice() -> None:
 @pytest.mark.parametrize(
     ("cut_at", "whole"), [(0, 0), (1, 0), (99, 0), (100, 1), (101, 1), (299, 2), (300, 3)]
 )
-@virtually
 async def test_a_cut_at_byte_n_delivers_the_whole_messages_before_it(cut_at: int, whole: int) -> None:
     network = Network(delay=1.0, up=Link(delay=1.0, bandwidth=100.0, cut_at=cut_at))
     client, server = memory_transport_pair(network=network)
@@ -323,7 +306,6 @@ async def test_a_cut_at_byte_n_delivers_the_whole_messages_before_it(cut_at: int
         await client.send(["after"])
 
 
-@virtually
 async def test_cut_after_counts_from_now_and_sees_what_is_on_its_way() -> None:
     async with open_session(Echo, network=Network(up=Link(bandwidth=100.0, delay=1.0))) as client:
         began = client.network.arrived("up")
@@ -335,7 +317,6 @@ async def test_cut_after_counts_from_now_and_sees_what_is_on_its_way() -> None:
         assert len(client.transcript.of_type("unreadable")) == 1
 
 
-@virtually
 async def test_half_open_loss_is_found_by_the_heartbeat_alone() -> None:
     async with open_session(Echo, limits=Limits(heartbeat=20)) as client:
         await trio.sleep(50)
@@ -350,7 +331,6 @@ async def test_half_open_loss_is_found_by_the_heartbeat_alone() -> None:
         assert len(client.transcript.of_type("echo")) == 0
 
 
-@virtually
 async def test_half_open_loss_is_found_by_a_writer_whose_buffer_fills() -> None:
     client, server = memory_transport_pair(network=Network(buffer_bytes=KB), send_timeout=10)
     up, _ = client.pipes
@@ -364,7 +344,6 @@ async def test_half_open_loss_is_found_by_a_writer_whose_buffer_fills() -> None:
     assert scope.cancelled_caught, "it is never told"
 
 
-@virtually
 async def test_a_frozen_client_answers_no_ping_until_it_resumes() -> None:
     async with open_session(Echo, limits=Limits(heartbeat=20)) as client:
         client.network.freeze()
@@ -377,7 +356,6 @@ async def test_a_frozen_client_answers_no_ping_until_it_resumes() -> None:
         assert (await client.ended()).reason == "heartbeat_lost"
 
 
-@virtually
 async def test_the_closing_handshake_crosses_the_network() -> None:
     async with open_session(Echo, network=Network(delay=0.25)) as client:
         began = trio.current_time()
@@ -386,7 +364,6 @@ async def test_the_closing_handshake_crosses_the_network() -> None:
         assert (await client.ended()).reason == "client_closed"
 
 
-@virtually
 async def test_what_was_said_before_a_close_arrives_before_it() -> None:
     class Short(ReactorModel):
         async def run(self) -> None:
@@ -400,7 +377,6 @@ async def test_what_was_said_before_a_close_arrives_before_it() -> None:
         assert client.goodbye == "finished"
 
 
-@virtually
 async def test_a_peer_that_aborts_is_noticed_behind_what_it_wrote() -> None:
     client, server = memory_transport_pair(network=Network(delay=1.0))
     await server.send(["before"])
@@ -413,7 +389,6 @@ async def test_a_peer_that_aborts_is_noticed_behind_what_it_wrote() -> None:
         await client.send(["after"])
 
 
-@virtually
 async def test_a_close_that_nobody_answers_ends_when_it_is_cancelled() -> None:
     client, server = memory_transport_pair()
     server.stall()
@@ -425,7 +400,6 @@ async def test_a_close_that_nobody_answers_ends_when_it_is_cancelled() -> None:
         await server.receive()
 
 
-@virtually
 async def test_a_closed_end_takes_no_more_but_reads_on_for_the_answer() -> None:
     client, server = memory_transport_pair(network=Network(delay=1.0))
     async with trio.open_nursery() as nursery:
@@ -441,7 +415,6 @@ async def test_a_closed_end_takes_no_more_but_reads_on_for_the_answer() -> None:
 # ---- several clients
 
 
-@virtually
 async def test_several_clients_share_the_model_and_nothing_else() -> None:
     loaded: list[dict[str, Any]] = []
 
@@ -457,7 +430,6 @@ async def test_several_clients_share_the_model_and_nothing_else() -> None:
         assert len({await client.ping() for client in clients}) == 3, "each draws its own jitter"
 
 
-@virtually
 async def test_there_must_be_a_network_for_each_client() -> None:
     with pytest.raises(ValueError, match="3 clients need 3 networks, not 1"):
         async with open_sessions(Echo, 3, network=[Network()]):

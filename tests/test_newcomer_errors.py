@@ -42,7 +42,6 @@ from reactor_trio.errors import BadModelSetting, CommandError, FieldError, Inval
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.testing import load_host, open_session
 from serving import PROCESS_TIMEOUT, ROOT
-from virtual import virtually
 
 LINES = Path(__file__).read_text().splitlines()
 
@@ -213,7 +212,6 @@ class Late(ReactorModel):
         ({"fps": "24"}, "Late.fps is a finite number > 0, in frames per second, not '24'"),
     ],
 )
-@virtually
 async def test_a_setting_that_load_spoils_is_told(values: dict[str, Any], message: str) -> None:
     with pytest.raises(BadModelSetting) as caught:
         await load_host(Late, values)
@@ -333,7 +331,6 @@ NO_OUTPUT = "emit() takes an Output, as in `await self.emit(Picture(main_video=f
         ("track", "Camera has no track 'wbcam'; it has: webcam, mic"),
     ],
 )
-@virtually
 async def test_no_output_and_no_track_are_told(wrong: str, message: str) -> None:
     with structlog.testing.capture_logs() as logs:
         async with open_session(Raised) as client:
@@ -356,7 +353,6 @@ class Async(ReactorPipeline):
 
 
 @pytest.mark.parametrize("model", [Plain, Async])
-@virtually
 async def test_what_cannot_be_shown_is_told_with_the_line_that_yielded_it(model: type[ReactorModel]) -> None:
     ending = f"# YIELDED {model.__name__.lower()}"
     line = next(number for number, line in enumerate(LINES, 1) if line.endswith(ending))
@@ -373,7 +369,6 @@ class Local(ReactorModel):
         raise RuntimeError("wrong" if local else "")
 
 
-@virtually
 async def test_a_traceback_in_a_test_has_no_values_of_variables(capsys: pytest.CaptureFixture[str]) -> None:
     before = structlog.get_config()
     structlog.reset_defaults()
@@ -439,7 +434,6 @@ class Forgetful(ReactorModel):
         ("compute", "nothing was computed"),
     ],
 )
-@virtually
 async def test_a_forgotten_await_is_told_once_with_its_place(method: str, lost: str) -> None:
     line = next(number for number, line in enumerate(LINES, 1) if line.endswith(f"# FORGOTTEN {method}"))
     with warnings.catch_warnings(record=True) as warned, structlog.testing.capture_logs() as logs:
@@ -460,7 +454,6 @@ async def test_a_forgotten_await_is_told_once_with_its_place(method: str, lost: 
     assert not [each for each in warned if "never awaited" in str(each.message)]
 
 
-@virtually
 async def test_what_is_awaited_is_not_complained_of() -> None:
     with structlog.testing.capture_logs() as logs:
         async with open_session(Forgetful) as client:
@@ -472,7 +465,6 @@ async def test_what_is_awaited_is_not_complained_of() -> None:
     assert not [entry for entry in logs if entry["log_level"] == "error"]
 
 
-@virtually
 async def test_a_call_may_be_driven_by_hand_or_closed() -> None:
     model = Forgetful()
     with structlog.testing.capture_logs() as logs:
@@ -624,7 +616,6 @@ class Wordy(ReactorModel):
     def stop(self) -> None: ...
 
 
-@virtually
 async def test_an_unknown_event_is_told_which_there_are() -> None:
     async with open_session(Wordy) as client:
         with pytest.raises(CommandError) as caught:
@@ -632,7 +623,6 @@ async def test_an_unknown_event_is_told_which_there_are() -> None:
     assert str(caught.value) == "unknown_event: this model has no event 'sya'; it has: say, stop"
 
 
-@virtually
 async def test_a_model_without_events_says_so_and_many_are_cut_off() -> None:
     async with open_session(ReactorModel) as client:
         with pytest.raises(CommandError, match=r"no event 'say'; it has none$"):
@@ -643,7 +633,6 @@ async def test_a_model_without_events_says_so_and_many_are_cut_off() -> None:
             await client.call("say")
 
 
-@virtually
 async def test_each_fault_is_said_once() -> None:
     async with open_session(Wordy) as client:
         with pytest.raises(CommandError) as one:
@@ -668,7 +657,6 @@ def test_the_list_of_faults_is_printed_where_it_says_more() -> None:
     assert str(CommandError("c", "no", errors=[fault])) == "c: no\n  a: is wrong"
 
 
-@virtually
 async def test_a_model_without_tracks_sends_no_video() -> None:
     silent = type("Silent", (ReactorModel,), {"__module__": "a_module_without_outputs"})
     async with open_session(silent) as client:
@@ -678,6 +666,7 @@ async def test_a_model_without_tracks_sends_no_video() -> None:
             await client.frame("main")
 
 
+@pytest.mark.real_time
 async def test_nothing_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -713,7 +702,6 @@ class Other(Hasty):
 
 
 @pytest.mark.parametrize(("model", "hinted"), [(Hasty, True), (Broken, False), (Other, False)])
-@virtually
 async def test_run_before_connected_has_its_hint(model: type[ReactorModel], hinted: bool) -> None:
     with structlog.testing.capture_logs() as logs:
         async with open_session(model) as client:

@@ -49,14 +49,12 @@ from reactor_trio.testing import (
     open_session,
     open_sessions,
 )
-from virtual import virtually
 
 __all__ = ["errors"]  # a fixture
 
 # ---- state
 
 
-@virtually
 async def test_the_public_fields_of_the_state_are_commands() -> None:
     async with open_session(scripted(idles)) as client:
         events = client.welcome.events
@@ -89,7 +87,6 @@ async def test_the_public_fields_of_the_state_are_commands() -> None:
             await client.call("set__noise", _noise=1)
 
 
-@virtually
 async def test_a_field_may_be_an_upload() -> None:
     async with open_session(scripted(idles)) as client:
         photo = await client.upload(b"photo", name="a.png", mime_type="image/png")
@@ -108,7 +105,6 @@ def only_even(state: Any, attribute: Any, value: int) -> None:
         raise LookupError("a bug of the validator's")
 
 
-@virtually
 async def test_a_validator_of_the_author_may_refuse_and_the_state_stays_as_it_is(
     errors: list[dict[str, Any]],
 ) -> None:
@@ -130,7 +126,6 @@ async def test_a_validator_of_the_author_may_refuse_and_the_state_stays_as_it_is
     assert errors == []
 
 
-@virtually
 async def test_an_event_of_the_same_name_replaces_the_fields_own() -> None:
     class Careful(Game):
         script = staticmethod(idles)
@@ -149,7 +144,6 @@ async def test_an_event_of_the_same_name_replaces_the_fields_own() -> None:
         assert client.session.model.state._noise == 36
 
 
-@virtually
 async def test_each_session_has_a_state_of_its_own_and_the_prototype_has_none() -> None:
     class Tagged(GameState):
         tags: list[str] = attrs.field(factory=list)
@@ -180,7 +174,6 @@ async def test_each_session_has_a_state_of_its_own_and_the_prototype_has_none() 
     assert one.session.model.state.prompt == "rain", "it can be read until the end, and after it"
 
 
-@virtually
 async def test_the_state_is_there_in_every_hook() -> None:
     seen = []
 
@@ -200,7 +193,6 @@ async def test_the_state_is_there_in_every_hook() -> None:
     assert seen == ["set in @connected"]
 
 
-@virtually
 async def test_a_default_that_cannot_be_made_ends_the_session_before_connected(errors: list[Any]) -> None:
     class Broken(InputState):
         level: int = attrs.field(factory=lambda: 1 // 0)
@@ -214,7 +206,6 @@ async def test_a_default_that_cannot_be_made_ends_the_session_before_connected(e
     assert isinstance(errors[0]["exc_info"], ZeroDivisionError)
 
 
-@virtually
 async def test_a_pipeline_may_have_no_state() -> None:
     class Stateless(ReactorPipeline):
         def inference(self) -> Iterator[Any]:
@@ -369,7 +360,6 @@ def test_a_decorator_on_inference_is_looked_through() -> None:
 
 
 @BOTH
-@virtually
 async def test_outputs_are_shown_at_the_models_rate(base: type[Game]) -> None:
     async with open_session(scripted(pictures, base)) as client:
         times = [(await client.frame("screen")).pts for _ in range(20)]
@@ -377,7 +367,6 @@ async def test_outputs_are_shown_at_the_models_rate(base: type[Game]) -> None:
 
 
 @BOTH
-@virtually
 async def test_a_batch_an_array_a_tensor_and_a_message_may_be_yielded(base: type[Game]) -> None:
     def script(model: Game) -> Iterator[Any]:
         yield Said(text="first")
@@ -410,7 +399,6 @@ class Model(ReactorPipeline):
     return model
 
 
-@virtually
 async def test_a_raw_array_is_the_output_of_a_model_that_has_one_track() -> None:
     async with open_session(single_track_module()) as client:
         assert [(await client.frame("main_video")).seq for _ in range(3)] == [0, 1, 2]
@@ -430,7 +418,6 @@ async def test_a_raw_array_is_the_output_of_a_model_that_has_one_track() -> None
     ids=["array", "int", "list", "class"],
 )
 @BOTH
-@virtually
 async def test_anything_else_ends_the_session(
     base: type[Game], value: Any, message: str, errors: list[dict[str, Any]]
 ) -> None:
@@ -449,7 +436,6 @@ async def test_anything_else_ends_the_session(
         raise error["exc_info"]
 
 
-@virtually
 async def test_a_call_that_a_plain_generator_cannot_await_is_told(errors: list[dict[str, Any]]) -> None:
     class Forgetful(Game):
         def inference(self) -> Iterator[Any]:
@@ -473,7 +459,6 @@ async def test_a_call_that_a_plain_generator_cannot_await_is_told(errors: list[d
 
 
 @BOTH
-@virtually
 async def test_what_inference_raises_ends_the_session(base: type[Game], errors: list[dict[str, Any]]) -> None:
     def script(model: Game) -> Iterator[Any]:
         yield Picture(screen=FRAME)
@@ -487,7 +472,6 @@ async def test_what_inference_raises_ends_the_session(base: type[Game], errors: 
 
 
 @BOTH
-@virtually
 async def test_buffer_closed_is_no_failure(base: type[Game], errors: list[dict[str, Any]]) -> None:
     def script(model: Game) -> Iterator[Any]:
         yield Picture(screen=FRAME)
@@ -502,7 +486,6 @@ async def test_buffer_closed_is_no_failure(base: type[Game], errors: list[dict[s
 
 
 @BOTH
-@virtually
 async def test_idle_waits_for_a_frames_time_or_for_a_command(base: type[Game]) -> None:
     async with open_session(scripted(idles, base)) as client:
         await trio.sleep(0.35)
@@ -518,14 +501,12 @@ async def test_idle_waits_for_a_frames_time_or_for_a_command(base: type[Game]) -
     ids=["None", "Idle", "an empty output", "no samples"],
 )
 @BOTH
-@virtually
 async def test_nothing_to_show_is_no_busy_loop(base: type[Game], nothing: Any) -> None:
     await check_no_busy_loop(base, nothing)
 
 
 @pytest.mark.torch
 @BOTH
-@virtually
 async def test_an_empty_tensor_is_no_busy_loop(base: type[Game]) -> None:
     import torch
 
@@ -552,7 +533,6 @@ def test_idle_is_false_and_says_its_name() -> None:
 
 
 @BOTH
-@virtually
 async def test_inference_that_returns_is_started_again_with_the_same_state(base: type[Game]) -> None:
     seen = []
 
@@ -571,7 +551,6 @@ async def test_inference_that_returns_is_started_again_with_the_same_state(base:
 
 
 @BOTH
-@virtually
 async def test_inference_that_never_yields_does_not_spin(base: type[Game]) -> None:
     started = []
 
@@ -589,7 +568,6 @@ async def test_inference_that_never_yields_does_not_spin(base: type[Game]) -> No
 # ---- pace
 
 
-@virtually
 async def test_without_an_fps_of_its_own_the_model_is_shown_as_fast_as_it_is() -> None:
     class Slow(ReactorPipeline):
         def inference(self) -> Iterator[Any]:
@@ -604,7 +582,6 @@ async def test_without_an_fps_of_its_own_the_model_is_shown_as_fast_as_it_is() -
 
 
 @pytest.mark.parametrize("where", ["class", "load"])
-@virtually
 async def test_an_fps_that_the_author_chose_stays(where: str) -> None:
     class Chosen(ReactorPipeline):
         if where == "class":
@@ -623,7 +600,6 @@ async def test_an_fps_that_the_author_chose_stays(where: str) -> None:
         assert client.session.output.period == 0.1
 
 
-@virtually
 async def test_a_slow_first_step_and_idling_say_nothing_of_the_rate() -> None:
     class Compiled(ReactorPipeline):
         async def inference(self) -> AsyncIterator[Any]:
@@ -640,7 +616,6 @@ async def test_a_slow_first_step_and_idling_say_nothing_of_the_rate() -> None:
         assert client.session.output.period == pytest.approx(0.1)
 
 
-@virtually
 async def test_a_plain_generator_may_set_the_rate() -> None:
     def script(model: Game) -> Iterator[Any]:
         model.output.fps = 2
@@ -650,7 +625,6 @@ async def test_a_plain_generator_may_set_the_rate() -> None:
         assert np.diff([(await client.frame("screen")).pts for _ in range(3)]).tolist() == [0.5, 0.5]
 
 
-@virtually
 async def test_sessions_share_the_device_step_by_step() -> None:
     order = []
 
@@ -678,7 +652,6 @@ async def test_sessions_share_the_device_step_by_step() -> None:
 # ---- the models of Reactor's tutorial
 
 
-@virtually
 async def test_the_models_of_the_tutorial_run_with_their_imports_changed() -> None:
     """deploy-docs.reactor.inc/tutorial: interactive state, events and messages, the inference generator."""
     code = """

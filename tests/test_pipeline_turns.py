@@ -47,7 +47,6 @@ from reactor_trio.testing import (
     open_session,
     open_sessions,
 )
-from virtual import virtually
 
 __all__ = ["errors"]  # a fixture
 
@@ -145,7 +144,6 @@ class Slow(InlineExecutor):
         return fn(*args, **kwargs)
 
 
-@virtually
 async def test_handlers_of_every_kind_run_between_two_steps() -> None:
     async with open_session(Watched, executor=Slow()) as client:
         await trio.sleep(1)
@@ -181,7 +179,6 @@ async def test_handlers_of_every_kind_run_between_two_steps() -> None:
     assert watch.steps > 100
 
 
-@virtually
 async def test_a_command_waits_for_no_more_than_the_step_under_way() -> None:
     async with open_session(Watched, executor=Slow()) as client:
         await trio.sleep(1.03)
@@ -192,7 +189,6 @@ async def test_a_command_waits_for_no_more_than_the_step_under_way() -> None:
             await trio.sleep(0.037)
 
 
-@virtually
 async def test_all_commands_that_wait_run_before_the_next_step() -> None:
     async with open_session(Watched, executor=Slow()) as client:
         await trio.sleep(1.03)
@@ -206,7 +202,6 @@ async def test_all_commands_that_wait_run_before_the_next_step() -> None:
 
 
 @BOTH
-@virtually
 async def test_a_generator_that_never_pauses_starves_no_command(base: type[Game]) -> None:
     def script(model: Game) -> Iterator[Any]:
         while model.state.prompt != "stop":
@@ -219,7 +214,6 @@ async def test_a_generator_that_never_pauses_starves_no_command(base: type[Game]
         assert 0 < len(client.session.model.log) < 1000
 
 
-@virtually
 async def test_a_flood_of_commands_starves_no_step() -> None:
     async with open_session(Watched, {"step_time": 0.0}, limits=Limits(max_events_per_second=0)) as client:
         await trio.sleep(1)
@@ -240,7 +234,6 @@ async def test_a_flood_of_commands_starves_no_step() -> None:
     assert model.watch.faults == []
 
 
-@virtually
 async def test_a_handler_cancels_no_step_and_a_waiting_output_holds_no_handler() -> None:
     async with open_session(scripted(pictures, fps=1, buffer_size=1), executor=DeviceCost(STEP)) as client:
         await trio.sleep(5.5)  # in `emit`, which waits for half a second more
@@ -262,7 +255,6 @@ ENDINGS: dict[str, Callable[[SessionClient], object]] = {
 @pytest.mark.parametrize("where", ["a step", "a yield"])
 @pytest.mark.parametrize("ending", ENDINGS)
 @BOTH
-@virtually
 async def test_it_is_closed_wherever_it_stands_before_disconnected(
     base: type[Game], ending: str, where: str
 ) -> None:
@@ -285,7 +277,6 @@ async def test_it_is_closed_wherever_it_stands_before_disconnected(
     assert client.session.model.log == [("closed", prompt), "disconnected"]
 
 
-@virtually
 async def test_an_async_generator_may_await_while_it_is_closed() -> None:
     class Model(Game):
         async def inference(self) -> AsyncIterator[Any]:
@@ -301,7 +292,6 @@ async def test_an_async_generator_may_await_while_it_is_closed() -> None:
     assert client.session.model.log == ["tidied up", "disconnected"]
 
 
-@virtually
 async def test_closing_has_its_time_limit(errors: list[dict[str, Any]]) -> None:
     class Model(Game):
         async def inference(self) -> AsyncIterator[Any]:
@@ -320,7 +310,6 @@ async def test_closing_has_its_time_limit(errors: list[dict[str, Any]]) -> None:
     assert [error["event"] for error in errors] == ["closing inference() took too long"]
 
 
-@virtually
 async def test_a_cancel_scope_across_a_yield_is_told_when_it_does_harm(errors: list[dict[str, Any]]) -> None:
     class Model(Game):
         async def inference(self) -> AsyncIterator[Any]:
@@ -336,7 +325,6 @@ async def test_a_cancel_scope_across_a_yield_is_told_when_it_does_harm(errors: l
     assert str(error["exc_info"]) == f"{Model.__qualname__}.inference {told}"
 
 
-@virtually
 async def test_a_nursery_across_a_yield_is_closed_with_it(errors: list[dict[str, Any]]) -> None:
     class Model(Game):
         async def inference(self) -> AsyncIterator[Any]:
@@ -358,7 +346,6 @@ async def test_a_nursery_across_a_yield_is_closed_with_it(errors: list[dict[str,
 
 
 @BOTH
-@virtually
 async def test_a_yield_while_it_is_closed_is_told(base: type[Game], errors: list[dict[str, Any]]) -> None:
     def script(model: Game) -> Iterator[Any]:
         try:
@@ -384,7 +371,6 @@ async def test_a_yield_while_it_is_closed_is_told(base: type[Game], errors: list
 
 
 @BOTH
-@virtually
 async def test_what_closing_raises_is_logged_and_harms_nothing(
     base: type[Game], errors: list[dict[str, Any]]
 ) -> None:
@@ -409,7 +395,6 @@ def tidy(model: Game) -> Iterator[Any]:
         model.log.append("closed")
 
 
-@virtually
 async def test_a_device_that_is_busy_does_not_keep_a_session_from_ending(
     errors: list[dict[str, Any]],
 ) -> None:
@@ -479,6 +464,7 @@ class InThread(ReactorPipeline):
                 self.seen.closed.set()
 
 
+@pytest.mark.real_time
 @pytest.mark.torch
 async def test_all_of_a_plain_generator_happens_in_one_thread_of_its_own() -> None:
     import torch
@@ -501,6 +487,7 @@ async def test_all_of_a_plain_generator_happens_in_one_thread_of_its_own() -> No
     assert (VARIABLE.get(), torch.is_inference_mode_enabled()) == ("outside", False)
 
 
+@pytest.mark.real_time
 async def test_a_step_under_way_is_seen_and_waited_for() -> None:
     began, go_on = threading.Event(), threading.Event()
 
@@ -528,6 +515,7 @@ async def test_a_step_under_way_is_seen_and_waited_for() -> None:
     assert executor.running() == ()
 
 
+@pytest.mark.real_time
 async def test_a_busy_device_keeps_no_thread_waiting_for_ever() -> None:
     began, done = threading.Event(), threading.Event()
 
@@ -549,6 +537,7 @@ async def test_a_busy_device_keeps_no_thread_waiting_for_ever() -> None:
     assert client.session.model.log == ["closed", "disconnected"]
 
 
+@pytest.mark.real_time
 async def test_a_long_step_may_ask_whether_it_is_over() -> None:
     began = threading.Event()
 
@@ -568,6 +557,7 @@ async def test_a_long_step_may_ask_whether_it_is_over() -> None:
     assert client.session.model.log == ["closed", "disconnected"]
 
 
+@pytest.mark.real_time
 async def test_a_session_that_ends_at_once_leaves_no_thread() -> None:
     with trio.fail_after(30):
         host = await load_host(scripted(pictures), executor=ThreadExecutor())

@@ -169,10 +169,85 @@ def test_deadlock():
     assert "more than 10 virtual seconds" in text
 
 
-@pytest.mark.parametrize("marker", ["virtual_seconds", "virtual_seconds('x')", "may_outlive('thing')"])
-def test_a_wrong_marker_says_so(pytester: pytest.Pytester, marker: str) -> None:
-    text = outcome(pytester, f"\n@pytest.mark.{marker}\ndef test_it(): ...\n", errors=1)
-    assert "test_it: virtual_seconds takes one number" in text or "may_outlive knows task, thread" in text
+def test_an_ini_option_puts_all_async_tests_into_virtual_time_but_those_marked(
+    pytester: pytest.Pytester,
+) -> None:
+    test = """
+async def test_virtual():
+    await trio.sleep(3600)
+
+@pytest.mark.real_time
+class TestReal:
+    async def test_real(self):
+        await takes_a_moment()
+
+    @pytest.mark.virtual_seconds(4000)
+    async def test_the_marker_at_the_test_counts(self):
+        await trio.sleep(3600)
+
+    async def test_real_though_it_opens_a_session(self, reactor_session):
+        await takes_a_moment()
+
+@pytest.mark.real_time(0.1)
+async def test_hangs_in_real_time():
+    await trio.sleep_forever()
+
+async def test_hangs_in_virtual_time():
+    await trio.sleep_forever()
+
+async def takes_a_moment():
+    began = time.monotonic()
+    await trio.sleep(0.05)
+    assert time.monotonic() - began >= 0.05
+"""
+    text = outcome(pytester, test, "-o", "virtual_time=true", passed=4, failed=2)
+    assert "TooSlowError" in text
+    assert "TookTooLong: the test took more than 86400 virtual seconds" in text
+
+
+def test_each_example_of_hypothesis_runs_by_the_same_clock_as_other_tests(pytester: pytest.Pytester) -> None:
+    test = """
+from hypothesis import given, settings, strategies as st
+
+naps = st.floats(3000, 4000)
+
+@pytest.mark.parametrize("times", [1, 2])
+@settings(max_examples=5, database=None)
+@given(seconds=naps)
+async def test_a_session(times, seconds):
+    async with open_session(Echo) as client:
+        for _ in range(times):
+            await client.call("nap", seconds=seconds)
+    assert trio.current_time() == pytest.approx(times * seconds)
+
+@pytest.mark.virtual_seconds(60)
+@settings(max_examples=5, database=None)
+@given(seconds=naps)
+async def test_too_long(seconds):
+    await trio.sleep(seconds)
+
+@pytest.mark.real_time(0.1)
+@settings(max_examples=5, database=None, deadline=None)
+@given(seconds=naps)
+async def test_in_real_time(seconds):
+    await trio.sleep(seconds)
+"""
+    text = outcome(pytester, test, "-o", "virtual_time=true", passed=2, failed=2)
+    assert "TookTooLong: the test took more than 60 virtual seconds" in text
+    assert "TooSlowError" in text
+
+
+@pytest.mark.parametrize(
+    ("marker", "told"),
+    [
+        ("virtual_seconds", "test_it: virtual_seconds takes one number"),
+        ("virtual_seconds('x')", "test_it: virtual_seconds takes one number"),
+        ("real_time(1, 2)", "test_it: real_time takes one number"),
+        ("may_outlive('thing')", "may_outlive knows task, thread"),
+    ],
+)
+def test_a_wrong_marker_says_so(pytester: pytest.Pytester, marker: str, told: str) -> None:
+    assert told in outcome(pytester, f"\n@pytest.mark.{marker}\ndef test_it(): ...\n", errors=1)
 
 
 # ---- leaks

@@ -27,7 +27,6 @@ from reactor_trio.session.inbox import STEP
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, SessionClient, memory_transport_pair, open_session
 from reactor_trio.wire.token_bucket import TokenBucket
-from virtual import virtually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,7 +147,6 @@ def commands(count: int, name: str = "step", **data: Any) -> list[str]:
     return [encode_client_text(name, data, number) for number in range(count)]
 
 
-@virtually
 async def test_commands_beyond_the_rate_are_overloaded_and_told_when() -> None:
     async with open_session(Slider, limits=Limits(max_events_per_second=RATE)) as client:
         got = await answers(client, commands(13))
@@ -165,7 +163,6 @@ async def test_commands_beyond_the_rate_are_overloaded_and_told_when() -> None:
         assert [type_ for type_, _ in got] == [names.ACK, names.ERROR]
 
 
-@virtually
 async def test_the_python_client_sees_when_to_try_again() -> None:
     async with open_session(Slider, limits=Limits(max_events_per_second=1)) as client:
         await client.call("step")
@@ -177,7 +174,6 @@ async def test_the_python_client_sees_when_to_try_again() -> None:
     assert CommandError("x", "y").retry_after is None
 
 
-@virtually
 async def test_a_superseded_command_does_not_count() -> None:
     async with open_session(Slider, limits=Limits(max_events_per_second=RATE)) as client:
         assert await answers(client, [encode_client_text("block", {})]) == []
@@ -190,7 +186,6 @@ async def test_a_superseded_command_does_not_count() -> None:
         assert client.session.model.values == [99] + [0] * 8
 
 
-@virtually
 async def test_one_that_waits_aside_for_its_upload_gives_its_token_back_too() -> None:
     start = {"upload_id": "u", "name": "a", "mime_type": "b", "size": 3}
 
@@ -206,7 +201,6 @@ async def test_one_that_waits_aside_for_its_upload_gives_its_token_back_too() ->
         assert [type_ for type_, _ in await answers(client, commands(10))] == [names.ACK] * 9 + [names.ERROR]
 
 
-@virtually
 async def test_pings_are_answered_whatever_the_rate() -> None:
     async with open_session(Slider, limits=Limits(max_events_per_second=1)) as client:
         pings = [encode_client_text(names.PING, {"t": 0}, number) for number in range(20)]
@@ -214,14 +208,12 @@ async def test_pings_are_answered_whatever_the_rate() -> None:
         assert [type_ for type_, _ in got].count(names.PONG) == 20
 
 
-@virtually
 async def test_without_a_limit_all_are_taken() -> None:
     async with open_session(Slider, limits=Limits(max_events_per_second=0)) as client:
         got = await answers(client, commands(1000))
         assert [type_ for type_, _ in got] == [names.ACK] * 1000
 
 
-@virtually
 async def test_a_rate_below_one_still_lets_one_through() -> None:
     counts = Rates(Limits(max_events_per_second=0.5))
     command = Invoke("x", {})
@@ -255,7 +247,6 @@ class Weighs(ReactorModel):
         raise AssertionError("it was refused")
 
 
-@virtually
 async def test_however_much_one_client_sends_at_once_others_have_their_turn() -> None:
     host = await ModelHost.load(Weighs, executor=InlineExecutor(), limits=Limits(max_events_per_second=0))
     ours, theirs = memory_transport_pair()
@@ -292,7 +283,6 @@ FLOODS: dict[str, Callable[[int], str | bytes]] = {
 }
 
 
-@virtually
 @pytest.mark.parametrize("kind", FLOODS)
 async def test_messages_beyond_the_rate_are_read_later_and_none_is_lost(kind: str) -> None:
     limits = Limits(max_messages_per_second=100, max_events_per_second=0, max_bad_messages=10_000)
@@ -308,7 +298,6 @@ async def test_messages_beyond_the_rate_are_read_later_and_none_is_lost(kind: st
         assert 1.9 < took < 3.1
 
 
-@virtually
 async def test_a_client_that_keeps_to_the_rate_of_messages_never_waits() -> None:
     async with open_session(Slider, limits=Limits(max_messages_per_second=100)) as client:
         for _ in range(500):
@@ -324,7 +313,6 @@ async def test_a_client_that_keeps_to_the_rate_of_messages_never_waits() -> None
 LIMITED = Limits(max_message_bytes=64 * KIB, upload_chunk_bytes=32 * KIB, max_bytes_per_second=64 * KIB)
 
 
-@virtually
 async def test_an_upload_is_slowed_down_and_not_refused() -> None:
     async with open_session(Slider, limits=LIMITED) as client:
         began = trio.current_time()
@@ -335,7 +323,6 @@ async def test_an_upload_is_slowed_down_and_not_refused() -> None:
         assert client.session.model.values == [640 * KIB]
 
 
-@virtually
 async def test_commands_and_pings_wait_for_a_second_at_most_beside_an_upload() -> None:
     """At most a second for each message before them on the wire; the client keeps one chunk there."""
     slowest = 0.0
@@ -351,7 +338,6 @@ async def test_commands_and_pings_wait_for_a_second_at_most_beside_an_upload() -
     assert 0.5 < slowest < 2.2
 
 
-@virtually
 async def test_a_session_that_is_slowed_down_keeps_its_heartbeat_and_ends_politely() -> None:
     limits = Limits(
         max_message_bytes=64 * KIB,
@@ -372,6 +358,7 @@ async def test_a_session_that_is_slowed_down_keeps_its_heartbeat_and_ends_polite
         assert trio.current_time() - began < 8
 
 
+@pytest.mark.real_time
 async def test_over_a_socket_the_sender_is_slowed_down() -> None:
     """In real time, since a kernel holds the bytes back: half a second."""
     limits = Limits(max_message_bytes=512 * KIB, upload_chunk_bytes=64 * KIB, max_bytes_per_second=8192 * KIB)

@@ -65,7 +65,6 @@ from reactor_trio import (
     file_uploaded,
 )
 from reactor_trio.testing import open_session
-from virtual import virtually
 
 
 @dataclass
@@ -135,7 +134,6 @@ class MyModel(ReactorModel):
                 self._step += 1
 
 
-@virtually
 async def test_an_event_becomes_a_command() -> None:
     async with open_session(MyModel) as client:
         assert set(client.welcome.events) == {"set_prompt", "get_current_prompt", "set_reference_image"}
@@ -144,7 +142,6 @@ async def test_an_event_becomes_a_command() -> None:
         assert client.session.model.prompt == "a dark forest"
 
 
-@virtually
 async def test_the_signature_becomes_the_schema() -> None:
     async with open_session(MyModel) as client:
         schema = client.welcome.events["set_prompt"].schema
@@ -154,7 +151,6 @@ async def test_the_signature_becomes_the_schema() -> None:
         assert client.welcome.events["get_current_prompt"].schema["properties"] == {}
 
 
-@virtually
 async def test_the_runtime_calls_the_method_for_the_message_of_the_page() -> None:
     called = []
 
@@ -170,7 +166,6 @@ async def test_the_runtime_calls_the_method_for_the_message_of_the_page() -> Non
         assert client.transcript[-1].direction == ">", "without an id there is no answer"
 
 
-@virtually
 async def test_events_take_parameters() -> None:
     async with open_session(MyModel) as client:
         await client.call("set_prompt", {"prompt": "rain"})
@@ -180,7 +175,6 @@ async def test_events_take_parameters() -> None:
         assert client.session.model.prompt == "rain"
 
 
-@virtually
 async def test_dedupe_processes_only_the_latest_payload() -> None:
     processed = []
 
@@ -198,7 +192,6 @@ async def test_dedupe_processes_only_the_latest_payload() -> None:
     assert processed == ["first", "latest"], "`first` was being processed; the rest queued up behind it"
 
 
-@virtually
 async def test_connected_runs_once_before_run_resumes() -> None:
     order = []
 
@@ -219,7 +212,6 @@ async def test_connected_runs_once_before_run_resumes() -> None:
     assert order == ["run begins", "@connected", "run resumes"]
 
 
-@virtually
 async def test_hooks_may_be_async_or_plain() -> None:
     order = []
 
@@ -264,7 +256,6 @@ def test_only_one_hook_of_each_kind_is_allowed(hook: Any) -> None:
     assert "second" in str(refused.value)
 
 
-@virtually
 async def test_disconnected_runs_once_when_a_client_disconnects() -> None:
     async with open_session(MyModel) as client:
         await trio.sleep(1)
@@ -273,7 +264,6 @@ async def test_disconnected_runs_once_when_a_client_disconnects() -> None:
     assert model.log == ["disconnected"]
 
 
-@virtually
 async def test_a_message_travels_under_its_snake_case_name() -> None:
     async with open_session(MyModel) as client:
         await client.send("get_current_prompt")
@@ -283,7 +273,6 @@ async def test_a_message_travels_under_its_snake_case_name() -> None:
         assert wire[-1] == '{"type":"current_prompt","data":{"prompt":"a sunny meadow"}}'
 
 
-@virtually
 async def test_handlers_and_run_send_messages() -> None:
     async with open_session(MyModel) as client:
         await client.call("get_current_prompt")
@@ -291,7 +280,6 @@ async def test_handlers_and_run_send_messages() -> None:
         assert (await client.receive("progress")).data == {"step": 0}
 
 
-@virtually
 async def test_an_upload_is_delivered_to_the_handler() -> None:
     photo = bytes(range(256)) * 4096
     async with open_session(MyModel) as client:
@@ -301,7 +289,6 @@ async def test_an_upload_is_delivered_to_the_handler() -> None:
         assert received == UploadedFile(name="photo.jpg", mime_type="image/jpeg", size=1048576, data=photo)
 
 
-@virtually
 async def test_a_handler_filters_uploads_by_type() -> None:
     async with open_session(MyModel) as client:
         notes = await client.upload(b"hello", name="notes.txt")
@@ -309,7 +296,6 @@ async def test_a_handler_filters_uploads_by_type() -> None:
             await client.call("set_reference_image", image=notes)
 
 
-@virtually
 async def test_file_uploaded_fires_once_per_upload() -> None:
     async with open_session(MyModel) as client:
         one = await client.upload(b"1", name="one.png")
@@ -319,7 +305,6 @@ async def test_file_uploaded_fires_once_per_upload() -> None:
         assert client.session.model.log == ["uploaded one.png", "uploaded two.png"]
 
 
-@virtually
 async def test_putting_it_together() -> None:
     async with open_session(MyModel) as client:
         await client.call("set_prompt", prompt="a dark forest")

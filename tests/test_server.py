@@ -12,7 +12,6 @@ import structlog
 import trio
 import trio.testing
 import trio_websocket
-from trio.testing import MockClock
 
 from reactor_trio.declare.identity import AuthRequest, Identity
 from reactor_trio.errors import ListenError, TransportClosed
@@ -143,6 +142,7 @@ def get(path: str, *headers: str, method: str = "GET") -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
 
 
+@pytest.mark.real_time
 async def test_a_page_of_another_origin_is_logged_with_the_option_that_lets_it_in(logged: list[Any]) -> None:
     async with running() as server:
         asked = UPGRADE.replace(b"\r\n\r\n", b"\r\nOrigin: http://other.example\r\n\r\n")
@@ -164,6 +164,7 @@ async def websocket(server: Server, **options: Any) -> AsyncIterator[trio_websoc
 # ---- HTTP
 
 
+@pytest.mark.real_time
 async def test_health_tells_the_model_and_its_sessions() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server, websocket(server):
@@ -173,6 +174,7 @@ async def test_health_tells_the_model_and_its_sessions() -> None:
             assert orjson.loads(body) == {"status": "ready", "model": "Painter", "sessions": 1, "waiting": 0}
 
 
+@pytest.mark.real_time
 async def test_page_schema_and_head() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
@@ -182,6 +184,7 @@ async def test_page_schema_and_head() -> None:
             assert (status, headers["content-length"], body) == (200, "19", b"")
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
@@ -204,6 +207,7 @@ async def test_what_is_not_let_in_is_told_why(raw: bytes, expected: int) -> None
     assert headers["connection"].startswith("close")
 
 
+@pytest.mark.real_time
 async def test_a_body_that_nobody_reads_does_not_reset_the_answer() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
@@ -213,7 +217,7 @@ async def test_a_body_that_nobody_reads_does_not_reset_the_answer() -> None:
                 assert (await read_all(stream)).startswith(b"HTTP/1.1 405 ")
 
 
-async def test_a_slow_head_is_cut_off(autojump_clock: MockClock) -> None:
+async def test_a_slow_head_is_cut_off() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running(handshake_timeout=10) as server:
             async with await connect(server) as stream:
@@ -223,6 +227,7 @@ async def test_a_slow_head_is_cut_off(autojump_clock: MockClock) -> None:
                 assert trio.current_time() - started == pytest.approx(10)
 
 
+@pytest.mark.real_time
 async def test_clients_that_vanish_harm_nothing(logged: list[Any]) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server:
@@ -240,6 +245,7 @@ async def test_clients_that_vanish_harm_nothing(logged: list[Any]) -> None:
 # ---- sessions
 
 
+@pytest.mark.real_time
 async def test_a_real_client_gets_a_session() -> None:
     host = FakeHost()
     with trio.fail_after(TEST_TIMEOUT):
@@ -255,6 +261,7 @@ async def test_a_real_client_gets_a_session() -> None:
             assert server.state.sessions == 0
 
 
+@pytest.mark.real_time
 async def test_a_token_is_enough_in_a_subprotocol() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running(token="x") as server:
@@ -264,6 +271,7 @@ async def test_a_token_is_enough_in_a_subprotocol() -> None:
                 assert ws.subprotocol is None
 
 
+@pytest.mark.real_time
 async def test_a_message_over_the_limit_is_1009() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running(FakeHost(max_message_bytes=1024)) as server, websocket(server) as ws:
@@ -273,6 +281,7 @@ async def test_a_message_over_the_limit_is_1009() -> None:
             assert caught.value.reason.code == 1009
 
 
+@pytest.mark.real_time
 async def test_a_session_that_fails_ends_alone(logged: list[Any]) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running() as server, websocket(server) as other:
@@ -286,6 +295,7 @@ async def test_a_session_that_fails_ends_alone(logged: list[Any]) -> None:
     assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["connection failed"]
 
 
+@pytest.mark.real_time
 async def test_a_full_server_is_503_until_a_session_ends() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running(max_sessions=1, max_waiting=0) as server:
@@ -302,6 +312,7 @@ async def test_a_full_server_is_503_until_a_session_ends() -> None:
 # ---- loading and ending
 
 
+@pytest.mark.real_time
 async def test_while_the_model_loads_health_and_ws_are_503() -> None:
     loaded = trio.Event()
 
@@ -325,6 +336,7 @@ async def test_while_the_model_loads_health_and_ws_are_503() -> None:
             nursery.cancel_scope.cancel(reason="the test is over")
 
 
+@pytest.mark.real_time
 async def test_a_load_that_fails_leaves_bare_and_frees_the_port() -> None:
     async def load() -> FakeHost:
         raise ZeroDivisionError
@@ -338,6 +350,7 @@ async def test_a_load_that_fails_leaves_bare_and_frees_the_port() -> None:
             await connect(server)
 
 
+@pytest.mark.real_time
 async def test_a_port_in_use_is_said_before_the_model_is_loaded() -> None:
     async def load() -> FakeHost:
         pytest.fail("loaded")
@@ -349,6 +362,7 @@ async def test_a_port_in_use_is_said_before_the_model_is_loaded() -> None:
                 await Server(settings, name="x").run(load)
 
 
+@pytest.mark.real_time
 async def test_all_addresses_of_a_name_have_one_port() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         listeners = await open_listeners(ServerSettings(host="localhost", port=0))
@@ -357,6 +371,7 @@ async def test_all_addresses_of_a_name_have_one_port() -> None:
             await listener.aclose()
 
 
+@pytest.mark.real_time
 async def test_draining_says_goodbye_and_answers_http_until_the_last_session_has_ended() -> None:
     host = FakeHost(stuck=True)
     with trio.fail_after(TEST_TIMEOUT):
@@ -383,6 +398,7 @@ async def nursery_is_empty(nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.real_time
 async def test_an_idle_server_ends_at_once_when_drained() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -394,6 +410,7 @@ async def test_an_idle_server_ends_at_once_when_drained() -> None:
         await idle.aclose()
 
 
+@pytest.mark.real_time
 async def test_a_load_under_way_is_given_up_when_drained() -> None:
     async def load() -> FakeHost:
         await trio.sleep_forever()
@@ -407,6 +424,7 @@ async def test_a_load_under_way_is_given_up_when_drained() -> None:
             server.drain()
 
 
+@pytest.mark.real_time
 async def test_a_session_whose_handshake_outlasts_the_drain_is_drained_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -438,6 +456,7 @@ async def test_a_session_whose_handshake_outlasts_the_drain_is_drained_too(
             go_on.set()
 
 
+@pytest.mark.real_time
 async def test_cancel_ends_what_does_not_drain() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -482,6 +501,7 @@ def test_the_token_is_not_in_the_repr_of_the_settings() -> None:
 # ---- limits of all connections
 
 
+@pytest.mark.real_time
 async def test_one_address_is_told_when_it_has_all_of_its_sessions() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         metrics = Metrics()
@@ -496,6 +516,7 @@ async def test_one_address_is_told_when_it_has_all_of_its_sessions() -> None:
                 pass
 
 
+@pytest.mark.real_time
 async def test_what_has_no_session_is_bounded_and_health_is_answered_all_the_same() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running(max_handshakes=3) as server, websocket(server):
@@ -510,6 +531,7 @@ async def test_what_has_no_session_is_bounded_and_health_is_answered_all_the_sam
             assert (await fetch(server, get("/schema")))[0] == 200
 
 
+@pytest.mark.real_time
 async def test_health_is_answered_at_once_however_many_say_nothing() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with running(max_connections=2) as server, AsyncExitStack() as stack:
@@ -526,6 +548,7 @@ async def test_health_is_answered_at_once_however_many_say_nothing() -> None:
             assert (await fetch(server, get("/schema")))[0] == 200
 
 
+@pytest.mark.real_time
 async def test_who_reads_its_answer_slowly_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.5)
     page = WebFile(bytes(64 * 1024 * 1024), "text/plain", '"1"')
@@ -543,6 +566,7 @@ async def test_who_reads_its_answer_slowly_is_given_up_in_the_end(monkeypatch: p
             assert metrics.gate.connections == 0
 
 
+@pytest.mark.real_time
 async def test_beyond_the_bound_no_one_is_asked_who_it_is() -> None:
     asked: list[str] = []
 
@@ -560,6 +584,7 @@ async def test_beyond_the_bound_no_one_is_asked_who_it_is() -> None:
             assert asked == ["/metrics"]
 
 
+@pytest.mark.real_time
 async def test_guesses_of_the_token_are_slowed_and_the_right_one_is_let_in_at_once(
     logged: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -579,6 +604,7 @@ async def test_guesses_of_the_token_are_slowed_and_the_right_one_is_let_in_at_on
     assert "wrong0" not in str(entry)
 
 
+@pytest.mark.real_time
 async def test_a_guess_waits_no_longer_than_its_connection_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guesses, "PAUSE", 1000.0)
     monkeypatch.setattr(guesses, "FREE", 0)
@@ -587,6 +613,7 @@ async def test_a_guess_waits_no_longer_than_its_connection_may(monkeypatch: pyte
             assert (await fetch(server, get("/schema", "Authorization: Bearer wrong")))[0] == 401
 
 
+@pytest.mark.real_time
 async def test_a_page_that_asks_by_another_name_is_logged_with_the_option_that_lets_it_in(
     logged: list[Any],
 ) -> None:
@@ -612,6 +639,7 @@ def asked_from(origin: bytes) -> bytes:
     return UPGRADE.replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(lines) + b"\r\n\r\n")
 
 
+@pytest.mark.real_time
 async def test_a_trusted_proxys_word_reaches_session_origin_and_log(logged: Any) -> None:
     host = FakeHost()
     with trio.fail_after(TEST_TIMEOUT):
@@ -625,6 +653,7 @@ async def test_a_trusted_proxys_word_reaches_session_origin_and_log(logged: Any)
     assert (entry["address"], entry["host"]) == ("203.0.113.9", "app.example")
 
 
+@pytest.mark.real_time
 async def test_nobody_elses_word_does() -> None:
     host = FakeHost()
     with trio.fail_after(TEST_TIMEOUT):
@@ -637,6 +666,7 @@ async def test_nobody_elses_word_does() -> None:
     assert session.address.startswith("127.0.0.1:")
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("target", ["/app1/health", "/health", "/app1/health?x=1"])
 async def test_a_server_below_a_path_answers_with_and_without_it(target: str) -> None:
     with trio.fail_after(TEST_TIMEOUT):
@@ -645,6 +675,7 @@ async def test_a_server_below_a_path_answers_with_and_without_it(target: str) ->
     assert status == 200
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("target", ["/app1/ws", "/ws", "/app1/schema"])
 async def test_the_token_guards_with_and_without_the_path(target: str) -> None:
     with trio.fail_after(TEST_TIMEOUT):

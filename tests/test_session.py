@@ -32,7 +32,6 @@ from reactor_trio.errors import NoSession, TransportClosed
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, MemoryTransport, SessionClient, load_host, open_session
-from virtual import virtually
 
 LAST = 29
 """The number of the last command of a batch."""
@@ -112,7 +111,6 @@ def received(client: SessionClient) -> list[Any]:
 # ---- coalescing
 
 
-@virtually
 async def test_a_superseded_command_is_answered_and_the_survivors_keep_their_order() -> None:
     async with open_session(Notebook) as client:
         await said(client, '{"type": "wait", "data": {"seconds": 5}}')
@@ -138,7 +136,6 @@ async def test_a_superseded_command_is_answered_and_the_survivors_keep_their_ord
         }
 
 
-@virtually
 async def test_the_client_object_raises_superseded() -> None:
     async with open_session(Notebook) as client:
         await client.send("wait", seconds=5)
@@ -153,7 +150,6 @@ async def test_the_client_object_raises_superseded() -> None:
             await client.call("set_ref", ref="B")
 
 
-@virtually
 async def test_a_full_inbox_is_answered_overloaded_and_nothing_is_lost() -> None:
     async with open_session(Notebook, limits=Limits(max_queued_events=4)) as client:
         await client.send("wait", seconds=5)
@@ -172,7 +168,6 @@ async def test_a_full_inbox_is_answered_overloaded_and_nothing_is_lost() -> None
 # ---- messages, replies, errors
 
 
-@virtually
 async def test_what_a_handler_sent_arrives_before_its_answer() -> None:
     async with open_session(Notebook) as client:
         await client.call("say", text="hello", times=3)
@@ -180,7 +175,6 @@ async def test_what_a_handler_sent_arrives_before_its_answer() -> None:
         assert kinds == ["reactor.welcome", "said", "said", "said", "reactor.ack"]
 
 
-@virtually
 async def test_refusals_and_failures_reach_their_command_and_no_detail_leaks() -> None:
     async with open_session(Notebook) as client:
         with pytest.raises(CommandError, match="too_dark: no light"):
@@ -194,7 +188,6 @@ async def test_refusals_and_failures_reach_their_command_and_no_detail_leaks() -
         assert reply.data == {"text": "marked 1"}
 
 
-@virtually
 async def test_a_failure_inside_the_handlers_own_nursery_is_contained() -> None:
     class Nested(ReactorModel):
         @event
@@ -236,7 +229,6 @@ class Changed(CommandError):
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-@virtually
 async def test_a_refusal_is_an_answer_whatever_it_is_made_of(refusal: str) -> None:
     make, code, message = REFUSALS[refusal]
 
@@ -258,7 +250,6 @@ async def test_a_refusal_is_an_answer_whatever_it_is_made_of(refusal: str) -> No
         assert client.session.ending is None
 
 
-@virtually
 async def test_a_text_that_is_no_unicode_costs_its_message_and_nothing_else() -> None:
     half = "caf\udce9"
 
@@ -288,7 +279,6 @@ async def test_a_text_that_is_no_unicode_costs_its_message_and_nothing_else() ->
         assert client.session.ending is None
 
 
-@virtually
 async def test_a_handlers_nursery_that_fails_while_it_is_cancelled_does_not_cost_the_goodbye() -> None:
     class Untidy(ReactorModel):
         @event
@@ -313,7 +303,6 @@ async def test_a_handlers_nursery_that_fails_while_it_is_cancelled_does_not_cost
         assert client.closed.code == 1001
 
 
-@virtually
 async def test_a_wrong_result_or_an_unserialisable_message_is_the_models_fault_and_harms_nothing_else() -> (
     None
 ):
@@ -341,14 +330,12 @@ async def test_a_wrong_result_or_an_unserialisable_message_is_the_models_fault_a
         assert (await client.call("fine")).data == {"text": "fine"}  # type: ignore[union-attr]
 
 
-@virtually
 async def test_a_reply_without_an_id_is_sent_all_the_same() -> None:
     async with open_session(Notebook) as client:
         await client.send("mark", number=1)
         assert (await client.receive("said")).data == {"text": "marked 1"}
 
 
-@virtually
 async def test_a_plain_handler_may_return_an_awaitable_and_keeps_its_turn() -> None:
     """As a decorator does that wraps an `async def`."""
 
@@ -389,7 +376,6 @@ async def test_a_plain_handler_may_return_an_awaitable_and_keeps_its_turn() -> N
         assert answers(client)[2][1]["code"] == "late"
 
 
-@virtually
 async def test_handlers_that_never_wait_leave_the_loop_its_turn() -> None:
     """A batch of commands is not run in one go if their handlers are slow: others get the loop."""
     turns: list[int] = []
@@ -450,7 +436,6 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-@virtually
 async def test_garbage_is_answered_and_survived(name: str) -> None:
     garbage, code = GARBAGE[name]
     async with open_session(Notebook) as client:
@@ -461,7 +446,6 @@ async def test_garbage_is_answered_and_survived(name: str) -> None:
         await client.call("mark", number=1)
 
 
-@virtually
 async def test_a_hundred_unreadable_messages_in_a_row_are_enough() -> None:
     async with open_session(Notebook) as client:
         await client.transport.send(["?"] * 99)
@@ -472,7 +456,6 @@ async def test_a_hundred_unreadable_messages_in_a_row_are_enough() -> None:
         assert client.goodbye == "too_many_errors"
 
 
-@virtually
 async def test_every_fault_of_a_payload_is_listed_at_its_path() -> None:
     class Strict(ReactorModel):
         @event
@@ -485,7 +468,6 @@ async def test_every_fault_of_a_payload_is_listed_at_its_path() -> None:
         assert refused.value.event == "place"
 
 
-@virtually
 async def test_ping_is_answered_while_a_handler_is_busy() -> None:
     async with open_session(Notebook) as client:
         await client.send("wait", seconds=60)
@@ -496,7 +478,6 @@ async def test_ping_is_answered_while_a_handler_is_busy() -> None:
 # ---- hooks and their order
 
 
-@virtually
 async def test_commands_wait_for_connected() -> None:
     order: list[str] = []
 
@@ -520,7 +501,6 @@ async def test_commands_wait_for_connected() -> None:
     assert order == ["run", "connected session-1 memory", "act"]
 
 
-@virtually
 async def test_what_run_does_before_its_first_await_is_done_before_connected() -> None:
     class First(ReactorModel):
         async def run(self) -> None:
@@ -537,7 +517,6 @@ async def test_what_run_does_before_its_first_await_is_done_before_connected() -
             assert client.session.model.order == ["run", "connected"]
 
 
-@virtually
 async def test_a_failing_connected_ends_the_session_and_disconnected_still_runs() -> None:
     ran = []
 
@@ -557,7 +536,6 @@ async def test_a_failing_connected_ends_the_session_and_disconnected_still_runs(
     assert ran == ["disconnected"]
 
 
-@virtually
 async def test_disconnected_does_not_run_if_connected_was_never_entered() -> None:
     ran = []
 
@@ -579,7 +557,6 @@ async def test_disconnected_does_not_run_if_connected_was_never_entered() -> Non
     assert ran == []
 
 
-@virtually
 async def test_a_hanging_disconnected_is_cut_off_and_a_failing_one_is_contained() -> None:
     class Hanging(ReactorModel):
         @disconnected
@@ -601,7 +578,6 @@ async def test_a_hanging_disconnected_is_cut_off_and_a_failing_one_is_contained(
     assert client.session.ending.reason == "client_closed"
 
 
-@virtually
 async def test_send_in_disconnected_does_nothing_and_emit_returns_false() -> None:
     results = []
 
@@ -620,7 +596,6 @@ async def test_send_in_disconnected_does_nothing_and_emit_returns_false() -> Non
 # ---- endings
 
 
-@virtually
 async def test_a_dead_socket_ends_a_sleeping_handler_at_once() -> None:
     """A client whose socket dies while its handler sleeps for a minute."""
     async with open_session(Notebook) as client:
@@ -634,7 +609,6 @@ async def test_a_dead_socket_ends_a_sleeping_handler_at_once() -> None:
         assert client.session.model.notes == ["wait 60", "disconnected"]
 
 
-@virtually
 async def test_a_client_that_leaves_politely() -> None:
     async with open_session(Notebook) as client:
         await client.call("mark", number=1)
@@ -644,7 +618,6 @@ async def test_a_client_that_leaves_politely() -> None:
     assert model.notes == [1, "disconnected"]
 
 
-@virtually
 async def test_run_that_returns_ends_the_session_politely_after_the_last_frame() -> None:
     class Short(ReactorModel):
         fps = 10
@@ -667,7 +640,6 @@ async def test_run_that_returns_ends_the_session_politely_after_the_last_frame()
         assert received(client)[-1] == {"type": "reactor.goodbye", "data": {"reason": "finished"}}
 
 
-@virtually
 async def test_run_that_fails_ends_its_session_and_no_other_one_notices() -> None:
     ran: list[str] = []
 
@@ -710,7 +682,6 @@ async def test_run_that_fails_ends_its_session_and_no_other_one_notices() -> Non
         assert reply is not None
 
 
-@virtually
 async def test_a_client_that_answers_no_ping_is_lost() -> None:
     async with open_session(Notebook, limits=Limits(heartbeat=20)) as client:
         await trio.sleep(100)
@@ -721,7 +692,6 @@ async def test_a_client_that_answers_no_ping_is_lost() -> None:
         assert trio.current_time() - began <= 41
 
 
-@virtually
 async def test_a_client_that_accepts_no_byte_is_cut_off() -> None:
     async with open_session(Notebook, limits=Limits(send_timeout=10, heartbeat=1000)) as client:
         await client.send("say", text="x" * 100_000, times=1000)
@@ -732,7 +702,6 @@ async def test_a_client_that_accepts_no_byte_is_cut_off() -> None:
         assert client.session.model.notes[-1] == "disconnected"
 
 
-@virtually
 async def test_a_drain_says_goodbye_and_closes_with_1001() -> None:
     async with open_session(Notebook) as client:
         await client.send("wait", seconds=1000)
@@ -747,7 +716,6 @@ async def test_a_drain_says_goodbye_and_closes_with_1001() -> None:
         assert client.session.model.notes[-1] == "disconnected"
 
 
-@virtually
 async def test_a_session_that_is_cancelled_runs_disconnected_and_lets_the_cancellation_on() -> None:
     ran = []
 
@@ -768,7 +736,6 @@ async def test_a_session_that_is_cancelled_runs_disconnected_and_lets_the_cancel
     assert client.session.ending.reason == "cancelled"
 
 
-@virtually
 async def test_connected_is_cleared_as_soon_as_the_client_is_gone() -> None:
     seen = []
 
@@ -786,7 +753,6 @@ async def test_connected_is_cleared_as_soon_as_the_client_is_gone() -> None:
     assert seen == [False]
 
 
-@virtually
 async def test_an_unexpected_failure_of_the_runtime_ends_one_session_with_1011(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -810,7 +776,6 @@ async def test_an_unexpected_failure_of_the_runtime_ends_one_session_with_1011(
 # ---- isolation
 
 
-@virtually
 async def test_forty_clients_never_see_each_other() -> None:
     loads = []
 
@@ -859,7 +824,6 @@ async def test_forty_clients_never_see_each_other() -> None:
     assert len(weights) == 1, "all share the loaded weights"
 
 
-@virtually
 async def test_what_a_handler_assigns_is_the_sessions_own() -> None:
     host = await load_host(Notebook)
     async with open_session(host) as one, open_session(host) as two:
@@ -873,7 +837,6 @@ async def test_what_a_handler_assigns_is_the_sessions_own() -> None:
 # ---- load, compute, and what a model may not do
 
 
-@virtually
 async def test_load_may_be_async_and_gets_the_config() -> None:
     class Loader(ReactorModel):
         async def load(self, config: dict[str, Any]) -> None:
@@ -886,7 +849,6 @@ async def test_load_may_be_async_and_gets_the_config() -> None:
         assert client.session.model.doubled == 42
 
 
-@virtually
 async def test_a_failing_load_raises_to_whoever_loads() -> None:
     class Unloadable(ReactorModel):
         def load(self, config: dict[str, Any]) -> None:
@@ -897,7 +859,6 @@ async def test_a_failing_load_raises_to_whoever_loads() -> None:
             raise AssertionError("unreachable")
 
 
-@virtually
 async def test_compute_returns_the_result_and_raises_what_the_function_raises() -> None:
     class Computing(ReactorModel):
         @event
@@ -933,7 +894,6 @@ async def test_outside_a_session_a_model_says_what_is_missing() -> None:
 # ---- uploads
 
 
-@virtually
 async def test_a_command_waits_aside_for_its_upload_and_delays_no_other() -> None:
     class Model(ReactorModel):
         @connected
@@ -978,7 +938,6 @@ async def test_a_command_waits_aside_for_its_upload_and_delays_no_other() -> Non
         assert kinds["start u1"] == kinds["start u2"] == ("reactor.upload_complete", None)
 
 
-@virtually
 async def test_an_upload_that_never_comes_times_out_its_command() -> None:
     class Model(ReactorModel):
         @event
@@ -1005,7 +964,6 @@ async def test_an_upload_that_never_comes_times_out_its_command() -> None:
         assert answers(client)["abort"] == ("reactor.ack", {})
 
 
-@virtually
 async def test_a_large_upload_is_spooled_and_arrives_whole() -> None:
     class Model(ReactorModel):
         @event
@@ -1025,7 +983,6 @@ async def test_a_large_upload_is_spooled_and_arrives_whole() -> None:
         assert len(progress) == 12
 
 
-@virtually
 async def test_upload_limits_are_checked_before_any_byte() -> None:
     class Model(ReactorModel):
         @event
@@ -1050,7 +1007,6 @@ async def test_upload_limits_are_checked_before_any_byte() -> None:
         await client.call("use", image=last)
 
 
-@virtually
 async def test_the_parameters_own_limits_are_told_by_code() -> None:
     class Model(ReactorModel):
         @event
@@ -1069,7 +1025,6 @@ async def test_the_parameters_own_limits_are_told_by_code() -> None:
 # ---- back-pressure
 
 
-@virtually
 async def test_send_waits_while_the_client_is_behind_and_memory_stays_bounded() -> None:
     async with open_session(Notebook, limits=Limits(send_timeout=1000, heartbeat=1000)) as client:
         client.transport.stall()
@@ -1083,7 +1038,6 @@ async def test_send_waits_while_the_client_is_behind_and_memory_stays_bounded() 
         assert (await client.ended()).reason == "connection_lost"
 
 
-@virtually
 async def test_answers_that_find_no_room_wait_for_it_and_none_is_lost() -> None:
     limits = Limits(max_queued_messages=2, send_timeout=1000, heartbeat=1000)
     async with open_session(Notebook, limits=limits) as client:
@@ -1094,7 +1048,6 @@ async def test_answers_that_find_no_room_wait_for_it_and_none_is_lost() -> None:
 
 
 @pytest.mark.parametrize("how", ["swallows", "shields"])
-@virtually
 async def test_a_model_that_does_not_end_is_named_and_does_not_keep_its_client(how: str) -> None:
     done = trio.Event()
 

@@ -32,7 +32,6 @@ from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, SessionClient, load_host, open_session
 from strict_transport import StrictTransport
-from virtual import virtually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +72,6 @@ def chunk(upload_id: str, offset: int, payload: bytes) -> bytes:
 SPOOLED = (start("u", 4), chunk("u", 0, b"ab"), chunk("u", 2, b"cd"))
 
 
-@virtually
 async def test_a_session_drained_while_the_last_chunk_is_written_to_a_file_ends_as_asked() -> None:
     async with open_session(Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(FILES)) as client:
         with capture_logs() as logs:
@@ -84,7 +82,6 @@ async def test_a_session_drained_while_the_last_chunk_is_written_to_a_file_ends_
         assert [entry["event"] for entry in logs] == ["session ended"]
 
 
-@virtually
 async def test_a_session_cancelled_while_the_last_chunk_is_written_to_a_file_is_cancelled() -> None:
     with trio.CancelScope() as scope:
         async with open_session(Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(FILES)) as client:
@@ -95,7 +92,6 @@ async def test_a_session_cancelled_while_the_last_chunk_is_written_to_a_file_is_
     assert client.session.ending.reason == "cancelled"
 
 
-@virtually
 async def test_no_frame_comes_after_the_goodbye() -> None:
     class Painter(ReactorModel):
         async def run(self) -> None:
@@ -117,7 +113,6 @@ async def test_no_frame_comes_after_the_goodbye() -> None:
     assert json.loads(last)["type"] == "reactor.goodbye"
 
 
-@virtually
 async def test_no_answer_comes_after_the_goodbye() -> None:
     host = await load_host(Plain, limits=Limits(max_queued_messages=1))
     transport = StrictTransport(send_timeout=10, capacity=1)
@@ -136,7 +131,6 @@ async def test_no_answer_comes_after_the_goodbye() -> None:
     assert json.loads(last)["type"] == "reactor.goodbye"
 
 
-@virtually
 async def test_a_client_may_leave_while_its_upload_is_read_back_from_a_file() -> None:
     class Wants(ReactorModel):
         @file_uploaded
@@ -151,7 +145,6 @@ async def test_a_client_may_leave_while_its_upload_is_read_back_from_a_file() ->
         assert [entry["event"] for entry in logs] == ["session ended"]
 
 
-@virtually
 async def test_a_session_cancelled_with_a_command_on_its_way_is_cancelled() -> None:
     class Uses(ReactorModel):
         @event
@@ -171,7 +164,6 @@ async def test_a_session_cancelled_with_a_command_on_its_way_is_cancelled() -> N
         assert session.ending.reason == "cancelled"
 
 
-@virtually
 async def test_files_that_wait_for_their_hook_take_no_commands_place() -> None:
     class Busy(ReactorModel):
         @event
@@ -189,7 +181,6 @@ async def test_files_that_wait_for_their_hook_take_no_commands_place() -> None:
         await client.call("work")  # none waits but the files
 
 
-@virtually
 async def test_a_client_may_leave_in_the_moment_in_which_a_handler_ends() -> None:
     class Waits(ReactorModel):
         @event
@@ -211,7 +202,6 @@ async def test_a_client_may_leave_in_the_moment_in_which_a_handler_ends() -> Non
         assert [entry["event"] for entry in logs] == ["session started", "session ended"]
 
 
-@virtually
 async def test_commands_aside_never_outgrow_the_inbox() -> None:
     class Uses(ReactorModel):
         @event
@@ -244,7 +234,6 @@ async def test_commands_aside_never_outgrow_the_inbox() -> None:
         assert client.session.ending is None, "the inbox overflowed"
 
 
-@virtually
 async def test_a_file_that_is_handed_over_makes_no_room_for_a_command() -> None:
     class Wants(ReactorModel):
         @event
@@ -306,7 +295,6 @@ async def publish(client: SessionClient) -> None:
 
 
 @pytest.mark.parametrize("does", [ping, show])
-@virtually
 async def test_a_client_that_does_nothing_is_told_goodbye(does: Callable[[SessionClient], Any]) -> None:
     async with open_session(Looks, limits=Limits(idle_timeout=30)) as client:
         await client.call("look")
@@ -320,7 +308,6 @@ async def test_a_client_that_does_nothing_is_told_goodbye(does: Callable[[Sessio
 
 
 @pytest.mark.parametrize("does", [command, unknown, upload, publish])
-@virtually
 async def test_a_client_that_does_something_may_stay(does: Callable[[SessionClient], Any]) -> None:
     async with open_session(Looks, limits=Limits(idle_timeout=30)) as client:
         for _ in range(10):
@@ -329,7 +316,6 @@ async def test_a_client_that_does_something_may_stay(does: Callable[[SessionClie
         assert client.session.ending is None
 
 
-@virtually
 async def test_by_default_it_may_do_nothing_for_ever() -> None:
     async with open_session(Looks) as client:
         await trio.sleep(3000)
@@ -364,7 +350,6 @@ class Remembers(ReactorModel):
 
 
 @pytest.mark.parametrize("login", ["login", "login_later"])
-@virtually
 async def test_all_handlers_of_a_session_share_their_context_variables(login: str) -> None:
     """A plain handler is run by the task that receives it, if nothing is ahead of it: one cannot tell."""
     async with open_session(Remembers) as client, open_session(Remembers) as stranger:
@@ -416,7 +401,6 @@ def test_a_key_that_must_be_held_between_two_looks_at_the_time_ends_no_session()
         assert trio.run(main, microseconds / 1e6, clock=TickingClock()) == []
 
 
-@virtually
 async def test_connected_is_not_set_any_more_once_the_client_is_gone() -> None:
     seen = []
 

@@ -58,9 +58,7 @@ def test_pieces_in_parts_are_the_same_and_no_byte_of_them_is_copied(buffers: lis
     assert all(isinstance(part, memoryview) or any(part is buffer for buffer in buffers) for part in parts)
 
 
-async def test_small_buffers_become_one_write_and_large_ones_slices(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_small_buffers_become_one_write_and_large_ones_slices() -> None:
     inner = AcceptingStream()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(inner, send_timeout=SEND_TIMEOUT)
@@ -69,7 +67,7 @@ async def test_small_buffers_become_one_write_and_large_ones_slices(
     assert [len(write) for write in inner.writes] == [6, SLICE_BYTES, 1]
 
 
-async def test_a_slow_but_steady_peer_is_not_cut_off(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_slow_but_steady_peer_is_not_cut_off() -> None:
     inner = AcceptingStream(delay=SEND_TIMEOUT * 0.9)
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(inner, send_timeout=SEND_TIMEOUT)
@@ -78,9 +76,7 @@ async def test_a_slow_but_steady_peer_is_not_cut_off(autojump_clock: trio.testin
     assert len(inner.writes) == 5
 
 
-async def test_a_peer_that_accepts_nothing_is_cut_off_by_force(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_peer_that_accepts_nothing_is_cut_off_by_force() -> None:
     inner = AcceptingStream(delay=SEND_TIMEOUT * 2)
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(inner, send_timeout=SEND_TIMEOUT)
@@ -91,7 +87,7 @@ async def test_a_peer_that_accepts_nothing_is_cut_off_by_force(
         assert inner.closed
 
 
-async def test_nothing_is_written_after_a_cancelled_write(autojump_clock: trio.testing.MockClock) -> None:
+async def test_nothing_is_written_after_a_cancelled_write() -> None:
     inner = AcceptingStream(delay=1.0)
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(inner, send_timeout=SEND_TIMEOUT)
@@ -103,6 +99,7 @@ async def test_nothing_is_written_after_a_cancelled_write(autojump_clock: trio.t
     assert not stream.stalled
 
 
+@pytest.mark.real_time
 async def test_a_real_socket_whose_peer_does_not_read_stalls() -> None:
     left, right = trio.socket.socketpair()
     with left, right, trio.fail_after(TEST_TIMEOUT):
@@ -113,9 +110,7 @@ async def test_a_real_socket_whose_peer_does_not_read_stalls() -> None:
         assert left.fileno() == -1
 
 
-async def test_the_prefix_is_received_first_and_the_clock_only_moves_with_new_bytes(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_the_prefix_is_received_first_and_the_clock_only_moves_with_new_bytes() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT, prefix=b"abc")
@@ -132,6 +127,7 @@ async def test_the_prefix_is_received_first_and_the_clock_only_moves_with_new_by
         assert stream.last_received == made + 1
 
 
+@pytest.mark.real_time
 async def test_send_eof_is_passed_on_and_drain_reads_to_the_end() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -142,6 +138,7 @@ async def test_send_eof_is_passed_on_and_drain_reads_to_the_end() -> None:
         assert await theirs.receive_some() == b""
 
 
+@pytest.mark.real_time
 async def test_every_method_checkpoints() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     stream = PatientStream(ours, send_timeout=SEND_TIMEOUT, prefix=b"x")
@@ -160,6 +157,7 @@ async def test_every_method_checkpoints() -> None:
     await theirs.aclose()
 
 
+@pytest.mark.real_time
 async def test_what_needs_no_waiting_is_written_at_once_and_a_part_is_ended_by_the_next_write() -> None:
     left, right = trio.socket.socketpair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -190,6 +188,7 @@ async def test_what_needs_no_waiting_is_written_at_once_and_a_part_is_ended_by_t
             assert received == sent + b"tail"
 
 
+@pytest.mark.real_time
 async def test_nothing_is_written_at_once_where_it_cannot_be() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     assert not PatientStream(ours, send_timeout=SEND_TIMEOUT).send_nowait([b"x"]), "no descriptor"
@@ -203,6 +202,7 @@ async def test_nothing_is_written_at_once_where_it_cannot_be() -> None:
     assert not stream.send_nowait([b"x"])
 
 
+@pytest.mark.real_time
 async def test_what_a_socket_takes_in_parts_arrives_whole_and_in_order() -> None:
     left, right = trio.socket.socketpair()
     buffers = [
@@ -226,6 +226,7 @@ async def test_what_a_socket_takes_in_parts_arrives_whole_and_in_order() -> None
     assert received == b"".join(buffers) * 3
 
 
+@pytest.mark.real_time
 async def test_more_buffers_than_one_system_call_takes() -> None:
     left, right = trio.socket.socketpair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -234,6 +235,7 @@ async def test_more_buffers_than_one_system_call_takes() -> None:
             assert await peer.receive_some(4000) == b"x" * 3000
 
 
+@pytest.mark.real_time
 async def test_a_write_that_was_cancelled_before_its_first_byte_leaves_the_stream_whole() -> None:
     left, right = trio.socket.socketpair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -255,6 +257,7 @@ async def test_a_write_that_was_cancelled_before_its_first_byte_leaves_the_strea
             assert b"never" not in await peer.receive_some(1 << 20)
 
 
+@pytest.mark.real_time
 async def test_reading_a_socket_tells_end_closing_and_reset() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         left, right = trio.socket.socketpair()
@@ -282,6 +285,7 @@ async def test_reading_a_socket_tells_end_closing_and_reset() -> None:
         await stream.aclose()
 
 
+@pytest.mark.real_time
 async def test_a_stream_that_is_closed_as_it_is_woken_reads_no_byte_of_the_descriptors_next_owner(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -314,6 +318,7 @@ async def test_a_stream_that_is_closed_as_it_is_woken_reads_no_byte_of_the_descr
             os.close(number)
 
 
+@pytest.mark.real_time
 async def test_a_write_that_waits_ends_when_the_stream_is_closed_and_its_number_is_given_away() -> None:
     left, right = trio.socket.socketpair()
     theirs, secret = socket.socketpair()

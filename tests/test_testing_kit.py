@@ -26,7 +26,6 @@ from reactor_trio.testing import (
     run,
 )
 from serving import ROOT
-from virtual import virtually
 
 VIRTUAL_MINUTE = 60.0
 REAL_SECOND = 1.0
@@ -114,7 +113,7 @@ def test_the_seed_decides_the_order_of_ready_tasks() -> None:
     assert run(order, seed=1) != run(order, seed=2)
 
 
-async def test_open_session_works_under_pytest_trios_clock(autojump_clock: Any) -> None:
+async def test_open_session_works_under_pytest_trios_clock() -> None:
     class Napping(ReactorModel):
         @event
         async def nap(self) -> None:
@@ -126,13 +125,10 @@ async def test_open_session_works_under_pytest_trios_clock(autojump_clock: Any) 
             assert trio.current_time() >= 3600
 
 
-def test_an_error_of_the_test_leaves_as_it_is() -> None:
-    async def main() -> None:
+async def test_an_error_of_the_test_leaves_as_it_is() -> None:
+    with pytest.raises(LookupError, match="the test's own"):
         async with open_session(ReactorModel):
             raise LookupError("the test's own")
-
-    with pytest.raises(LookupError, match="the test's own"):
-        run(main)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +139,6 @@ def test_an_error_of_the_test_leaves_as_it_is() -> None:
         ({"media": MediaSettings()}, "media"),
     ],
 )
-@virtually
 async def test_what_a_host_would_ignore_is_a_mistake(given: dict[str, Any], named: str) -> None:
     host = await load_host(ReactorModel)
     with pytest.raises(TypeError, match=f"^{named}: the host has its own"):

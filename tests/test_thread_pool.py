@@ -26,6 +26,8 @@ from reactor_trio.link import encoding
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.testing import open_session
 
+pytestmark = pytest.mark.real_time
+
 T = TypeVar("T")
 
 TEST_TIMEOUT = 20.0
@@ -211,9 +213,9 @@ async def test_a_short_call_is_made_at_once_where_a_thread_would_only_take_turns
     assert await begun(ThreadExecutor(cores=2), ENCODE, threading.get_ident, short=True) != this
 
 
-def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
-    assert trio.run(begun, ThreadExecutor(), ENCODE, threading.get_ident) != threading.get_ident()
+    assert await begun(ThreadExecutor(), ENCODE, threading.get_ident) != threading.get_ident()
     assert ThreadExecutor()._cores == 1
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 3, 4}, raising=False)
     assert ThreadExecutor()._cores == 3

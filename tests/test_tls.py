@@ -18,7 +18,6 @@ import trio
 import trio.testing
 import trustme
 from cryptography.hazmat.primitives import serialization
-from trio.testing import MockClock
 
 from reactor_trio import ModelMessage, Output, ReactorModel, UploadedFile, Video, event
 from reactor_trio.client import HandshakeFailed, open_client
@@ -130,6 +129,7 @@ async def secure(server: Server, context: ssl.SSLContext) -> trio.SSLStream[trio
 # ---- sessions and HTTP
 
 
+@pytest.mark.real_time
 async def test_commands_uploads_and_a_large_frame(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
@@ -146,6 +146,7 @@ async def test_commands_uploads_and_a_large_frame(
                 assert frame.array().shape == (SIDE, SIDE, 3)
 
 
+@pytest.mark.real_time
 async def test_http_is_answered_over_tls_and_ends_at_once(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
@@ -162,6 +163,7 @@ async def test_http_is_answered_over_tls_and_ends_at_once(
                 await trio.aclose_forcefully(stream)
 
 
+@pytest.mark.real_time
 async def test_a_client_that_does_not_trust_the_certificate_is_told(server_context: ssl.SSLContext) -> None:
     with trio.fail_after(DEADLINE):
         async with serving(server_context) as server:
@@ -170,6 +172,7 @@ async def test_a_client_that_does_not_trust_the_certificate_is_told(server_conte
                     pass
 
 
+@pytest.mark.real_time
 async def test_a_drain_says_goodbye_over_tls(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
@@ -182,6 +185,7 @@ async def test_a_drain_says_goodbye_over_tls(
                 assert client.goodbye == "shutting_down"
 
 
+@pytest.mark.real_time
 async def test_clients_wait_in_line_over_tls(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
@@ -207,6 +211,7 @@ async def test_clients_wait_in_line_over_tls(
 # ---- clients that do it wrong harm nobody
 
 
+@pytest.mark.real_time
 async def test_plain_http_and_noise_harm_nobody(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext, logged: list[Any]
 ) -> None:
@@ -238,6 +243,7 @@ async def read_to_the_end(stream: trio.abc.ReceiveStream) -> bytes:
     return read
 
 
+@pytest.mark.real_time
 async def test_clients_that_vanish_harm_nothing(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext, logged: list[Any]
 ) -> None:
@@ -268,9 +274,7 @@ async def test_clients_that_vanish_harm_nothing(
     assert [entry for entry in logged if entry["log_level"] == "error"] == []
 
 
-async def test_a_handshake_that_hangs_is_cut_off(
-    server_context: ssl.SSLContext, autojump_clock: MockClock
-) -> None:
+async def test_a_handshake_that_hangs_is_cut_off(server_context: ssl.SSLContext) -> None:
     with trio.fail_after(DEADLINE):
         async with serving(server_context, handshake_timeout=10) as server:
             async with await raw(server) as silent, await raw(server) as halting:
@@ -282,7 +286,7 @@ async def test_a_handshake_that_hangs_is_cut_off(
 
 
 async def test_the_deadline_covers_tls_and_the_head_together(
-    server_context: ssl.SSLContext, trusting: ssl.SSLContext, autojump_clock: MockClock
+    server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
     with trio.fail_after(DEADLINE):
         async with serving(server_context, handshake_timeout=10) as server:
@@ -299,6 +303,7 @@ async def test_the_deadline_covers_tls_and_the_head_together(
 # ---- writes that are cut short
 
 
+@pytest.mark.real_time
 async def test_a_client_that_stops_reading_is_cut_off(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext, logged: list[Any]
 ) -> None:
@@ -321,6 +326,7 @@ async def test_a_client_that_stops_reading_is_cut_off(
     assert "slow_client" in ended
 
 
+@pytest.mark.real_time
 async def test_a_cancelled_write_tears_the_stream(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
@@ -345,6 +351,7 @@ async def test_a_cancelled_write_tears_the_stream(
         await trio.aclose_forcefully(client)
 
 
+@pytest.mark.real_time
 async def test_nothing_is_written_past_tls(server_context: ssl.SSLContext) -> None:
     """`send_nowait` writes to a socket's descriptor: what it wrote here would be plain text."""
     ours, theirs = trio.socket.socketpair()
@@ -431,6 +438,7 @@ def command(*options: str | Path) -> list[str]:
     return [sys.executable, "-m", "reactor_trio", "serve", "model.py", "--port", "0", *map(str, options)]
 
 
+@pytest.mark.real_time
 async def test_the_process_speaks_tls_and_drains_on_sigterm(
     certificate: trustme.LeafCert, trusting: ssl.SSLContext, tmp_path: Path
 ) -> None:
@@ -463,6 +471,7 @@ async def test_the_process_speaks_tls_and_drains_on_sigterm(
             await process.stdout.aclose()
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -13,9 +13,8 @@ import trio
 
 from reactor_trio import ModelMessage, Output, ReactorModel, Video, event
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media, encode_upload_chunk
-from reactor_trio.testing import Network, Transcript, TranscriptEntry, open_session, run
+from reactor_trio.testing import Network, Transcript, TranscriptEntry, open_session
 from serving import ROOT
-from virtual import virtually
 
 GOLDEN = Path(__file__).with_name("golden") / "transcript.txt"
 
@@ -91,7 +90,6 @@ def test_hashes_are_there_if_one_asks_for_them() -> None:
     )
 
 
-@virtually
 async def test_the_welcome_is_shortened_to_names() -> None:
     async with open_session(Small) as client:
         assert client.transcript[0].line(times=False) == (
@@ -100,8 +98,8 @@ async def test_the_welcome_is_shortened_to_names() -> None:
         )
 
 
-def test_a_transcript_is_a_sequence_of_entries() -> None:
-    transcript = run(scenario)
+async def test_a_transcript_is_a_sequence_of_entries() -> None:
+    transcript = await scenario()
     assert isinstance(transcript[0], TranscriptEntry)
     assert isinstance(transcript[1:3], Transcript)
     assert len(transcript[1:3]) == 2
@@ -117,13 +115,14 @@ def test_a_transcript_is_a_sequence_of_entries() -> None:
     assert "Grüße\u2028und" in str(transcript)
 
 
-def test_it_matches_its_golden_file() -> None:
+async def test_it_matches_its_golden_file() -> None:
     # The words of an error may be improved; they are no part of what is tested here.
-    run(scenario).without("reactor.error").assert_matches(GOLDEN)
+    (await scenario()).without("reactor.error").assert_matches(GOLDEN)
 
 
 def test_it_reads_the_same_in_every_process() -> None:
-    program = "import test_transcript as t; print(t.run(t.scenario).render(hashes=True))"
+    imports = "from reactor_trio.testing import run; from test_transcript import scenario"
+    program = f"{imports}; print(run(scenario).render(hashes=True))"
     texts = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -16,6 +16,8 @@ from reactor_trio.errors import TransportClosed, TransportStalled
 from reactor_trio.wire.transport import Transport
 from transport_ends import IMPLEMENTATIONS, Ends, Implementation, TransportPeer
 
+pytestmark = pytest.mark.real_time
+
 DEADLINE = 60.0
 PATIENCE = 2 * DEADLINE
 """Seconds that a write waits for its peer: longer than a test may take, but for the one that waits for it."""

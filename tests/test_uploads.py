@@ -35,7 +35,6 @@ from reactor_trio.session import upload_budget
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.upload_budget import Place, UploadBudget
 from reactor_trio.testing import InlineExecutor, load_host, open_session
-from virtual import virtually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +189,6 @@ class SlowDisk(InlineExecutor):
 # ---- what is kept of chunks
 
 
-@virtually
 async def test_an_upload_holds_the_bytes_that_came_and_nothing_else() -> None:
     async with open_session(Model) as client:
         await client.transport.send([start("u", 500_000)])
@@ -211,7 +209,6 @@ async def test_an_upload_holds_the_bytes_that_came_and_nothing_else() -> None:
         assert (await client.call("take", file={"upload_id": "u"})).data == {"size": 500_000}  # type: ignore[union-attr]
 
 
-@virtually
 async def test_the_header_of_a_chunk_has_at_most_a_kilobyte() -> None:
     whole = chunk("u", 0, b"x")
     async with open_session(Model) as client:
@@ -224,7 +221,6 @@ async def test_the_header_of_a_chunk_has_at_most_a_kilobyte() -> None:
         assert answer(client, "u")["type"] == "reactor.upload_complete"  # type: ignore[index]
 
 
-@virtually
 async def test_names_and_types_are_labels_of_a_bounded_length() -> None:
     async with open_session(Model) as client:
         for field in ("name", "mime_type"):
@@ -239,7 +235,6 @@ async def test_names_and_types_are_labels_of_a_bounded_length() -> None:
             assert len(str(refused)) < 1000
 
 
-@virtually
 async def test_an_empty_chunk_and_a_dribble_fail_their_upload_and_not_the_session() -> None:
     async with open_session(Model) as client:
         await client.transport.send([start("empty", 5), chunk("empty", 0, b"")])
@@ -272,35 +267,30 @@ def test_honest_clients_are_never_taken_for_a_dribble(size: int, length: int) ->
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=60), st.integers(0, 3000), st.booleans())
-def test_however_it_is_cut_a_file_arrives_as_it_was_sent(
+async def test_however_it_is_cut_a_file_arrives_as_it_was_sent(
     cuts: list[int], spool_bytes: int, hurried: bool
 ) -> None:
     content = bytes(range(256)) * (sum(cuts) // 256 + 1)
     content = content[: sum(cuts)]
 
-    @virtually
-    async def transfer() -> None:
-        limits = Limits(spool_bytes=spool_bytes)
-        async with open_session(Model, limits=limits, executor=SlowDisk(0.01)) as client:
-            messages: list[str | bytes] = [start("u", len(content))]
-            offset = 0
-            for length in cuts:
-                messages.append(chunk("u", offset, content[offset : offset + length]))
-                offset += length
-            for message in messages:
-                await client.transport.send([message])
-                if not hurried:
-                    await trio.sleep(0.004)
-            await client.call("keep", file={"upload_id": "u"})
-            assert client.session.model.kept.data == content
-
-    transfer()
+    limits = Limits(spool_bytes=spool_bytes)
+    async with open_session(Model, limits=limits, executor=SlowDisk(0.01)) as client:
+        messages: list[str | bytes] = [start("u", len(content))]
+        offset = 0
+        for length in cuts:
+            messages.append(chunk("u", offset, content[offset : offset + length]))
+            offset += length
+        for message in messages:
+            await client.transport.send([message])
+            if not hurried:
+                await trio.sleep(0.004)
+        await client.call("keep", file={"upload_id": "u"})
+        assert client.session.model.kept.data == content
 
 
 # ---- the disk
 
 
-@virtually
 async def test_a_large_file_stays_on_the_disk_until_it_is_taken(disk: FakeDisk) -> None:
     host = await load_host(Hooked, limits=Limits(spool_bytes=SPOOL))
     async with open_session(host) as client:
@@ -320,7 +310,6 @@ async def test_a_large_file_stays_on_the_disk_until_it_is_taken(disk: FakeDisk) 
     assert (host.upload_budget.memory, host.upload_budget.disk) == (0, 0)
 
 
-@virtually
 async def test_commands_keep_their_order_whatever_file_they_take() -> None:
     executor = SlowDisk(0.5)
     async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=executor) as client:
@@ -335,7 +324,6 @@ async def test_commands_keep_their_order_whatever_file_they_take() -> None:
 
 
 @pytest.mark.parametrize("full_at", [0, 600_000])
-@virtually
 async def test_a_full_disk_fails_its_upload_and_nothing_else(disk: FakeDisk, full_at: int) -> None:
     disk.full_at = full_at
     with capture_logs() as logs:
@@ -355,7 +343,6 @@ async def test_a_full_disk_fails_its_upload_and_nothing_else(disk: FakeDisk, ful
     assert [entry["reason"] for entry in logs if entry["log_level"] == "error"] == ["No space left on device"]
 
 
-@virtually
 async def test_without_a_folder_or_a_descriptor_an_upload_fails(disk: FakeDisk) -> None:
     async with open_session(Model, limits=Limits(spool_bytes=SPOOL)) as client:
         for number in (errno.ENOENT, errno.EMFILE):
@@ -368,7 +355,6 @@ async def test_without_a_folder_or_a_descriptor_an_upload_fails(disk: FakeDisk) 
 
 
 @pytest.mark.parametrize("fault", ["error", "truncated"])
-@virtually
 async def test_a_file_that_cannot_be_read_back_fails_the_command(disk: FakeDisk, fault: str) -> None:
     async with open_session(Hooked, limits=Limits(spool_bytes=SPOOL)) as client:
         handle = await client.upload(LARGE, name="large")
@@ -385,7 +371,6 @@ async def test_a_file_that_cannot_be_read_back_fails_the_command(disk: FakeDisk,
         await client.call("take", file=handle)
 
 
-@virtually
 async def test_a_client_may_leave_while_the_disk_is_full(disk: FakeDisk) -> None:
     disk.full_at = 0
     async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=SlowDisk(1.0)) as client:
@@ -400,7 +385,6 @@ async def test_a_client_may_leave_while_the_disk_is_full(disk: FakeDisk) -> None
 # ---- a slow one
 
 
-@virtually
 async def test_beside_a_slow_disk_commands_are_answered_and_pings_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -419,7 +403,6 @@ async def test_beside_a_slow_disk_commands_are_answered_and_pings_too(
         assert answer(client, "u")["type"] == "reactor.upload_complete"  # type: ignore[index]
 
 
-@virtually
 async def test_what_comes_while_a_thread_writes_is_written_at_once() -> None:
     executor = SlowDisk(1.0)
     async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=executor) as client:
@@ -432,7 +415,6 @@ async def test_what_comes_while_a_thread_writes_is_written_at_once() -> None:
         assert executor.calls == 2, "600,000 bytes, then all the rest"
 
 
-@virtually
 async def test_a_disk_that_hangs_fails_uploads_and_stops_receive_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -457,7 +439,6 @@ async def test_a_disk_that_hangs_fails_uploads_and_stops_receive_once(
 # ---- a client that stalls
 
 
-@virtually
 async def test_an_upload_that_stalls_is_given_up_and_its_quota_returned() -> None:
     limits = Limits(max_session_upload_bytes=100, upload_stall_timeout=60.0)
     async with open_session(Model, limits=limits) as client:
@@ -485,7 +466,6 @@ async def test_an_upload_that_stalls_is_given_up_and_its_quota_returned() -> Non
 # ---- room for all sessions
 
 
-@virtually
 async def test_what_the_memory_has_no_room_for_is_kept_on_the_disk(
     disk: FakeDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,7 +490,6 @@ async def test_what_the_memory_has_no_room_for_is_kept_on_the_disk(
         await client.upload(bytes(1400), name="room again")
 
 
-@virtually
 async def test_large_files_in_use_take_turns_for_the_memory(disk: FakeDisk) -> None:
     limits = Limits(spool_bytes=0, max_total_upload_bytes=6000, upload_timeout=3.0)
     host = await load_host(Model, limits=limits)

@@ -20,21 +20,9 @@ from structlog.testing import capture_logs
 import reactor_trio
 from reactor_trio import ReactorModel, event
 from reactor_trio.compute.loop_time import Usage
-from reactor_trio.compute.watchdog import (
-    HUNG,
-    LIMIT,
-    MAX_PLACES,
-    Place,
-    Spot,
-    Watchdog,
-    _frames,
-    is_authored,
-    measure_lag,
-    place_of,
-    watching,
-)
+from reactor_trio.compute.places import Place, Spot, is_authored, place_of, stack_of
+from reactor_trio.compute.watchdog import HUNG, LIMIT, MAX_PLACES, Watchdog, measure_lag, watching
 from reactor_trio.testing import open_session
-from virtual import virtually
 
 TEST_TIMEOUT = 30.0
 STALL = 0.3
@@ -74,6 +62,7 @@ def warnings_about(logs: list[Any], file: str = HERE) -> list[dict[str, Any]]:
     return [entry for entry in logs if entry.get("place", "").startswith(file)]
 
 
+@pytest.mark.real_time
 async def test_a_blocking_line_is_named_once_with_its_handler_and_session() -> None:
     stalls: list[float] = []
     with trio.fail_after(TEST_TIMEOUT), capture_logs() as logs, watching(Watchdog(stalls.append)):
@@ -89,7 +78,6 @@ async def test_a_blocking_line_is_named_once_with_its_handler_and_session() -> N
     assert sum(stall >= STALL for stall in stalls) == 3
 
 
-@virtually
 async def test_an_idle_hour_says_nothing() -> None:
     class Idle(ReactorModel):
         pass
@@ -139,6 +127,7 @@ def frame_here() -> FrameType:
     return sys._getframe()
 
 
+@pytest.mark.real_time
 async def test_a_look_comes_back_when_the_step_would_be_overdue() -> None:
     stage = Stage()
     assert stage.watchdog.look() == LIMIT  # no step
@@ -146,6 +135,7 @@ async def test_a_look_comes_back_when_the_step_would_be_overdue() -> None:
     assert stage.stalls == []
 
 
+@pytest.mark.real_time
 async def test_the_place_seen_most_often_is_the_one_named() -> None:
     stage = Stage()
     first, other = frame_here(), (lambda: sys._getframe())()
@@ -161,6 +151,7 @@ async def test_the_place_seen_most_often_is_the_one_named() -> None:
     assert entry["milliseconds"] == pytest.approx(6000 * LIMIT)
 
 
+@pytest.mark.real_time
 async def test_a_stall_that_nobody_saw_is_said_by_its_task_and_counted() -> None:
     stage = Stage()
     with capture_logs() as logs:
@@ -172,6 +163,7 @@ async def test_a_stall_that_nobody_saw_is_said_by_its_task_and_counted() -> None
     assert stage.stalls == [1.0, 2.0]
 
 
+@pytest.mark.real_time
 async def test_a_step_ends_where_the_next_one_begins_and_waiting_is_no_step() -> None:
     stage = Stage()
     with capture_logs():
@@ -186,6 +178,7 @@ async def test_a_step_ends_where_the_next_one_begins_and_waiting_is_no_step() ->
     assert stage.stalls == [1.0]
 
 
+@pytest.mark.real_time
 async def test_samples_of_one_step_are_not_used_for_the_next() -> None:
     stage = Stage(frame_here())
     with capture_logs() as logs:
@@ -196,6 +189,7 @@ async def test_samples_of_one_step_are_not_used_for_the_next() -> None:
     assert "place" not in entry
 
 
+@pytest.mark.real_time
 async def test_a_step_that_does_not_end_is_said_while_it_lasts() -> None:
     stage = Stage(frame_here())
     with capture_logs() as logs:
@@ -208,6 +202,7 @@ async def test_a_step_that_does_not_end_is_said_while_it_lasts() -> None:
     assert [entry["event"] for entry in logs] == ["the loop is blocked, still", "the loop was blocked"]
 
 
+@pytest.mark.real_time
 async def test_what_is_logged_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = iter(range(10 * MAX_PLACES))
     monkeypatch.setattr(
@@ -224,6 +219,7 @@ async def test_what_is_logged_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 # ---- what is no line's fault
 
 
+@pytest.mark.real_time
 async def test_a_step_that_had_no_processor_is_not_blamed() -> None:
     stage = Stage(frame_here())
     stage.watchdog.look()
@@ -237,6 +233,7 @@ async def test_a_step_that_had_no_processor_is_not_blamed() -> None:
     assert stage.stalls == []
 
 
+@pytest.mark.real_time
 async def test_a_line_that_sleeps_or_computes_is_blamed_also_where_processors_are_scarce() -> None:
     for running, queued in ((0.0, 0.3), (0.5, 0.5), (1.0, 0.0)):
         stage = Stage(frame_here())
@@ -251,6 +248,7 @@ async def test_a_line_that_sleeps_or_computes_is_blamed_also_where_processors_ar
         assert stage.stalls == [1.0]
 
 
+@pytest.mark.real_time
 async def test_a_process_that_was_stopped_is_not_blamed() -> None:
     stage = Stage(frame_here())
     stage.watchdog.look()
@@ -262,6 +260,7 @@ async def test_a_process_that_was_stopped_is_not_blamed() -> None:
     assert logs == []
 
 
+@pytest.mark.real_time
 async def test_a_line_that_holds_pythons_lock_is_blamed_though_nobody_could_look() -> None:
     stage = Stage()
     stage.watchdog.look()
@@ -274,6 +273,7 @@ async def test_a_line_that_holds_pythons_lock_is_blamed_though_nobody_could_look
     assert [entry["event"] for entry in logs] == ["the loop was blocked"]
 
 
+@pytest.mark.real_time
 async def test_a_step_that_waits_for_a_processor_for_ever_is_not_called_hung() -> None:
     stage = Stage(frame_here())
     stage.watchdog.look()
@@ -286,6 +286,7 @@ async def test_a_step_that_waits_for_a_processor_for_ever_is_not_called_hung() -
     assert logs == []
 
 
+@pytest.mark.real_time
 async def test_the_garbage_collector_is_told_apart() -> None:
     stage = Stage(frame_here())
     stage.watchdog.look()
@@ -301,6 +302,7 @@ async def test_the_garbage_collector_is_told_apart() -> None:
     assert stage.stalls == [1.0]
 
 
+@pytest.mark.real_time
 async def test_what_a_client_sent_is_no_fault_of_the_model() -> None:
     stage = Stage(frame_in(RUNTIME))
     stage.task = FakeTask("session-7/receive", trio.lowlevel.current_task())  # type: ignore[assignment]
@@ -331,7 +333,7 @@ def test_a_sample_keeps_no_frame() -> None:
             pass
 
         held = Held()
-        samples.extend(_frames(sys._getframe()))
+        samples.extend(stack_of(sys._getframe()))
         return weakref.ref(held)
 
     samples: list[Any] = []
@@ -374,7 +376,7 @@ def test_a_line_is_the_authors_by_where_it_is(file: str, authored: bool) -> None
 def chain(monkeypatch: pytest.MonkeyPatch, *files: str) -> Place:
     """The place of a step with such a stack, the innermost first."""
     stack = [Spot(file, "f", "f", 1) for file in files]
-    monkeypatch.setattr("reactor_trio.compute.watchdog._frames", lambda frame: iter(stack))
+    monkeypatch.setattr("reactor_trio.compute.places.stack_of", lambda frame: list(stack))
     return place_of(frame_here())
 
 
@@ -396,7 +398,6 @@ def test_without_anyone_elses_line_it_is_the_innermost_and_no_handler(
 # ---- lag
 
 
-@virtually
 async def test_the_lag_is_how_late_the_loop_was() -> None:
     seen: list[float] = []
     async with trio.open_nursery() as nursery:

@@ -32,6 +32,8 @@ from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.web import CONTENT_TYPES, web_files
 from serving import ROOT
 
+pytestmark = pytest.mark.real_time
+
 TEST_TIMEOUT = 60.0
 WEB = ROOT / "reactor_trio" / "web"
 FILES = web_files()

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-from trio.testing import MockClock
 from wsproto.utilities import generate_accept_token
 
 from reactor_trio.errors import HandshakeFailed, TransportClosed, TransportStalled
@@ -145,6 +144,7 @@ def test_frames_are_the_bytes_that_wsproto_would_write(length: int) -> None:
     assert b"".join(encode_frame(payload.decode())) == engine.send_data(payload.decode())
 
 
+@pytest.mark.real_time
 async def test_the_handshake_is_answered_with_the_chosen_subprotocol() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -156,7 +156,7 @@ async def test_the_handshake_is_answered_with_the_chosen_subprotocol() -> None:
     assert b"sec-websocket-protocol: reactor.v1\r\n" in head
 
 
-async def test_messages_go_both_ways_in_order_and_in_batches(autojump_clock: MockClock) -> None:
+async def test_messages_go_both_ways_in_order_and_in_batches() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with pair() as (server, client):
             await client.send(["one", b"two", "thr\u00e9\u00e9"])
@@ -169,7 +169,7 @@ async def test_messages_go_both_ways_in_order_and_in_batches(autojump_clock: Moc
             assert received == ["a" * 100_000, b"", ""]
 
 
-async def test_a_batch_is_one_write(autojump_clock: MockClock) -> None:
+async def test_a_batch_is_one_write() -> None:
     writes = []
 
     class Counting(PatientStream):
@@ -187,7 +187,7 @@ async def test_a_batch_is_one_write(autojump_clock: MockClock) -> None:
     assert len(writes) == 1
 
 
-async def test_more_messages_than_the_queue_holds_all_arrive_in_order(autojump_clock: MockClock) -> None:
+async def test_more_messages_than_the_queue_holds_all_arrive_in_order() -> None:
     sent = [str(number) for number in range(MANY * 3 + 5)]
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
@@ -200,7 +200,7 @@ async def test_more_messages_than_the_queue_holds_all_arrive_in_order(autojump_c
     assert received == sent
 
 
-async def test_frames_that_came_with_the_head_are_not_lost(autojump_clock: MockClock) -> None:
+async def test_frames_that_came_with_the_head_are_not_lost() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT, prefix=text(b"early"))
@@ -209,7 +209,7 @@ async def test_frames_that_came_with_the_head_are_not_lost(autojump_clock: MockC
     await theirs.aclose()
 
 
-async def test_fragments_are_put_together_and_empty_ones_cost_nothing(autojump_clock: MockClock) -> None:
+async def test_fragments_are_put_together_and_empty_ones_cost_nothing() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             pieces = [masked(0x01, "\u00e9".encode()[:1]), masked(0x00, b""), masked(0x00, b"")]
@@ -222,9 +222,7 @@ async def test_fragments_are_put_together_and_empty_ones_cost_nothing(autojump_c
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4321, "own")])
-async def test_the_peers_close_is_reported_and_answered(
-    code: int, reason: str, autojump_clock: MockClock
-) -> None:
+async def test_the_peers_close_is_reported_and_answered(code: int, reason: str) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"last") + close_frame(code, reason.encode()))
@@ -239,14 +237,14 @@ async def test_the_peers_close_is_reported_and_answered(
             await transport.aclose(1000, "")
 
 
-async def test_a_close_without_a_code_is_1005(autojump_clock: MockClock) -> None:
+async def test_a_close_without_a_code_is_1005() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(masked(0x88, b""))
             assert (await closing(transport)).code == 1005
 
 
-async def test_a_lost_connection_is_1006(autojump_clock: MockClock) -> None:
+async def test_a_lost_connection_is_1006() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"last"))
@@ -270,9 +268,7 @@ async def test_a_lost_connection_is_1006(autojump_clock: MockClock) -> None:
         (b"".join(masked(first, bytes(100)) for first in [0x02] + [0x00] * 10), 1009),
     ],
 )
-async def test_what_breaks_the_rules_is_told_to_the_peer(
-    wire: bytes, code: int, autojump_clock: MockClock
-) -> None:
+async def test_what_breaks_the_rules_is_told_to_the_peer(wire: bytes, code: int) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"good") + wire)
@@ -286,9 +282,7 @@ async def test_what_breaks_the_rules_is_told_to_the_peer(
                 await client.stream.aclose()
 
 
-async def test_a_peer_that_ignores_why_it_is_cut_off_is_left_after_a_moment(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_peer_that_ignores_why_it_is_cut_off_is_left_after_a_moment() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             started = trio.current_time()
@@ -297,7 +291,7 @@ async def test_a_peer_that_ignores_why_it_is_cut_off_is_left_after_a_moment(
             assert trio.current_time() == pytest.approx(started + LINGER_SECONDS)
 
 
-async def test_a_long_text_is_measured_in_bytes(autojump_clock: MockClock) -> None:
+async def test_a_long_text_is_measured_in_bytes() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with pair() as (server, client):
             await client.send(["\u00e9" * (MAX_MESSAGE_BYTES // 2)])
@@ -310,7 +304,7 @@ async def test_a_long_text_is_measured_in_bytes(autojump_clock: MockClock) -> No
             assert (await closing(server)).code == 1009
 
 
-async def test_a_close_of_ours_is_seen_by_the_peer_and_by_receive(autojump_clock: MockClock) -> None:
+async def test_a_close_of_ours_is_seen_by_the_peer_and_by_receive() -> None:
     endings: list[TransportClosed] = []
 
     async def receive(transport: WebSocketTransport) -> None:
@@ -329,7 +323,7 @@ async def test_a_close_of_ours_is_seen_by_the_peer_and_by_receive(autojump_clock
             await server.abort()
 
 
-async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm(autojump_clock: MockClock) -> None:
+async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             async with trio.open_nursery() as nursery:
@@ -342,7 +336,7 @@ async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm(autojump
             assert (await closing(transport)).code == 1001
 
 
-async def test_a_close_while_the_queue_is_full_is_not_stuck(autojump_clock: MockClock) -> None:
+async def test_a_close_while_the_queue_is_full_is_not_stuck() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             await client.stream.send_all(text(b"unread") * (MANY * 2))
@@ -353,7 +347,7 @@ async def test_a_close_while_the_queue_is_full_is_not_stuck(autojump_clock: Mock
                 await client.stream.send_all(close_frame(1001))
 
 
-async def test_a_close_that_is_not_answered_ends_with_its_deadline(autojump_clock: MockClock) -> None:
+async def test_a_close_that_is_not_answered_ends_with_its_deadline() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             with trio.move_on_after(3) as scope:
@@ -365,7 +359,7 @@ async def test_a_close_that_is_not_answered_ends_with_its_deadline(autojump_cloc
                 await client.frame()
 
 
-async def test_abort_says_nothing_and_wakes_receive(autojump_clock: MockClock) -> None:
+async def test_abort_says_nothing_and_wakes_receive() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client):
             async with trio.open_nursery() as nursery:
@@ -377,7 +371,7 @@ async def test_abort_says_nothing_and_wakes_receive(autojump_clock: MockClock) -
             await transport.abort()
 
 
-async def test_pings_are_answered_and_ours_does_not_wait_for_its_pong(autojump_clock: MockClock) -> None:
+async def test_pings_are_answered_and_ours_does_not_wait_for_its_pong() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
             nursery.start_soon(closing, transport)
@@ -393,7 +387,7 @@ async def test_pings_are_answered_and_ours_does_not_wait_for_its_pong(autojump_c
             nursery.cancel_scope.cancel()
 
 
-async def test_a_cancelled_receive_loses_no_message(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_receive_loses_no_message() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with pair() as (server, client):
             with trio.move_on_after(1):
@@ -405,7 +399,7 @@ async def test_a_cancelled_receive_loses_no_message(autojump_clock: MockClock) -
             assert await server.receive() == ["kept"]
 
 
-async def test_nothing_of_a_cut_send_is_followed_by_another_message(autojump_clock: MockClock) -> None:
+async def test_nothing_of_a_cut_send_is_followed_by_another_message() -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
@@ -422,6 +416,7 @@ async def test_nothing_of_a_cut_send_is_followed_by_another_message(autojump_clo
                 await transport.abort()
 
 
+@pytest.mark.real_time
 async def test_a_peer_that_reads_nothing_is_cut_off_and_receive_ends() -> None:
     left, right = trio.socket.socketpair()
     with right, trio.fail_after(TEST_TIMEOUT):
@@ -440,6 +435,7 @@ async def test_a_peer_that_reads_nothing_is_cut_off_and_receive_ends() -> None:
             await transport.aclose(1000, "")
 
 
+@pytest.mark.real_time
 async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_sends() -> None:
     left, right = trio.socket.socketpair()
     written: list[int] = []
@@ -478,6 +474,7 @@ async def test_a_frame_that_the_kernel_takes_in_part_is_ended_by_the_task_that_s
     assert written == list(range(count))
 
 
+@pytest.mark.real_time
 async def test_a_close_frame_that_came_before_a_reset_is_what_send_reports() -> None:
     left, right = trio.socket.socketpair()
     with trio.fail_after(TEST_TIMEOUT):
@@ -516,6 +513,7 @@ async def socket_pair(
             yield transport, client
 
 
+@pytest.mark.real_time
 async def test_a_pong_that_must_wait_keeps_nothing_from_being_read_and_only_the_newest_are_kept() -> None:
     big, pings = bytes(8 * 1024 * 1024), MAX_PONGS * 3
     with trio.fail_after(TEST_TIMEOUT):
@@ -533,6 +531,7 @@ async def test_a_pong_that_must_wait_keeps_nothing_from_being_read_and_only_the_
             assert await client.frame() == (0x81, b"after")
 
 
+@pytest.mark.real_time
 async def test_a_pong_that_the_network_has_no_room_for_is_written_when_it_has() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair() as (transport, client):
@@ -548,7 +547,7 @@ async def test_a_pong_that_the_network_has_no_room_for_is_written_when_it_has() 
             assert await client.frame() == (0x8A, b"now?")
 
 
-async def test_a_receive_that_is_cancelled_tears_no_pong(autojump_clock: MockClock) -> None:
+async def test_a_receive_that_is_cancelled_tears_no_pong() -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
     client = RawClient(theirs)
     with trio.fail_after(TEST_TIMEOUT):
@@ -571,6 +570,7 @@ async def test_a_receive_that_is_cancelled_tears_no_pong(autojump_clock: MockClo
                 assert await client.close_frame() == (1000, "")
 
 
+@pytest.mark.real_time
 async def test_two_tasks_may_wait_for_the_end_and_the_clients_close_is_read() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair() as (transport, client):
@@ -592,6 +592,7 @@ async def test_two_tasks_may_wait_for_the_end_and_the_clients_close_is_read() ->
                 await client.frame()
 
 
+@pytest.mark.real_time
 async def test_the_one_who_reads_may_be_cancelled_and_the_other_goes_on() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair() as (transport, client), trio.open_nursery() as nursery:
@@ -610,6 +611,7 @@ async def test_the_one_who_reads_may_be_cancelled_and_the_other_goes_on() -> Non
             await client.stream.send_all(close_frame(1001))
 
 
+@pytest.mark.real_time
 async def test_a_close_behind_a_large_write_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "LINGER_SECONDS", 0.05)  # what the answer may wait for room
     with trio.fail_after(TEST_TIMEOUT):
@@ -644,7 +646,7 @@ class Ticking:
     ids=["small", "empty", "fragments"],
 )
 async def test_what_one_read_brings_is_handed_over_in_pieces_and_others_run_between(
-    unit: bytes, message: str | bytes, autojump_clock: MockClock
+    unit: bytes, message: str | bytes
 ) -> None:
     count, turns = 2000, 0
     most = FRAMES_BETWEEN_LOOKS * (FRAMING_SECONDS / 0.001 + 1)
@@ -677,9 +679,7 @@ async def test_what_one_read_brings_is_handed_over_in_pieces_and_others_run_betw
 
 
 @pytest.mark.parametrize("kind", [0x89, 0x8A], ids=["pings", "pongs"])
-async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_told(
-    kind: int, autojump_clock: MockClock
-) -> None:
+async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_told(kind: int) -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
             nursery.start_soon(ended_with, transport, 1008)
@@ -697,9 +697,7 @@ async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_t
             await client.stream.aclose()
 
 
-async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps() -> None:
     with trio.fail_after(TEST_TIMEOUT):
         async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
             transport._reader._now = Ticking()
@@ -714,9 +712,7 @@ async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(
-    error: type[BaseException], autojump_clock: MockClock
-) -> None:
+async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(error: type[BaseException]) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT):
         stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
@@ -729,7 +725,7 @@ async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(
             await client.frame()
 
 
-async def test_a_client_gone_before_the_handshake_is_a_closed_transport(autojump_clock: MockClock) -> None:
+async def test_a_client_gone_before_the_handshake_is_a_closed_transport() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.aclose()
     with trio.fail_after(TEST_TIMEOUT):
@@ -755,7 +751,7 @@ async def test_a_client_gone_before_the_handshake_is_a_closed_transport(autojump
     ],
 )
 async def test_a_client_whose_handshake_fails_is_told_how(
-    answer: bytes, status: int | None, body: str, autojump_clock: MockClock
+    answer: bytes, status: int | None, body: str
 ) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
@@ -768,7 +764,7 @@ async def test_a_client_whose_handshake_fails_is_told_how(
     assert (caught.value.status, caught.value.body) == (status, body)
 
 
-async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end(autojump_clock: MockClock) -> None:
+async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nfull"
 
@@ -790,9 +786,7 @@ async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end(autojump_clo
 @pytest.mark.parametrize(
     "proposal", [Proposal("localhost", "/a path"), Proposal("localhost", "/", headers=((b"A", b"x\n"),))]
 )
-async def test_a_proposal_that_http_cannot_carry_is_a_value_error(
-    proposal: Proposal, autojump_clock: MockClock
-) -> None:
+async def test_a_proposal_that_http_cannot_carry_is_a_value_error(proposal: Proposal) -> None:
     ours, _ = trio.testing.memory_stream_pair()
     with trio.fail_after(TEST_TIMEOUT), pytest.raises(ValueError, match="no HTTP request"):
         async with propose_websocket(
@@ -806,7 +800,7 @@ async def test_a_proposal_that_http_cannot_carry_is_a_value_error(
     [(b"\x88\x06" + struct.pack("!H", 1013) + b"busy", 1013), (masked(0x81, b"a server masks none"), 1002)],
 )
 async def test_a_server_that_ends_the_connection_right_behind_its_answer_is_no_failed_handshake(
-    frame: bytes, code: int, autojump_clock: MockClock
+    frame: bytes, code: int
 ) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
 

@@ -23,7 +23,6 @@ from reactor_trio.protocol.text import MAX_ID_LENGTH, decode_client_text
 from reactor_trio.protocol.weight import SMALL, weight_of, weight_of_bytes
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import open_session
-from virtual import virtually
 
 if TYPE_CHECKING:
     from reactor_trio.testing import SessionClient
@@ -114,7 +113,6 @@ def test_a_small_text_weighs_its_length() -> None:
     assert weight_of("{" * (SMALL + 1)) > SMALL + 1
 
 
-@virtually
 async def test_commands_that_wait_are_bounded_in_bytes() -> None:
     async with open_session(Busy, limits=Limits(max_queued_event_bytes=BYTES)) as client:
         await client.send("work", seconds=10)
@@ -129,7 +127,6 @@ async def test_commands_that_wait_are_bounded_in_bytes() -> None:
         await assert_that_nothing_waits(client)
 
 
-@virtually
 async def test_one_command_alone_may_always_wait() -> None:
     async with open_session(Busy, limits=Limits(max_queued_event_bytes=BYTES)) as client:
         await client.send("work", seconds=10)
@@ -141,7 +138,6 @@ async def test_one_command_alone_may_always_wait() -> None:
         await assert_that_nothing_waits(client)
 
 
-@virtually
 async def test_a_newer_command_takes_the_room_of_the_one_that_it_replaces() -> None:
     async with open_session(Busy, limits=Limits(max_queued_event_bytes=BYTES, max_defer=1000)) as client:
         await client.send("work", seconds=10)
@@ -156,7 +152,6 @@ async def test_a_newer_command_takes_the_room_of_the_one_that_it_replaces() -> N
         await assert_that_nothing_waits(client)
 
 
-@virtually
 async def test_commands_aside_for_an_upload_are_weighed_too() -> None:
     start = {"upload_id": "u", "name": "n", "mime_type": "a/b", "size": 1}
     async with open_session(Busy, limits=Limits(max_queued_event_bytes=BYTES)) as client:
@@ -195,7 +190,6 @@ def sound(seq: int, metadata: Any) -> bytes:
     )
 
 
-@virtually
 async def test_the_metadata_of_frames_that_wait_is_weighed() -> None:
     heavy = {"values": [{} for _ in range(10_000)]}
     weight = len(sound(0, heavy))

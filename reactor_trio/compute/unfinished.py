@@ -7,7 +7,7 @@ import threading
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from reactor_trio.compute.watchdog import is_authored, place_of
+from reactor_trio.compute.places import is_authored, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

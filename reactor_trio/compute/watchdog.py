@@ -12,23 +12,19 @@ what the loop has had, and a step is only blamed for what is left.
 from __future__ import annotations
 
 import math
-import os
-import site
 import sys
-import sysconfig
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import attrs
-import outcome
 import trio
 from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 
 from reactor_trio.compute.loop_time import Reading, ThreadUsage, excused
+from reactor_trio.compute.places import place_in, stack_of
 from reactor_trio.logs.logger import get_logger
 
 if TYPE_CHECKING:
@@ -36,6 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from reactor_trio.compute.loop_time import Usage
+    from reactor_trio.compute.places import Place
 
 LIMIT = 0.050
 """Seconds that one step of a task may hold the loop."""
@@ -57,32 +54,6 @@ CLIENT_ADVICE = (
 GC_ADVICE = "Python's garbage collector looked at all objects: make fewer of them in sessions, and no circles"
 
 log = get_logger(__name__)
-
-
-@attrs.frozen
-class Place:
-    """Where a step was."""
-
-    file: str
-    line: int
-    handler: str | None
-    """The outermost function of the author's in this step, such as `Painter.set_prompt` or `Painter.run`.
-
-    None: there is none, nor one of a library's; the runtime was slow, or the machine.
-    """
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-class Spot(NamedTuple):
-    """What is kept of a frame: were the frame itself kept, so would be all that its variables hold."""
-
-    file: str
-    function: str
-    name: str
-    """The same without the class."""
-    line: int
 
 
 @attrs.define(eq=False)
@@ -238,7 +209,7 @@ class Watchdog(trio.abc.Instrument):
         # Before the stack is read: it gives Python's lock away and takes it anew, so that the frames are let
         # go before another thread asks for it.
         held, _ = self._held(now, seconds)
-        place = place_in(list(_frames(self._frame())))
+        place = place_in(stack_of(self._frame()))
         if self._began != began:  # it has ended while its stack was read
             return self._limit
         samples = self._samples
@@ -320,68 +291,3 @@ def _session_id(task: trio.lowlevel.Task) -> object:
     name = f"{STRUCTLOG_KEY_PREFIX}session_id"
     found = next((value for variable, value in task.context.items() if variable.name == name), None)
     return None if found is Ellipsis else found  # so structlog marks what is not bound any more
-
-
-# ---- whose code is it?
-
-_PACKAGE = Path(__file__).parents[1]
-_RUNTIME = tuple(
-    f"{folder}{os.sep}" for folder in (_PACKAGE, Path(trio.__file__).parent, Path(outcome.__file__).parent)
-)
-_DEMO = f"{_PACKAGE / 'demo'}{os.sep}"
-_LIBRARIES = tuple(
-    f"{folder}{os.sep}"
-    for folder in {
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-    }
-)
-_RUNNER = (os.path.join(os.path.dirname(trio.__file__), "_core", "_run.py"), "unrolled_run")  # noqa: PTH118, PTH120
-
-
-def place_of(frame: FrameType) -> Place:
-    """Where a step is, given its innermost frame: in the innermost line that the model's author wrote.
-
-    That is one that is neither of the runtime, nor of the standard library, nor of an installed package. If
-    there is none, it is the first line below the runtime's, such as that of a model that is installed, and
-    if there is none of these, the innermost.
-    """
-    place = place_in(list(_frames(frame)))
-    assert place is not None
-    return place
-
-
-def place_in(stack: list[Spot]) -> Place | None:
-    """The same, given what `_frames` yields; None of an empty stack."""
-    if not stack:
-        return None
-    theirs = [each for each in stack if is_authored(each.file)] or _below_runtime(stack)
-    innermost = theirs[0] if theirs else stack[0]
-    return Place(innermost.file, innermost.line, theirs[-1].function if theirs else None)
-
-
-def is_authored(file: str) -> bool:
-    """Whether this is the code of a model's author, going by where it is."""
-    # Generated code has a name in angle brackets in place of a file.
-    return file.startswith(_DEMO) or not file.startswith(("<", *_RUNTIME, *_LIBRARIES))
-
-
-def _below_runtime(stack: list[Spot]) -> list[Spot]:
-    below: list[Spot] = []
-    for each in stack:
-        if each.file.startswith(_RUNTIME):
-            break
-        below.append(each)
-    return below[-1:]
-
-
-def _frames(frame: FrameType | None) -> Iterator[Spot]:
-    """From the innermost one outwards, as far as the task's step goes. Holds one frame at a time."""
-    while frame is not None:
-        code = frame.f_code
-        spot = Spot(code.co_filename, code.co_qualname, code.co_name, frame.f_lineno)
-        if (spot.file, spot.name) == _RUNNER:
-            return
-        frame = frame.f_back
-        yield spot

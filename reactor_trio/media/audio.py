@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from reactor_trio.media.video import is_tensor
+from reactor_trio.media.arrays import has_memory, is_tensor, refusal
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +55,8 @@ def inspect_audio(value: object, *, track: str) -> AudioLayout:
         return _inspect_tensor(value, track)
     if isinstance(value, np.ndarray):
         fits = value.dtype.kind == "f" or (value.dtype.kind == "i" and value.dtype.itemsize == 2)
-        what = f"an array of shape {value.shape} and dtype {value.dtype}"
-        return _layout(value.shape, track, what, fits=fits, immediate=value.nbytes <= IMMEDIATE_BYTES)
-    raise _refusal(track, f"a {type(value).__qualname__}")
+        return _layout(value, track, fits=fits, immediate=value.nbytes <= IMMEDIATE_BYTES)
+    raise _refusal(track, value)
 
 
 def pcm_samples(value: object, layout: AudioLayout) -> np.ndarray[Any, Any]:
@@ -73,27 +72,28 @@ def pcm_samples(value: object, layout: AudioLayout) -> np.ndarray[Any, Any]:
 def _inspect_tensor(tensor: torch.Tensor, track: str) -> AudioLayout:
     import torch
 
-    shape = tuple(tensor.shape)
-    what = f"a tensor of shape {shape} and dtype {tensor.dtype}"
-    if tensor.layout != torch.strided or tensor.is_meta:
-        raise _refusal(track, f"{what}, {tensor.layout}, on the device {tensor.device}")
+    if not has_memory(tensor):
+        raise _refusal(track, tensor)
     fits = tensor.dtype == torch.int16 or tensor.dtype.is_floating_point
     short = tensor.device.type == "cpu" and tensor.nbytes <= IMMEDIATE_BYTES
-    return _layout(shape, track, what, fits=fits, immediate=short)
+    return _layout(tensor, track, fits=fits, immediate=short)
 
 
-def _layout(shape: tuple[int, ...], track: str, what: str, *, fits: bool, immediate: bool) -> AudioLayout:
+def _layout(
+    value: np.ndarray[Any, Any] | torch.Tensor, track: str, *, fits: bool, immediate: bool
+) -> AudioLayout:
+    shape = tuple(value.shape)
     if not fits or len(shape) not in (1, 2):
-        raise _refusal(track, what)
+        raise _refusal(track, value)
     channels = shape[0] if len(shape) == 2 else 1
     if not 1 <= channels <= MAX_CHANNELS:
         hint = ", which looks like (samples, channels)" if shape[-1] in range(1, MAX_CHANNELS + 1) else ""
-        raise _refusal(track, what + hint)
+        raise _refusal(track, value, hint)
     return AudioLayout(channels, shape[-1], immediate)
 
 
-def _refusal(track: str, what: str) -> ValueError:
-    return ValueError(f"track {track!r} was given {what}; {_EXPECTED}")
+def _refusal(track: str, value: object, why: str = "") -> ValueError:
+    return refusal(track, value, why, expected=_EXPECTED)
 
 
 def _levels(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

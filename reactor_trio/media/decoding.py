@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from reactor_trio.contract.contract import AUDIO_CODECS, INPUT_VIDEO_CODECS
+from reactor_trio.media.arrays import MAX_PIXELS
 from reactor_trio.media.audio import MAX_CHANNELS, PCM
-from reactor_trio.media.jpeg import MAX_PIXELS, decode_jpeg
+from reactor_trio.media.jpeg import decode_jpeg
 from reactor_trio.media.video import MAX_SIDE
 
 if TYPE_CHECKING:

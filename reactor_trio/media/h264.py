@@ -17,6 +17,7 @@ import attrs
 import numpy as np
 from attrs.validators import ge, gt
 
+from reactor_trio.media.arrays import MAX_PIXELS
 from reactor_trio.media.scale import has_pyav, padded
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
 
 MISSING = 'H.264 needs PyAV: pip install "reactor-trio[video]"'
-MAX_PIXELS = 64_000_000
-"""The largest picture that is decoded: 192 MB of RGB."""
 QUALITY = 23
 """x264's constant rate factor: simple pictures take less than their bit rate. 18 is hard to tell from the
 original, 28 looks coarse."""

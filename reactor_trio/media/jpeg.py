@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reactor_trio.media.arrays import MAX_PIXELS
 from reactor_trio.media.jpeg_scans import check_work, jpeg_work
 
 if TYPE_CHECKING:
     import numpy as np
-
-MAX_PIXELS = 64_000_000
-"""The largest picture that is decoded: 192 MB of RGB. A file of some KB may announce 65500 x 65500."""
 
 
 def encode_jpeg(frame: np.ndarray, quality: int = 85) -> bytes:

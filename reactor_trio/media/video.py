@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+
+from reactor_trio.media.arrays import has_memory, is_tensor, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,12 +93,6 @@ def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
     return [_own_bytes(frame, layout.track) for frame in frames]
 
 
-def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Whether it is a torch tensor."""
-    # By name, so that a model of numpy alone never imports torch.
-    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(value).__mro__)
-
-
 class _Unfit(Exception):
     """Says why something is no video, as far as there is more to say than what would be."""
 
@@ -115,8 +111,8 @@ def _inspect_tensor(tensor: torch.Tensor, track: str) -> VideoLayout:
     import torch
 
     shape = tuple(tensor.shape)
-    if tensor.layout != torch.strided or tensor.is_meta:
-        raise _refusal(track, tensor, f", {tensor.layout}, on the device {tensor.device}")
+    if not has_memory(tensor):
+        raise _refusal(track, tensor)
     if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
         raise _refusal(track, tensor)
     if _is_channels_first(shape):
@@ -148,16 +144,7 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _refusal(track: str, value: object, why: str = "") -> ValueError:
-    return ValueError(f"track {track!r} was given {_described(value)}{why}; {_EXPECTED}")
-
-
-def _described(value: object) -> str:
-    # Not before it is needed: the name of a dtype costs more than looking at the frame.
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and dtype {value.dtype}"
-    if is_tensor(value):
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
-    return f"a {type(value).__qualname__}"
+    return refusal(track, value, why, expected=_EXPECTED)
 
 
 def _check_scale(values: Any, median: Callable[[Any], Any], track: str) -> None:

@@ -1,4 +1,4 @@
-"""A server's WebSocket: the upgrade request is answered, and the connection runs."""
+"""The way in of a server's WebSocket: an upgrade request is answered, and the connection runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 async def accept_websocket(
     stream: PatientStream, *, key: bytes, subprotocol: str | None, max_message_bytes: int
 ) -> AsyncIterator[WebSocketTransport]:
-    """Answer an upgrade request that `server.http` has found good, and run the connection.
+    """Answer an upgrade request that the server has checked, and run the connection.
 
-    `key` is the request's `Sec-WebSocket-Key`, `subprotocol` the one that was chosen of those that it offers.
-    A message of the client may have `max_message_bytes`. On leaving, the stream is closed by force. Raises
-    `TransportClosed` if the client is gone.
+    `key` is the request's `Sec-WebSocket-Key`; `subprotocol` is chosen among those that the request offers. A
+    message of the client may have `max_message_bytes` bytes. On leaving, the stream is closed by force.
+
+    Raises `TransportClosed` if the client is gone.
     """
     engine = Engine()
     reader = WebSocketReader(stream, engine, max_message_bytes=max_message_bytes)

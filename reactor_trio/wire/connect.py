@@ -1,4 +1,4 @@
-"""A client's WebSocket over a real network: URL, TCP, TLS, handshake."""
+"""The way in of a client's WebSocket: URL, TCP, TLS, handshake."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for TCP and TLS, and again for the handshake: the time a server gives a client for its own part."""
+"""Seconds for TCP and TLS, and as many for the handshake: as many as a server gives a client for it."""
 SEND_TIMEOUT = 10.0
-"""Seconds in which the server must accept 64 KiB; one that accepts less is taken for lost."""
+"""Seconds in which the server must accept 64 KiB; a server that accepts less is taken for lost."""
 
 _SCHEMES = {"ws": False, "http": False, "wss": True, "https": True}
 
 
 @attrs.frozen
 class Address:
-    """Where a URL leads."""
+    """The place that a URL names; `resource` is its path and query, `tls` says whether to encrypt."""
 
     host: str
     port: int
@@ -41,8 +41,8 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Read a URL of scheme ws, wss, http or https.
 
-        One that ends with a slash, or an http one with another path than `.../ws`, is that of a server's
-        page: the WebSocket is at `ws` below it.
+        A URL whose path ends with a slash, or an http URL whose path does not end with `/ws`, names a
+        server's page: the WebSocket is at `ws` below it.
 
         Raises `ValueError` for anything else.
         """
@@ -60,7 +60,7 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """The `Host` header (RFC 9110, section 7.2): the port is left out where it is the scheme's own."""
+        """The `Host` header (RFC 9110, section 7.2): without the port if it is the default of the scheme."""
         return self._bracketed if self.port == (443 if self.tls else 80) else self.place
 
     @property
@@ -84,12 +84,12 @@ async def connect_websocket(
 ) -> AsyncIterator[WebSocketTransport]:
     """Connect to a server, make the handshake, and run the connection.
 
-    `ssl_context` replaces the default one for TLS. A message of the server may have `max_message_bytes`. On
-    leaving, the stream is closed by force.
+    `ssl_context` replaces the default one for TLS. A message of the server may have `max_message_bytes`
+    bytes. On leaving, the stream is closed by force.
 
-    Raises `OSError` if the server cannot be reached, `TimeoutError` if it takes more than `CONNECT_TIMEOUT`,
-    `HandshakeFailed` if it refuses (then with a `status`) or does not speak TLS or WebSocket, `ValueError`
-    for an address or header that HTTP cannot carry.
+    Raises `OSError` if the server cannot be reached, `TimeoutError` if that takes more than
+    `CONNECT_TIMEOUT`, `HandshakeFailed` if the server refuses (then with a `status`) or does not speak TLS or
+    WebSocket, and `ValueError` for an address or header that HTTP cannot carry.
     """
     stream = PatientStream(await _open_stream(address, ssl_context), send_timeout=SEND_TIMEOUT)
     proposal = Proposal(address.authority, address.resource, tuple(subprotocols), tuple(headers))
@@ -127,7 +127,7 @@ async def _secure(
         stream,
         ssl_context or ssl.create_default_context(),
         server_hostname=address.host,
-        https_compatible=True,  # no server waits for close_notify, RFC 6455 closes before it
+        https_compatible=True,  # no close_notify is awaited: the WebSocket has closed before TLS does
     )
     try:
         with SECURING.about(address.authority):

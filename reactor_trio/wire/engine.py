@@ -1,9 +1,9 @@
 """The engine of a WebSocket: all that this project takes from trio-websocket and wsproto.
 
 trio-websocket answers a client's handshake (`WebSocketRequest.accept`). Its own engine, wsproto's
-`WSConnection`, composes and checks the handshake of a client, masks a client's frames, composes pings, pongs
-and close frames, checks the close frames that arrive, and knows the state of the connection. Data frames that
-arrive are read by `framing`, and those of a server are composed there.
+`WSConnection`, composes a client's handshake and checks the answer, masks a client's frames, composes pings
+and close frames, checks the close frames that arrive, and knows the state of the connection. `framing` reads
+all data frames and composes those of a server.
 
 Private names of the two libraries that are used: 0, here and in all of the package.
 `tests/test_engine.py` keeps it so, and fails if a new version lacks one of the public ones. Only this module
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from reactor_trio.wire.transport import Outgoing
 
 SHOWN_BYTES = 500
-"""What is kept of a refusal's body: enough for a sentence, not a proxy's whole error page."""
+"""Bytes that are kept of a refusal's body: enough for a sentence, not for a proxy's whole error page."""
 
 
 @attrs.frozen
@@ -66,15 +66,19 @@ class Proposal:
 
 
 class Engine:
-    """One side of one WebSocket: a server's, or a client's if there is a proposal.
+    """One side of one WebSocket: a client's if there is a proposal, else a server's.
 
-    It reads and writes no stream, but for `accept`: bytes go in, bytes come out.
+    Only `accept` writes to a stream. All other methods take bytes and return bytes.
     """
 
     def __init__(self, proposal: Proposal | None = None) -> None:
         self.is_client = proposal is not None
         self._proposal = proposal
         self._wsproto = WSConnection(ConnectionType.CLIENT if self.is_client else ConnectionType.SERVER)
+        self.is_opening = True
+        """Whether the answer to the handshake is not whole yet."""
+        self.is_open = False
+        """Whether messages may be sent: after the handshake, and before either side closes."""
         # A server's refusal, until its body is whole.
         self._refusal: RejectConnection | None = None
         self._body = b""
@@ -82,36 +86,30 @@ class Engine:
     # ---- the state of the connection
 
     @property
-    def is_connecting(self) -> bool:
-        """Whether no head of a handshake's answer has been taken or written yet."""
-        return self._wsproto.state is ConnectionState.CONNECTING
-
-    @property
     def is_refused(self) -> bool:
-        """Whether a server has refused, and the body of its answer is still to come."""
+        """Whether the server has refused, and the body of its answer is still to come."""
         return self._wsproto.state is ConnectionState.REJECTING
-
-    @property
-    def is_opening(self) -> bool:
-        """Whether the handshake is neither made nor refused to the last byte."""
-        return self._wsproto.state in (ConnectionState.CONNECTING, ConnectionState.REJECTING)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether messages may be sent: the handshake is made, and neither side has closed."""
-        return self._wsproto.state is ConnectionState.OPEN
 
     @property
     def may_close(self) -> bool:
         """Whether this side may still send a close frame."""
         return self._wsproto.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
 
+    def _note_state(self) -> None:
+        """To be called whenever wsproto's state may have changed.
+
+        Both attributes are asked for with each message, and wsproto takes three calls to say its state.
+        """
+        state = self._wsproto.state
+        self.is_opening = state in (ConnectionState.CONNECTING, ConnectionState.REJECTING)
+        self.is_open = state is ConnectionState.OPEN
+
     # ---- the handshake
 
     async def accept(self, stream: trio.abc.Stream, key: bytes, subprotocol: str | None) -> None:
         """Answer a client's handshake whose `Sec-WebSocket-Key` is `key`.
 
-        Nothing else of the head reaches the libraries, so nothing in it can trip them. Raises
+        No other field of the client's head reaches the libraries, so that none can trip them. Raises
         `TransportClosed` if the client is gone. If cancelled, the connection is of no more use.
         """
         head = [
@@ -127,8 +125,11 @@ class Engine:
         (request,) = self._wsproto.events()
         assert isinstance(request, Request)
         connection = WebSocketConnection(stream, self._wsproto)
-        with ENGINE:
-            await WebSocketRequest(connection, request).accept(subprotocol=subprotocol)
+        try:
+            with ENGINE:
+                await WebSocketRequest(connection, request).accept(subprotocol=subprotocol)
+        finally:
+            self._note_state()
 
     def propose(self) -> bytes:
         """The client's handshake. Raises `ValueError` for a host, path or header that HTTP does not allow."""
@@ -147,29 +148,34 @@ class Engine:
     # ---- bytes that arrive
 
     def take(self, data: bytes) -> Closed | None:
-        """Take a part of a server's answer to the handshake, or one close frame; no other frames.
+        """Take a part of a server's answer to the handshake, or one close frame; never another frame.
 
-        No bytes at all say that the server sends no more. Returns the peer's code and reason if it has
-        closed. If the connection `is_open` even so, the frame was faulty, and is to be refused with them.
+        No bytes at all mean that the server sends no more. Returns the code and reason of a close frame, None
+        for an answer. If the connection `is_open` after a close frame, the frame was faulty, and is to be
+        refused with the code and reason that are returned.
 
         Raises `HandshakeFailed` for a refusal, once its body is whole, and `TransportClosed` for an answer
         that is no handshake.
         """
+        try:
+            with ENGINE:
+                self._wsproto.receive_data(data)
+                events = [*self._wsproto.events()]
+        finally:
+            self._note_state()
         closed = None
-        with ENGINE:
-            self._wsproto.receive_data(data)
-            for event in self._wsproto.events():
-                match event:
-                    case RejectConnection():
-                        self._refusal = event
-                        if not event.has_body:
-                            raise self._refused()
-                    case RejectData():
-                        self._body += event.data[: SHOWN_BYTES - len(self._body)]
-                        if event.body_finished:
-                            raise self._refused()
-                    case CloseConnection():
-                        closed = Closed(event.code, event.reason or "")
+        for event in events:
+            match event:
+                case RejectConnection():
+                    self._refusal = event
+                    if not event.has_body:
+                        raise self._refused()
+                case RejectData():
+                    self._body += event.data[: SHOWN_BYTES - len(self._body)]
+                    if event.body_finished:
+                        raise self._refused()
+                case CloseConnection():
+                    closed = Closed(event.code, event.reason or "")
         return closed
 
     def _refused(self) -> HandshakeFailed:
@@ -200,8 +206,10 @@ class Engine:
         return self._wsproto.send(Pong(payload)) if self.is_client else encode_pong(payload)
 
     def close(self, code: int, reason: str) -> bytes:
-        """A close frame, the last that this side may send; only if it `may_close`."""
-        return self._wsproto.send(CloseConnection(code=code, reason=reason))
+        """A close frame, the last frame of this side. To be called only if this side `may_close`."""
+        data = self._wsproto.send(CloseConnection(code=code, reason=reason))
+        self._note_state()
+        return data
 
 
 def _event(message: Outgoing) -> TextMessage | BytesMessage:

@@ -1,9 +1,9 @@
-"""Foreign exceptions and the errors that they become: the one table of this room.
+"""Foreign exceptions and the errors that they become: the only such table of this room.
 
 Sockets, OpenSSL, Trio's streams, trio-websocket, wsproto and h11 each raise exceptions of their own. Each
-`Translation` below stands for one place where such exceptions enter, and each of its rows says what becomes
-of one type. No other module of the room turns one exception into another; `tests/test_foreign_errors.py`
-checks this, and every row.
+`Translation` below stands for one place where such exceptions enter, and each of its rows turns one type into
+an error of this project. No other module of the room turns one exception into another;
+`tests/test_foreign_errors.py` checks this, and every row.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Translation:
-    """A context manager: a foreign exception of its body leaves as the error that its row makes of it.
+    """A context manager: a foreign exception of the body leaves it as the error that its row makes of it.
 
     The rows are tried in their order, and the first one whose type fits is used. Exceptions without a row,
-    cancellation and `KeyboardInterrupt` pass unchanged. An object has no state of its own, so that all tasks
-    share one: a `with` costs 0.1 us.
+    cancellation and `KeyboardInterrupt` pass unchanged. A translation has no state, so that all tasks share
+    one object: a `with` costs 0.1 us.
     """
 
     __slots__ = ("_facts", "rows")
@@ -42,7 +42,7 @@ class Translation:
         self._facts = facts
 
     def about(self, *facts: object) -> Translation:
-        """The same rows, each of which is given these facts after the exception: a host, a file."""
+        """The same rows with facts for their texts, such as a host or a file, given after the exception."""
         return Translation(self.rows, *facts)
 
     def __enter__(self) -> None:
@@ -59,7 +59,7 @@ class Translation:
 
 
 def lost(_: Exception | None = None) -> TransportClosed:
-    """The end of a connection without a close frame (RFC 6455, section 7.1.5)."""
+    """The error for a connection that ended without a close frame (RFC 6455, section 7.1.5)."""
     return TransportClosed(CloseCode.ABNORMAL, "connection lost")
 
 
@@ -72,7 +72,7 @@ def _bad_request(error: h11.LocalProtocolError) -> ValueError:
 
 
 def _unreachable(error: OSError, place: str) -> OSError:
-    """The error in words; Trio's own says that all attempts failed, and why in a group behind it."""
+    """The error in words. Trio's own says that all attempts failed; its cause is a group with the reasons."""
     attempts = error.__cause__
     causes = attempts.exceptions if isinstance(attempts, ExceptionGroup) else ()
     if causes and all(isinstance(cause, ConnectionRefusedError) for cause in causes):
@@ -104,7 +104,7 @@ def _unreadable(error: OSError, certfile: Path, _: Path | None) -> ValueError:
 
 
 DESCRIPTOR = Translation({OSError: _broken})
-"""A read from a socket's descriptor: the exception of Trio's own streams, since ours is one of them."""
+"""A read from a socket's descriptor. `PatientStream` is a stream of Trio's, so it raises Trio's exception."""
 STREAM = Translation({trio.BrokenResourceError: lost, trio.ClosedResourceError: lost})
 """Any read or write of a connection's stream."""
 ENGINE = Translation(
@@ -114,12 +114,12 @@ ENGINE = Translation(
         UnicodeDecodeError: lost,  # wsproto decodes some header fields of a server's answer as ASCII
     }
 )
-"""Bytes that are given to the engine, and the handshake that it writes."""
+"""The engine, when it is given bytes, and when it writes a server's handshake."""
 REQUEST = Translation({h11.LocalProtocolError: _bad_request})
-"""The head of a client's handshake, composed from a URL and headers that are the caller's."""
+"""The head of a client's handshake, composed from a URL and headers of the caller."""
 CONNECTING = Translation({OSError: _unreachable})
-"""Name look-up and TCP; about the place, `host:port`."""
+"""Name look-up and TCP. The fact is the place, `host:port`."""
 SECURING = Translation({trio.BrokenResourceError: _no_tls})
-"""The TLS handshake of a client; about the server's authority."""
+"""The TLS handshake of a client. The fact is the server's authority."""
 TLS_FILES = Translation({ssl.SSLError: _wrong_pair, OSError: _unreadable})
-"""The operator's certificate and key; about the two paths. The row of `SSLError`, an `OSError`, is first."""
+"""The operator's certificate and key. The facts are the two paths. `SSLError`, an `OSError`, comes first."""

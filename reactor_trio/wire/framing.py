@@ -1,11 +1,11 @@
 """WebSocket framing (RFC 6455, section 5.2): bytes to whole messages, and messages to bytes. Pure.
 
 wsproto takes 16 us to read a small frame and masks in pure Python (docs/performance.md#bulk), so that a
-client of a few hundred KB/s of empty frames would keep it busy. Frames are read and written here; the engine
-is asked only for what ends a connection: a close frame.
+client that sends a few hundred KB/s of empty frames would keep a core busy. Therefore this module reads and
+writes the frames, and the engine is given only close frames.
 
-Everything is linear in the bytes that came, however they are cut, and refused as early as the header says
-that it must be: nothing of a frame that is too large is ever collected.
+The time taken is linear in the number of bytes, however they are cut into reads. A frame is refused as soon
+as its header shows that it must be: no payload of a frame that is too large is collected.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ _FIN, _RESERVED, _CONTROL = 0x80, 0x70, 0x08
 _LAST_DATA, _LAST_CONTROL = 0x02, 0x0A
 MAX_CONTROL_BYTES = 125
 _SMALL: Final = 512
-"""Bytes up to which a payload is unmasked as one integer; numpy is faster from there on."""
+"""Bytes up to which a payload is unmasked as one integer; for longer ones numpy is faster."""
 FRAGMENT_BYTES = 16
-"""What the fragments of a message have on average, at the least: each costs as much as a small message."""
+"""Bytes that the fragments of a message must have on average: each costs as much as a small message."""
 MIN_FRAGMENTS = 1024
-"""What a message may always have: short ones may be cut into single bytes."""
+"""Fragments that any message may have, so that a short one may be cut into single bytes."""
 
 
 def encode_frame(message: Outgoing) -> Parts:
     """Header and payload of an unmasked, unfragmented data frame, as a server sends it.
 
-    The payload stays in the parts that it came in. wsproto builds the same bytes with four copies of it.
+    The payload is not copied: it stays in the parts in which it was given. wsproto composes the same bytes
+    with four copies of the payload.
     """
     if isinstance(message, str):
         payload = message.encode()
@@ -50,7 +51,7 @@ def encode_frame(message: Outgoing) -> Parts:
 
 
 def encode_pong(payload: bytes) -> bytes:
-    """An unmasked pong, as a server sends it; `payload` is the ping's."""
+    """An unmasked pong, as a server sends it; `payload` is that of the ping, at most 125 bytes."""
     return bytes((PONG, len(payload))) + payload
 
 
@@ -63,7 +64,7 @@ def _header(first: int, length: int) -> bytes:
 
 
 def unmask(payload: bytes | bytearray | memoryview, mask: bytes | bytearray) -> bytes:
-    """XOR with the repeated four bytes of the mask (RFC 6455, section 5.3); its own inverse."""
+    """The payload XOR the repeated four bytes of the mask (RFC 6455, section 5.3): masks and unmasks."""
     length = len(payload)
     if length <= _SMALL:
         key = (bytes(mask) * (length // 4 + 1))[:length]
@@ -77,23 +78,23 @@ def unmask(payload: bytes | bytearray | memoryview, mask: bytes | bytearray) -> 
 
 @attrs.frozen
 class Fault:
-    """What is wrong with the bytes that came: the connection ends with this code."""
+    """A breach of the rules by the peer; the connection is to be closed with this code and reason."""
 
     code: CloseCode
     reason: str
 
 
 class FrameReader:
-    """Takes bytes as they arrive; gives whole messages, and control frames as they came.
+    """Takes bytes as they arrive, and gives whole messages, and control frames with their headers.
 
-    `masked` says whether the peer is a client. A message has at most `max_message_bytes`, and as many
-    fragments as `FRAGMENT_BYTES` allows.
+    `masked` says whether the peer is a client. A message has at most `max_message_bytes` bytes, and as many
+    fragments as `FRAGMENT_BYTES` and `MIN_FRAGMENTS` allow.
     """
 
-    # What `next` looks at is never resized, only replaced: a view of it may be alive elsewhere (the
+    # The buffer that `next` reads is never resized, only replaced: a view of it may be alive elsewhere (the
     # watchdog looks at the local variables of a slow step), and a `bytearray` with a view refuses to be
-    # resized. What arrives of a frame that is not whole grows in another `bytearray`, of which no view is
-    # taken before it changes places.
+    # resized. The bytes of a frame that is not whole yet grow in another `bytearray`, `_partial`, of which no
+    # view is taken before it becomes the buffer.
 
     def __init__(self, *, masked: bool, max_message_bytes: int) -> None:
         self._mask_bit = 0x80 if masked else 0
@@ -102,25 +103,25 @@ class FrameReader:
         self._max_fragments = max(MIN_FRAGMENTS, max_message_bytes // FRAGMENT_BYTES)
         self._buffer: bytes | bytearray = b""
         self._at = 0
-        """Where the next frame begins in the buffer; what is before it was given out."""
+        """Where the next frame begins in the buffer; the bytes before it have been given out."""
         self._partial = bytearray()
-        """What follows the buffer, which is empty then."""
+        """The bytes of a frame that is not whole yet; the buffer is empty then."""
         self._wanted = 2
-        """Bytes without which the next frame is not whole: no use in looking again."""
+        """Bytes that the next frame has at least, as far as is known: with fewer it cannot be whole."""
         self._room = max_message_bytes
-        """Bytes that the message under way may still have."""
-        # The message in fragments that is under way: its opcode (0: there is none) and what came of it.
+        """Bytes that the rest of the message under way may have."""
+        # The message in fragments that is under way: its opcode (0 if there is none), the payloads so far.
         self._opcode = 0
         self._message = bytearray()
         self._fragments = 0
         self._utf8: IncrementalDecoder | None = None
         self.fault: Fault | None = None
-        """What was wrong, if anything; then nothing more is read."""
+        """The peer's first breach of the rules; no more frames are read after it."""
         self.discards = False
-        """Whether data frames are no longer wanted: they are skipped, and cost next to nothing."""
+        """Whether data frames are skipped, at next to no cost: after this side's close."""
 
     def feed(self, data: bytes | bytearray) -> None:
-        """Bytes that arrived."""
+        """Take bytes that arrived. Does nothing after a `fault`."""
         if self.fault is not None:
             return
         if self._partial:
@@ -133,16 +134,17 @@ class FrameReader:
             self._buffer, self._at = b"", 0
 
     def next(self) -> str | bytes | bytearray | None:
-        """The next whole message; None until more bytes arrive, and for good once there is a `fault`.
+        """Read one frame. Returns None if more bytes are needed, and always after a `fault`.
 
-        A `bytearray` is no message but a control frame as it came, or empty if a frame was taken that
-        completes nothing: ask again. So no call takes longer than one frame does.
+        A `str` or `bytes` is a whole message. A `bytearray` is a control frame, header included; an empty one
+        stands for a frame that completes no message, after which the caller calls again. So no call takes
+        longer than one frame does.
         """
         buffer, at = self._buffer, self._at
         have = len(buffer) - at
         if have < self._wanted:
             if len(self._partial) < self._wanted:
-                if not have:  # no need to keep what was given out
+                if not have:  # all of the buffer was given out: free it
                     self._buffer, self._at = b"", 0
                 return None
             buffer = self._buffer = self._partial
@@ -195,7 +197,7 @@ class FrameReader:
         return self._payload(control, 2 + self._mask_bytes, len(control))
 
     def _problem(self, first: int, second: int) -> str:
-        """What is wrong with the first two bytes of a frame, if anything (RFC 6455, sections 5.1 to 5.5)."""
+        """The breach of the rules that the first two bytes of a frame show, or "" (RFC 6455, 5.1 to 5.5)."""
         opcode = first & 0x0F
         if second & 0x80 != self._mask_bit:
             return "a client masks its frames" if self._mask_bit else "a server does not mask its frames"
@@ -225,7 +227,7 @@ class FrameReader:
         self._message += payload
         self._room -= len(payload)
         if self._utf8 is not None:
-            try:  # what is wrong is told at once, not when the message is whole
+            try:  # a faulty text is refused at once, not when the message is whole
                 self._utf8.decode(payload, is_last)
             except UnicodeDecodeError:
                 self._refuse(CloseCode.INVALID_DATA, "invalid UTF-8")

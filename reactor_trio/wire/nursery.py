@@ -1,4 +1,7 @@
-"""A nursery behind a public context manager: what leaves it is what the caller would expect."""
+"""A nursery for context managers around a caller's code: exceptions come out as they were raised.
+
+A connection, the Python client and the sessions in memory of the test kit each open one.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_plain_nursery() -> AsyncGenerator[trio.Nursery]:
-    """A nursery out of which a lone exception comes as itself, and not in a group of one.
+    """Open a nursery out of which a single exception comes as itself, not in a group of one.
 
-    So `except TransportClosed` round `async with open_client(...)` works. A group that the body itself
-    raised stays the group that it is; several exceptions at once stay together.
+    So `except TransportClosed` around `async with open_client(...)` works. A group that the body itself
+    raised comes out as this group, and several exceptions at once come out in the nursery's group.
     """
     alone: BaseException | None = None
     try:

@@ -1,4 +1,4 @@
-"""A stream that tells a slow peer from a dead one, and remembers when it last heard from it."""
+"""A stream that tells a slow peer from a dead one, and remembers when it last heard from the peer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
 
 SLICE_BYTES = 64 * 1024
-"""The most that one write may hold that waits for the peer, so that progress is seen at least this often."""
+"""The largest write that waits for the peer, so that the peer's progress is seen at least this often."""
 JOINED_BYTES = 16 * 1024
-"""What is joined for one write, not gathered by the kernel from its parts."""
+"""Up to this size buffers are joined for one write; larger ones are gathered by the kernel."""
 AT_ONCE_BYTES = 256 * 1024
-"""The most that is handed to the kernel before other tasks run."""
+"""The largest write that is handed to the kernel before other tasks run."""
 
 
 def gathered(buffers: Iterable[Buffer], size: int) -> Iterator[list[Buffer]]:
-    """Cut the concatenation of the buffers into pieces of `size` bytes; only the last may be shorter.
+    """Cut the concatenation of the buffers into pieces of `size` bytes; the last piece may be shorter.
 
-    Each piece is a list of parts, and no byte is copied.
+    Each piece is a list of parts, so that no byte is copied.
     """
     parts: list[Buffer] = []
     room = size
@@ -49,13 +49,13 @@ def gathered(buffers: Iterable[Buffer], size: int) -> Iterator[list[Buffer]]:
 
 
 def slices(buffers: Iterable[Buffer], size: int = SLICE_BYTES) -> Iterator[Buffer]:
-    """The same pieces, each in one: what lies whole inside one buffer is not copied."""
+    """The same pieces, each as one buffer; a piece that lies inside one of the buffers is not copied."""
     for parts in gathered(buffers, size):
         yield parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _behind(parts: list[Buffer], count: int) -> list[Buffer]:
-    """What is left of the parts behind their first `count` bytes."""
+    """The parts without their first `count` bytes."""
     for index, part in enumerate(parts):
         if count < len(part):
             return [memoryview(part)[count:], *parts[index + 1 :]]
@@ -64,17 +64,16 @@ def _behind(parts: list[Buffer], count: int) -> list[Buffer]:
 
 
 class PatientStream(trio.abc.HalfCloseableStream):
-    """Wraps a stream: writes in slices, each of which the peer must accept within `send_timeout` seconds.
+    """Wraps a stream and writes in slices; the peer must accept each within `send_timeout` seconds.
 
-    What the kernel takes without waiting goes to it directly, and needs neither slices nor deadlines.
+    A peer that accepts 64 KiB in that time keeps its connection however long the whole write takes. A slower
+    peer is cut off: the stream is closed by force and `stalled` is set. Bytes that the kernel takes without
+    waiting need neither slices nor deadlines, and go to it directly.
 
-    So a peer that takes 64 KiB in that time keeps its connection however long the whole write takes. One
-    that does not is cut off: the stream is closed by force and `stalled` is set.
+    A write that was cut short (cancelled, or stalled) leaves the stream torn: the peer would read the bytes
+    of the next write as the rest of this one. So every later write raises `trio.BrokenResourceError`.
 
-    A write that was cut short (cancelled, or stalled) leaves the stream torn: whatever would be written
-    next would be read as the rest of it. So every later write raises `trio.BrokenResourceError`.
-
-    `prefix` holds bytes that were read already; they are received again first.
+    `prefix` holds bytes that were read from the stream already; `receive_some` returns them first.
     """
 
     def __init__(self, stream: trio.abc.Stream, *, send_timeout: float, prefix: bytes = b"") -> None:
@@ -82,15 +81,15 @@ class PatientStream(trio.abc.HalfCloseableStream):
         self._send_timeout = send_timeout
         self._prefix = prefix
         self._torn = False
-        # What `send_nowait` began and the kernel did not take: the next write begins with it.
+        # The bytes of a `send_nowait` that the kernel did not take: the next write begins with them.
         self._rest = b""
-        # A plain write to the socket's descriptor needs no task switch. Elsewhere a socket is no descriptor.
+        # A plain write to the socket's descriptor needs no task switch. On Windows a socket is no descriptor.
         is_socket = os.name == "posix" and isinstance(stream, trio.SocketStream)
         self._fd = stream.socket.fileno() if is_socket else None  # type: ignore[attr-defined]
         self.stalled = False
-        """Whether the peer was cut off for accepting nothing."""
+        """Whether the peer was cut off because it accepted nothing."""
         self.last_received = trio.current_time()
-        """When the last byte arrived (or the stream was made), in seconds of Trio's clock."""
+        """When the last byte arrived, or else the stream was made, in seconds of Trio's clock."""
 
     async def send_all(self, data: Buffer) -> None:
         """Write `data`.
@@ -102,14 +101,14 @@ class PatientStream(trio.abc.HalfCloseableStream):
 
     @property
     def has_rest(self) -> bool:
-        """Whether `send_nowait` has begun what the next write must end."""
+        """Whether the next write must end one that `send_nowait` has begun."""
         return bool(self._rest)
 
     def send_nowait(self, buffers: Iterable[Buffer]) -> bool:
-        """Write the buffers if that needs no waiting; returns whether they were taken.
+        """Write the buffers if no waiting is needed; returns whether they were taken.
 
-        If the kernel took only a part of them, the next write begins with the rest (`has_rest`): the
-        caller then sees to it that there is one. Never raises: what is wrong shows at the next write.
+        If the kernel took only a part of them, the next write begins with the rest (`has_rest`), and the
+        caller must see to it that there is a next write. Never raises: an error shows at the next write.
         """
         if self._fd is None or self._torn or self._rest:
             return False
@@ -125,7 +124,10 @@ class PatientStream(trio.abc.HalfCloseableStream):
         return True
 
     async def send_buffers(self, buffers: Iterable[Buffer]) -> None:
-        """Write the buffers one after the other in as few writes as they need; otherwise as `send_all`."""
+        """Write the buffers in order, in as few writes as they need.
+
+        Errors and cancellation are those of `send_all`.
+        """
         if self._torn:
             raise trio.BrokenResourceError("an earlier write was cut short")
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -145,14 +147,14 @@ class PatientStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
 
     def _write_at_once(self, parts: list[Buffer], size: int) -> list[Buffer]:
-        """Write what the kernel takes now; returns the rest, `parts` itself if that is all of it.
+        """Write as much as the kernel takes now; returns the rest, and `parts` itself if it took nothing.
 
-        What is wrong shows when that is written.
+        An error shows when the rest is written.
         """
         if self._fd is None or not self._is_open:
             return parts
         try:
-            if size <= JOINED_BYTES:  # many answers: to join them costs less than to name each to the kernel
+            if size <= JOINED_BYTES:  # to join many answers costs less than to name each to the kernel
                 count = os.write(self._fd, b"".join(parts))
             else:
                 count = os.writev(self._fd, parts)
@@ -163,7 +165,7 @@ class PatientStream(trio.abc.HalfCloseableStream):
     async def _send_slice(self, data: Buffer) -> None:
         with trio.move_on_after(self._send_timeout) as deadline:
             await self._stream.send_all(data)
-        # After a deadline that passed while the last byte went out, the slice is whole all the same.
+        # If the deadline passed while the last byte went out, the slice is whole, and nothing was cut.
         if deadline.cancelled_caught:
             self.stalled = True
             await trio.aclose_forcefully(self._stream)
@@ -174,7 +176,7 @@ class PatientStream(trio.abc.HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Half-close, where the stream below can; otherwise do nothing."""
+        """Half-close the stream below if it can be half-closed; otherwise do nothing."""
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
         else:
@@ -196,14 +198,14 @@ class PatientStream(trio.abc.HalfCloseableStream):
         return data
 
     async def _read_fd(self, fd: int, max_bytes: int) -> bytes:
-        # Trio reads first and waits if that fails, which it does nearly always on a connection of small
-        # messages: an exception and a system call, half of what a command costs with 100 clients.
+        # Trio's stream reads first, and waits if there is nothing to read: nearly always on a connection of
+        # small messages. The failed read, with its exception, is half the cost of a command with 100 clients.
         self._check_open()
         while True:
             await trio.lowlevel.wait_readable(fd)
-            # Before this task goes on, another that was woken in the same pass of the loop may close this
-            # stream, and a third be given the number for a new client: its bytes are not ours to read. So
-            # nothing may be awaited between this look and the read.
+            # Before this task goes on, another task that was woken in the same pass of the loop may close
+            # this stream, and a third one may be given the descriptor's number for a new client, whose bytes
+            # this task must not read. So nothing may be awaited between this check and the read.
             self._check_open()
             with DESCRIPTOR:
                 try:
@@ -217,14 +219,15 @@ class PatientStream(trio.abc.HalfCloseableStream):
 
     @property
     def _is_open(self) -> bool:
-        # A descriptor that was closed may have been given to another connection by now.
+        # The number of a closed descriptor may have been given to another connection by now.
         return self._stream.socket.fileno() == self._fd  # type: ignore[attr-defined, no-any-return]
 
     async def drain(self) -> None:
-        """Half-close, then read and discard until the peer closes.
+        """Half-close, then read and discard bytes until the peer closes.
 
-        Without it, bytes of the peer that nobody read turn the close into a reset, which can overtake
-        what was written last. Unbounded: put a deadline around it. Never raises that the peer is gone.
+        Without it, bytes of the peer that nobody has read turn the close into a reset, which can overtake
+        the bytes that were written last. Unbounded: put a deadline around it. Does not raise if the peer is
+        gone. If cancelled, the stream can only be closed.
         """
         try:
             await self.send_eof()

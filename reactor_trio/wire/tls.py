@@ -1,4 +1,4 @@
-"""TLS on the port: the operator's files become a context, a connection becomes a stream."""
+"""TLS of a server: the operator's files become a context, and a socket becomes an encrypted stream."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def load_context(certfile: Path, keyfile: Path | None = None) -> ssl.SSLContext:
-    """A server's context for a certificate chain and its key, both PEM; the key may be in `certfile`.
+    """The context of a server for a certificate chain and its key, both in PEM; `certfile` may hold the key.
 
-    Raises `ValueError`, in words for the operator, for files that are not there, are none of that, do not
-    belong together, or for a key with a password.
+    Raises `ValueError`, in words for the operator, if a file cannot be read, holds no certificate or no key,
+    if the two do not belong together, or if the key has a password.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # Not every build of Python leaves the old versions out by itself (RFC 8996).
+    # Some builds of Python allow the old versions by default (RFC 8996 forbids them).
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])  # a WebSocket begins as an HTTP/1.1 request (RFC 6455, 1.2)
 
@@ -39,10 +39,10 @@ def load_context(certfile: Path, keyfile: Path | None = None) -> ssl.SSLContext:
 class TLSStream(trio.abc.HalfCloseableStream):
     """The server's side of TLS over a socket.
 
-    A cancelled `send_all` leaves it broken for reading too: unlike on a socket, nothing of what the peer
-    has sent can be read any more. It is half-closed by a FIN, without a `close_notify`, which would need
-    the peer to go on with TLS: whoever reads a WebSocket, or an answer with a Content-Length, knows where
-    it ends. For the same reason none is expected.
+    A cancelled `send_all` leaves the stream broken for reading too: unlike on a socket, bytes that the peer
+    has sent cannot be read any more. The stream is half-closed by a FIN, without a `close_notify`, which the
+    peer would have to answer; a WebSocket, or an HTTP answer with a Content-Length, shows by itself where it
+    ends. For the same reason no `close_notify` of the peer is expected.
     """
 
     def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
@@ -50,7 +50,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
 
     async def do_handshake(self) -> None:
-        """Agree with the client. Raises `trio.BrokenResourceError`. If cancelled, it is of no more use."""
+        """Make the TLS handshake with the client.
+
+        Raises `trio.BrokenResourceError` if the client is gone or does not speak TLS. If cancelled, the
+        stream is of no more use.
+        """
         await self._tls.do_handshake()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

@@ -1,4 +1,4 @@
-"""`Transport` over a WebSocket: what `WebSocketReader` has read is handed out, and frames are written."""
+"""`Transport` over a WebSocket: it hands out the messages that its reader has read, and writes frames."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ if TYPE_CHECKING:
 
 
 class WebSocketTransport:
-    """One WebSocket after its handshake; see `Transport` for what each method promises.
+    """One WebSocket; `Transport` says what each method promises.
 
-    `accept_websocket` makes a server's, `propose_websocket` a client's. `running()` must surround its use: it
-    closes the stream.
+    `accept_websocket` makes that of a server, `propose_websocket` that of a client. All use is inside
+    `running()`, which closes the stream.
     """
 
     def __init__(self, reader: WebSocketReader) -> None:
         self._reader = reader
         self._engine = reader.engine
         self._stream = reader.stream
-        # Set when nothing more is read; `aclose`, and a write that failed, wait for it.
+        # Set by a read that finds the end, by `aclose` and by `abort`: no more bytes are read.
         self._ended = trio.Event()
-        # `receive` and `aclose` both read, one at a time: the other one waits until a read has ended.
+        # `receive` and `aclose` both read, one at a time: the other task waits here until a read has ended.
         self._is_reading = False
         self._readers = trio.lowlevel.ParkingLot()
-        # Where pongs are written that need waiting while nobody else writes; opened by `running`.
+        # Opened by `running`. A task here writes the pongs that must wait for room while no other task
+        # writes.
         self._nursery: trio.Nursery | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[WebSocketTransport]:
-        """On leaving, the stream is closed by force, and nothing of the connection is left running."""
+        """The connection's life. On leaving, the stream is closed by force, and no task is left running."""
         async with open_plain_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -62,7 +63,7 @@ class WebSocketTransport:
         return self._stream.last_received if self._reader.is_listening else trio.current_time()
 
     async def receive(self) -> Sequence[str | bytes]:
-        """See `Transport`. After `aclose` it waits for the connection's end, as `aclose` does."""
+        """See `Transport`. After an `aclose` was begun, it waits for the end of the connection too."""
         reader = self._reader
         while not reader.received:
             await self._read()
@@ -108,7 +109,7 @@ class WebSocketTransport:
             await self._write(parts)
 
     def send_nowait(self, messages: Sequence[Outgoing]) -> bool:
-        """See `Transport`. A client's frames are masked: too dear to be made twice, if they have to wait."""
+        """See `Transport`. Always False for a client: masking is too dear to do twice if there is no room."""
         engine = self._engine
         if engine.is_client or not engine.is_open or self._reader.lock.locked():
             return False
@@ -145,15 +146,15 @@ class WebSocketTransport:
         await trio.aclose_forcefully(self._stream)
 
     async def _check_open(self) -> None:
-        """A checkpoint only if it raises `TransportClosed`."""
+        """Raise `TransportClosed` unless messages may be sent. A checkpoint only if it raises."""
         if not self._engine.is_open:
             await trio.lowlevel.checkpoint()
             raise self._reader.error()
 
     def _answer_pings(self) -> None:
-        """See to it that the pings that were read are answered; the task that reads does not wait for it."""
+        """Write the pongs that are due if there is room, or have another task write them: never waits."""
         if self._reader.lock.locked():
-            return  # whoever holds the lock answers them before it lets go
+            return  # the task that holds the lock writes them before it releases it
         pongs = self._take_pongs()
         if self._stream.send_nowait(pongs):
             pongs = []
@@ -169,8 +170,8 @@ class WebSocketTransport:
     async def _write(self, buffers: Iterable[Buffer]) -> None:
         if await self._write_all(buffers):
             return
-        # What came before the reset may say why: a close frame. If nobody reads just now, this task does, up
-        # to the next message, which is for others.
+        # The peer may have sent a close frame before the reset, which says why. If no other task reads, this
+        # one does, up to the next message, which is not its own.
         if not self._stream.stalled:
             with trio.move_on_after(LINGER_SECONDS), suppress(TransportClosed):
                 while not self._ended.is_set() and not self._reader.received:
@@ -179,8 +180,6 @@ class WebSocketTransport:
 
     async def _write_all(self, buffers: Iterable[Buffer]) -> bool:
         """Write the buffers, and the pongs that are due by then; returns False if the stream is broken."""
-        # Pongs and the answer to a close go out under the same lock. It is first come, first
-        # served, so frames leave in the order in which the engine was told of them.
         lock = self._reader.lock
         with suppress(TransportClosed), STREAM:
             try:

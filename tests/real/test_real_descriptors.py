@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 import trio
 import trio.testing
 
 from reactor_trio.wire.streams import PatientStream
+
+pytestmark = pytest.mark.real_time
 
 ATTEMPTS = 60
 """Whether the reader goes on before the task that closes is up to Trio: about half of them each."""
