@@ -212,7 +212,7 @@ from hypothesis import given, settings, strategies as st
 naps = st.floats(3000, 4000)
 
 @pytest.mark.parametrize("times", [1, 2])
-@settings(max_examples=5, database=None)
+@settings(max_examples=5, database=None, deadline=None)
 @given(seconds=naps)
 async def test_a_session(times, seconds):
     async with open_session(Echo) as client:
@@ -221,7 +221,7 @@ async def test_a_session(times, seconds):
     assert trio.current_time() == pytest.approx(times * seconds)
 
 @pytest.mark.virtual_seconds(60)
-@settings(max_examples=5, database=None)
+@settings(max_examples=5, database=None, deadline=None)
 @given(seconds=naps)
 async def test_too_long(seconds):
     await trio.sleep(seconds)
