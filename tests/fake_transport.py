@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from reactor_trio.errors import TransportClosed
-from reactor_trio.protocol import control, names
+from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk, decode_binary
+from reactor_trio.protocol.server_messages import Error
 from reactor_trio.protocol.text import ClientText, decode_client_text, encode_server_text
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class FakeTransport:
         self.deliver(encode_server_text(type_, data or {}, reply_to))
 
     def refuse(self, code: str, message: str, **fields: Any) -> None:
-        self.deliver(control.error(code, message, **fields))
+        self.deliver(Error(code, message, **fields).encode())
 
     def deliver(self, message: str | bytes) -> None:
         self._to_client.append(message)

@@ -167,7 +167,7 @@ async def test_a_refused_call_raises_with_every_field_error():
             "invalid_payload",
             "prompt: too short",
             event="set_prompt",
-            errors=[FieldError("prompt", "too short"), FieldError("boxes[2].width", "missing")],
+            errors=(FieldError("prompt", "too short"), FieldError("boxes[2].width", "missing")),
             reply_to=message.id,
         )
         with pytest.raises(CommandError) as caught:

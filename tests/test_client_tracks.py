@@ -12,8 +12,9 @@ import trio.testing
 from fake_transport import WELCOME, FakeTransport
 from reactor_trio.client import Client, Frame, HandshakeFailed, TrackInfo
 from reactor_trio.errors import CommandError, FieldError, TransportClosed
-from reactor_trio.protocol import control, names
+from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media
+from reactor_trio.protocol.server_messages import Error
 from reactor_trio.protocol.text import ClientText
 from test_client import DEADLINE, frame_bytes, open_fake
 
@@ -104,7 +105,8 @@ async def test_a_configuration_holds_once_it_is_acknowledged_and_refusals_are_ra
             asked = await server.hear()
             assert asked.type == "reactor.configure_track"
             fault = FieldError("codec", "not one of jpeg, raw")
-            server.deliver(control.error("invalid_payload", str(fault), errors=[fault], reply_to=asked.id))
+            error = Error("invalid_payload", str(fault), errors=(fault,), reply_to=asked.id)
+            server.deliver(error.encode())
 
 
 async def test_a_key_frame_is_asked_for():

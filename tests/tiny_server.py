@@ -12,9 +12,20 @@ import trio_websocket
 
 from fake_transport import WELCOME
 from reactor_trio.errors import FieldError
-from reactor_trio.protocol import control, names
-from reactor_trio.protocol.binary import MediaFrame, UploadChunk, decode_binary, encode_media
-from reactor_trio.protocol.text import ClientText, decode_client_text, encode_server_text
+from reactor_trio.protocol import names
+from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media
+from reactor_trio.protocol.client_messages import (
+    ConfigureTrack,
+    FrameShown,
+    Invoke,
+    Ping,
+    RequestKeyFrame,
+    UploadAbort,
+    UploadStart,
+    decode,
+)
+from reactor_trio.protocol.server_messages import Ack, Error, Goodbye, Pong, UploadComplete, Welcome
+from reactor_trio.protocol.text import encode_server_text
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -73,55 +84,52 @@ class TinyServer:
             self.closes.append(socket.closed)
 
     async def _session(self, socket: trio_websocket.WebSocketConnection) -> None:
-        await socket.send_message(control.welcome(GREETING))
-        starts: dict[str, ClientText] = {}
+        await socket.send_message(Welcome(GREETING).encode())
+        starts: dict[str, UploadStart] = {}
         while True:
-            message = await socket.get_message()
-            if isinstance(message, str):
-                text = decode_client_text(message)
-                if text.type == names.UPLOAD_START:
-                    starts[text.data["upload_id"]] = text
-                    self.files[text.data["upload_id"]] = bytearray()
-                else:
-                    await self._command(socket, text)
-                    continue
-                upload_id = text.data["upload_id"]
-            else:
-                chunk = decode_binary(message)
-                assert isinstance(chunk, UploadChunk)
-                upload_id = chunk.upload_id
-                self.files[upload_id] += chunk.payload
-            start = starts[upload_id]
-            if len(self.files[upload_id]) == start.data["size"]:
-                await socket.send_message(control.upload_complete(**start.data, reply_to=start.id))
+            match decode(await socket.get_message()):
+                case Invoke() as command:
+                    await self._command(socket, command)
+                case Ping(t, id_):
+                    await socket.send_message(Pong(t, 0.0, id_).encode())
+                case UploadStart(upload_id) as start:
+                    starts[upload_id] = start
+                    self.files[upload_id] = bytearray()
+                    await self._complete(socket, start)
+                case UploadChunk(upload_id, _, payload):
+                    self.files[upload_id] += payload
+                    await self._complete(socket, starts[upload_id])
+                case UploadAbort() | ConfigureTrack() | RequestKeyFrame() | FrameShown() as asked:
+                    await socket.send_message(Ack(asked.id or 0).encode())
 
-    async def _command(self, socket: trio_websocket.WebSocketConnection, text: ClientText) -> None:
-        if text.type == "echo":
-            await socket.send_message(encode_server_text("echoed", text.data, text.id))
-        elif text.type == "refuse":
-            await socket.send_message(
-                control.error(
-                    names.INVALID_PAYLOAD, "wrong", errors=[FieldError("a[1].b", "missing")], reply_to=text.id
-                )
-            )
-        elif text.type == "play":
+    async def _complete(self, socket: trio_websocket.WebSocketConnection, start: UploadStart) -> None:
+        if len(self.files[start.upload_id]) == start.size:
+            done = UploadComplete(start.upload_id, start.name, start.mime_type, start.size, start.id)
+            await socket.send_message(done.encode())
+
+    async def _command(self, socket: trio_websocket.WebSocketConnection, command: Invoke) -> None:
+        if command.event == "echo":
+            await socket.send_message(encode_server_text("echoed", command.data, command.id))
+        elif command.event == "refuse":
+            faults = (FieldError("a[1].b", "missing"),)
+            refusal = Error(names.INVALID_PAYLOAD, "wrong", errors=faults, reply_to=command.id)
+            await socket.send_message(refusal.encode())
+        elif command.event == "play":
             for seq in range(3):
                 await socket.send_message(encode_server_text("progress", {"step": seq}))
-                extra = {"applied": [text.id]} if seq == 0 and text.id is not None else {}
+                extra = {"applied": [command.id]} if seq == 0 and command.id is not None else {}
                 frame = MediaFrame(
                     "main_video", seq, seq / 30, "raw", bytes(12), width=2, height=2, extra=extra
                 )
                 await socket.send_message(encode_media(frame))
-            await socket.send_message(control.ack(text.id or 0))
-        elif text.type == "leave":
-            await socket.send_message(control.goodbye("finished"))
+            await socket.send_message(Ack(command.id or 0).encode())
+        elif command.event == "leave":
+            await socket.send_message(Goodbye("finished").encode())
             await socket.aclose(1000, "finished")
-        elif text.type == names.PING:
-            await socket.send_message(control.pong(text.data["t"], 0.0, text.id))
-        elif text.type == "hang":
+        elif command.event == "hang":
             self.hanging.set()
         else:
-            await socket.send_message(control.ack(text.id or 0))
+            await socket.send_message(Ack(command.id or 0).encode())
 
 
 @contextmanager

@@ -23,12 +23,15 @@ import trio
 from reactor_trio.errors import ProtocolError, TransportClosed
 from reactor_trio.link.rates import Rates
 from reactor_trio.logs.logger import get_logger
-from reactor_trio.protocol import control, names
+from reactor_trio.protocol import names
+from reactor_trio.protocol.client_messages import Ping, UploadStart, read_control
+from reactor_trio.protocol.server_messages import Error, Goodbye, Pong, Queued
 from reactor_trio.protocol.text import decode_client_text
 from reactor_trio.session.inbox import STEP
 from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
+    from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import ClientText
     from reactor_trio.server.admission import Place
     from reactor_trio.session.limits import Limits
@@ -63,7 +66,7 @@ class WaitingClient:
         self._early_bytes = 0
         # Messages that were read and not handled yet: one batch.
         self._unread: deque[str | bytes] = deque()
-        self._answers: deque[str] = deque()
+        self._answers: deque[ToClient] = deque()
         self._outcome: Outcome | None = None
         # Set when there is something to write, or when `_outcome` is set; the writing task waits for it.
         self._news = trio.Event()
@@ -125,11 +128,11 @@ class WaitingClient:
         gives_up = trio.current_time() + self._max_wait
         while self._outcome is None:
             self._news = trio.Event()
-            batch: list[str | bytes] = [*self._answers]
+            batch: list[str | bytes] = [answer.encode() for answer in self._answers]
             self._answers.clear()
             self._room.set()
             if (position := self._place.position) and position != told:
-                batch.append(control.queued(position))
+                batch.append(Queued(position).encode())
                 told = position
             if batch:
                 began = trio.current_time()
@@ -150,11 +153,11 @@ class WaitingClient:
         with trio.move_on_after(self._limits.close_timeout):
             if self._outcome is Outcome.TIMED_OUT:
                 reason = f"no session became free within {self._max_wait:g} s"
-                await self._transport.send([control.error(names.QUEUE_TIMEOUT, reason)])
+                await self._transport.send([Error(names.QUEUE_TIMEOUT, reason).encode()])
                 await self._transport.aclose(names.CloseCode.TRY_AGAIN_LATER, reason)
             elif self._outcome is Outcome.SHUTTING_DOWN:
                 reason = Outcome.SHUTTING_DOWN.value
-                await self._transport.send([control.goodbye(reason)])
+                await self._transport.send([Goodbye(reason).encode()])
                 await self._transport.aclose(names.CloseCode.GOING_AWAY, reason)
 
     def _gone(self) -> None:
@@ -203,26 +206,26 @@ class WaitingClient:
         try:
             self._take_text(message) if isinstance(message, str) else self._refuse(None)
         except ProtocolError as error:
-            self._answers.append(control.error_of(error))
+            self._answers.append(Error.of(error))
             self._wake()
 
     def _take_text(self, text: str) -> None:
         message = decode_client_text(text)
-        if message.type == names.PING:
-            ping = control.parse_control(message)
-            assert isinstance(ping, control.Ping)
-            self._answers.append(control.pong(ping.t, trio.current_time(), message.id))
+        if message.type == Ping.type:
+            ping = read_control(message.type, message.data, message.id)
+            assert isinstance(ping, Ping)
+            self._answers.append(Pong(ping.t, trio.current_time(), ping.id))
             self._wake()
             return
         size = len(text) if text.isascii() else len(text.encode())
         has_room = len(self.early) < self._limits.max_queued_events
-        if message.type == names.UPLOAD_START or not has_room or self._early_bytes + size > KEPT_BYTES:
+        if message.type == UploadStart.type or not has_room or self._early_bytes + size > KEPT_BYTES:
             self._refuse(message)
         self.early.append(text)
         self._early_bytes += size
 
     def _refuse(self, message: ClientText | None) -> None:
-        if message is None or message.type == names.UPLOAD_START:
+        if message is None or message.type == UploadStart.type:
             reason = "this client waits for a session: uploads can begin after the welcome"
         else:
             reason = "this client waits for a session, and has sent too much already; this was not taken"
