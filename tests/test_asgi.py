@@ -18,7 +18,6 @@ from reactor_trio.client.client import Client
 from reactor_trio.errors import CommandError, TransportClosed
 from reactor_trio.testing import MemoryTransport, memory_transport_pair
 from reactor_trio.wire.asgi_calls import Event
-from virtual import virtually
 
 PATIENCE = 600.0
 log: list[str] = []
@@ -141,7 +140,6 @@ async def end_of_transport(transport: MemoryTransport) -> TransportClosed:
 # ---- a session
 
 
-@virtually
 async def test_a_client_has_a_session_from_welcome_to_disconnected() -> None:
     app = reactor_trio.asgi(Painter, name="Landscapes")
     async with client_of(app) as client:
@@ -152,7 +150,6 @@ async def test_a_client_has_a_session_from_welcome_to_disconnected() -> None:
     assert log == ["loaded", "connected", "a storm", "disconnected"]
 
 
-@virtually
 async def test_clients_share_one_load_and_have_a_session_each() -> None:
     app = reactor_trio.asgi(Painter)
     async with client_of(app) as one, client_of(app) as two:
@@ -161,7 +158,6 @@ async def test_clients_share_one_load_and_have_a_session_each() -> None:
     assert log == ["loaded", "connected", "connected", "one", "two", "disconnected", "disconnected"]
 
 
-@virtually
 async def test_the_subprotocol_is_the_runtimes_or_none() -> None:
     app = reactor_trio.asgi(Painter)
     for offered, chosen in ((["chat", "reactor.v1"], "reactor.v1"), ([], None)):
@@ -173,7 +169,6 @@ async def test_the_subprotocol_is_the_runtimes_or_none() -> None:
     assert await refused(app, subprotocols=["chat"]) == (400, "the subprotocol is reactor.v1")
 
 
-@virtually
 async def test_a_message_that_is_too_big_ends_the_connection_with_1009() -> None:
     app = reactor_trio.asgi(Painter, limits=Limits(max_message_bytes=1024))
     async with connecting(app) as connection:
@@ -183,7 +178,6 @@ async def test_a_message_that_is_too_big_ends_the_connection_with_1009() -> None
     assert log[-1] == "disconnected"
 
 
-@virtually
 async def test_a_client_that_accepts_nothing_is_cut_off() -> None:
     class Chatty(Painter):
         async def run(self) -> None:
@@ -201,7 +195,6 @@ class Said(reactor_trio.ModelMessage):
     text: str
 
 
-@virtually
 async def test_a_quiet_client_stays_since_the_asgi_server_pings_it() -> None:
     app = reactor_trio.asgi(Painter, limits=Limits(heartbeat=1))
     async with client_of(app) as client:
@@ -209,7 +202,6 @@ async def test_a_quiet_client_stays_since_the_asgi_server_pings_it() -> None:
         await client.call("set_prompt", prompt="still here")
 
 
-@virtually
 async def test_when_all_sessions_are_taken_the_next_client_waits() -> None:
     app = reactor_trio.asgi(Painter, max_sessions=1)
     async with trio.open_nursery() as nursery:
@@ -232,7 +224,6 @@ async def test_when_all_sessions_are_taken_the_next_client_waits() -> None:
 # ---- who may come in
 
 
-@virtually
 async def test_a_token_is_needed_for_a_session_where_there_is_one() -> None:
     app = reactor_trio.asgi(Painter, token="secret")
     assert (await refused(app))[0] == 401
@@ -243,7 +234,6 @@ async def test_a_token_is_needed_for_a_session_where_there_is_one() -> None:
         pass
 
 
-@virtually
 async def test_the_hook_says_who_a_client_is() -> None:
     class Named(ReactorModel):
         async def load(self, config: dict[str, Any]) -> None:
@@ -260,7 +250,6 @@ async def test_the_hook_says_who_a_client_is() -> None:
     assert log == ["ada 127.0.0.1:51234"]
 
 
-@virtually
 async def test_pages_of_other_origins_may_not_connect_unless_allowed() -> None:
     headers = [(b"host", b"127.0.0.1:8000"), (b"origin", b"https://other.example")]
     assert (await refused(reactor_trio.asgi(Painter), headers=headers))[0] == 403
@@ -273,7 +262,6 @@ async def test_pages_of_other_origins_may_not_connect_unless_allowed() -> None:
 
 
 @pytest.mark.parametrize("server", [("192.0.2.7", 8000), None, ("painter.example", 80)])
-@virtually
 async def test_others_than_this_machine_are_refused_until_it_is_said_who_may_come_in(
     server: Any, logged: list[Any]
 ) -> None:
@@ -288,13 +276,11 @@ async def test_others_than_this_machine_are_refused_until_it_is_said_who_may_com
     assert (await refused(reactor_trio.asgi(Painter, token="secret"), server=server))[0] == 401
 
 
-@virtually
 async def test_a_unix_socket_is_this_machine() -> None:
     async with client_of(reactor_trio.asgi(Painter), server=("/run/app.sock", None), client=None):
         pass
 
 
-@virtually
 async def test_a_server_that_cannot_refuse_with_an_answer_closes() -> None:
     app = reactor_trio.asgi(Painter, token="secret")
     async with connecting(app, extensions={}) as connection:
@@ -314,7 +300,6 @@ def test_keywords_are_checked() -> None:
 # ---- HTTP
 
 
-@virtually
 async def test_pages_and_documents_are_those_of_the_own_server() -> None:
     app = reactor_trio.asgi(Painter)
     async with app.lifespan():
@@ -334,7 +319,6 @@ async def test_pages_and_documents_are_those_of_the_own_server() -> None:
         assert (await fetch(app, "/ws", headers=upgrade))[0] == 426, "a server without WebSockets"
 
 
-@virtually
 async def test_it_may_be_mounted_below_a_path() -> None:
     app = reactor_trio.asgi(Painter)
     mounted = {"root_path": "/painter"}
@@ -351,7 +335,6 @@ async def test_it_may_be_mounted_below_a_path() -> None:
 # ---- loading and ending
 
 
-@virtually
 async def test_without_a_lifespan_the_first_client_has_the_model_loaded() -> None:
     app = reactor_trio.asgi(Painter)
     status, _, body = await fetch(app, "/health")
@@ -361,7 +344,6 @@ async def test_without_a_lifespan_the_first_client_has_the_model_loaded() -> Non
         assert (await fetch(app, "/health"))[0] == 200
 
 
-@virtually
 async def test_a_load_that_fails_is_told_and_not_tried_again(logged: list[Any]) -> None:
     app = reactor_trio.asgi(Broken)
     for _ in range(2):
@@ -371,14 +353,12 @@ async def test_a_load_that_fails_is_told_and_not_tried_again(logged: list[Any]) 
     assert log == ["tried"]
 
 
-@virtually
 async def test_a_load_that_fails_fails_the_start() -> None:
     with pytest.raises(RuntimeError, match=r"Broken could not be loaded: FileNotFoundError\('weights.pt'\)"):
         async with reactor_trio.asgi(Broken).lifespan():
             pass
 
 
-@virtually
 async def test_a_load_that_is_cancelled_begins_anew_for_the_next_client() -> None:
     app = reactor_trio.asgi(Painter)
     async with connecting(app) as connection:
@@ -389,7 +369,6 @@ async def test_a_load_that_is_cancelled_begins_anew_for_the_next_client() -> Non
     assert log[:3] == ["loaded", "loaded", "connected"]
 
 
-@virtually
 async def test_at_the_end_of_its_life_sessions_are_said_goodbye_to() -> None:
     app = reactor_trio.asgi(Painter)
     async with trio.open_nursery() as nursery:
@@ -408,7 +387,6 @@ async def test_at_the_end_of_its_life_sessions_are_said_goodbye_to() -> None:
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-@virtually
 async def test_what_does_not_end_is_cancelled_at_the_end_of_its_life(is_cancelled: bool) -> None:
     app = reactor_trio.asgi(Painter, drain_timeout=20, limits=Limits(close_timeout=5, heartbeat=1000))
     async with trio.open_nursery() as nursery:
@@ -432,7 +410,6 @@ async def test_what_does_not_end_is_cancelled_at_the_end_of_its_life(is_cancelle
         assert log[-1] == "disconnected"
 
 
-@virtually
 async def test_a_cancelled_call_runs_the_hook_before_it_returns() -> None:
     app = reactor_trio.asgi(Painter)
     async with connecting(app) as connection:
@@ -442,7 +419,6 @@ async def test_a_cancelled_call_runs_the_hook_before_it_returns() -> None:
             assert log == ["loaded", "connected", "disconnected"]
 
 
-@virtually
 async def test_the_protocol_of_lifespan_is_spoken_too() -> None:
     for model, expected in (
         (Painter, ["lifespan.startup.complete", "lifespan.shutdown.complete"]),

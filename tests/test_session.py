@@ -376,6 +376,7 @@ async def test_a_plain_handler_may_return_an_awaitable_and_keeps_its_turn() -> N
         assert answers(client)[2][1]["code"] == "late"
 
 
+@pytest.mark.real_time  # virtual time stands still while a handler computes
 async def test_handlers_that_never_wait_leave_the_loop_its_turn() -> None:
     """A batch of commands is not run in one go if their handlers are slow: others get the loop."""
     turns: list[int] = []
@@ -398,15 +399,11 @@ async def test_handlers_that_never_wait_leave_the_loop_its_turn() -> None:
                 turns.append(len(done))
                 await trio.lowlevel.checkpoint()
 
-    async def main() -> None:
-        async with open_session(Busy, executor=InlineExecutor()) as client:
-            await client.transport.send(
-                [json.dumps({"type": "burn", "data": {"number": number}}) for number in range(LAST + 1)]
-            )
-            await ended.wait()
-
-    # In real time: virtual time stands still while a handler computes.
-    await trio.to_thread.run_sync(trio.run, main)
+    async with open_session(Busy, executor=InlineExecutor()) as client:
+        await client.transport.send(
+            [json.dumps({"type": "burn", "data": {"number": number}}) for number in range(LAST + 1)]
+        )
+        await ended.wait()
     assert done == list(range(LAST + 1))
     assert len({count for count in turns if 0 < count <= LAST}) >= 3
 
