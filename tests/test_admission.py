@@ -23,7 +23,7 @@ from reactor_trio.errors import CommandError, TransportClosed
 from reactor_trio.link.host import ModelHost
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
-from reactor_trio.protocol.text import decode_server_text, encode_client_text
+from reactor_trio.protocol.text import encode_client_text, read_server_text
 from reactor_trio.server import waiting_client
 from reactor_trio.server.admission import Admission, Place
 from reactor_trio.server.serve import Server
@@ -132,8 +132,8 @@ class InLine:
             while True:
                 for message in await self.transport.receive():
                     assert isinstance(message, str)
-                    text = decode_server_text(message)
-                    heard.append((text.type, text.data))
+                    type_, data, _ = read_server_text(message)
+                    heard.append((type_, data))
         return heard
 
 
@@ -202,8 +202,8 @@ async def drain_to_the_end(transport: MemoryTransport) -> list[tuple[str, Any]]:
         while True:
             for message in await transport.receive():
                 assert isinstance(message, str)
-                text = decode_server_text(message)
-                heard.append((text.type, text.data))
+                type_, data, _ = read_server_text(message)
+                heard.append((type_, data))
     except TransportClosed:
         return heard
 

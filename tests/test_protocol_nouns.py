@@ -200,19 +200,6 @@ def test_a_wrong_message_to_the_runtime_names_its_fields_and_its_id() -> None:
     )
 
 
-def test_an_error_tells_all_that_its_exception_carries() -> None:
-    faults_ = [FieldError("boxes[2].width", "missing"), FieldError("x", "must be a number")]
-    error = InvalidPayload(faults_, event="draw", upload_id="u", reply_to=0)
-    assert Error.of(error) == Error(
-        "invalid_payload",
-        "boxes[2].width: missing (and 1 more)",
-        event="draw",
-        upload_id="u",
-        errors=tuple(faults_),
-        reply_to=0,
-    )
-
-
 # ---- weights
 
 

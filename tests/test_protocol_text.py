@@ -7,31 +7,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reactor_trio.errors import FieldError, InvalidPayload, ProtocolError
-from reactor_trio.protocol import control, names
-from reactor_trio.protocol.control import (
+from reactor_trio.protocol import names
+from reactor_trio.protocol.client_messages import (
     ConfigureTrack,
+    Control,
     FrameShown,
     Ping,
     RequestKeyFrame,
     UploadAbort,
     UploadStart,
-    parse_control,
+    read_control,
+)
+from reactor_trio.protocol.server_messages import (
+    Ack,
+    Error,
+    Goodbye,
+    ModelText,
+    Pong,
+    Queued,
+    Superseded,
+    ToClient,
+    UploadComplete,
+    UploadReady,
+    Welcome,
 )
 from reactor_trio.protocol.text import (
     MAX_SAFE_INTEGER,
     ClientText,
     Id,
-    ServerText,
     decode_client_text,
-    decode_server_text,
     encode_client_text,
     encode_server_text,
+    read_client_text,
+    read_server_text,
 )
 
 # Everything but lone surrogates, which UTF-8 cannot carry.
@@ -76,7 +91,7 @@ def test_a_client_message_survives_the_round_trip(type_: str, data: dict[str, An
 
 @given(texts.filter(bool), objects, ids)
 def test_a_server_message_survives_the_round_trip(type_: str, data: dict[str, Any], id_: Id | None) -> None:
-    assert decode_server_text(encode_server_text(type_, data, id_)) == ServerText(type_, data, id_)
+    assert read_server_text(encode_server_text(type_, data, id_)) == (type_, data, id_)
 
 
 @given(texts.filter(bool), objects, ids)
@@ -100,9 +115,10 @@ def test_data_that_is_encoded_already_is_taken_as_it_is(type_: str, data: dict[s
 @example('"\ud800"')
 @example("9" * 5000)
 def test_no_text_raises_anything_but_a_protocol_error(text: str) -> None:
-    for decode in (decode_client_text, decode_server_text):
+    for read in (read_client_text, read_server_text):
         with bad_message_allowed():
-            assert decode(text).type
+            type_, _, _ = read(text)
+            assert type_
 
 
 @given(st.dictionaries(st.sampled_from(["type", "data", "id", "reply_to", "more"]), values))
@@ -210,21 +226,21 @@ def test_a_message_that_is_wide_is_not_deep() -> None:
 def test_an_answer_to_the_wildest_message_is_short(type_: str) -> None:
     data = {f"f{number}": 1 for number in range(60_000)} | {"k" * 1_000_000: 1}
     with pytest.raises(InvalidPayload) as caught:
-        parse_control(ClientText(type_, data, 1))
+        read_control(type_, data, 1)
     assert len(caught.value.errors) == 100
     assert "more)" in caught.value.message
-    assert len(control.error_of(caught.value)) < 10_000
+    assert len(Error.of(caught.value).encode()) < 10_000
 
 
 def test_a_type_of_a_megabyte_is_cut_off_in_the_answer() -> None:
     with pytest.raises(ProtocolError) as caught:
-        parse_control(ClientText("reactor." + "x" * 1_000_000, {}, 1))
-    assert len(control.error_of(caught.value)) < 1000
+        read_control("reactor." + "x" * 1_000_000, {}, 1)
+    assert len(Error.of(caught.value).encode()) < 1000
     long = ProtocolError("unknown_event", "m" * 100_000, event="e" * 100_000, upload_id="u" * 100_000)
-    assert len(control.error_of(long)) < 2000
+    assert len(Error.of(long).encode()) < 2000
     wide = InvalidPayload([FieldError("p" * 100_000, "m" * 100_000)] * 1000)
     assert len(wide.errors) == 100
-    assert len(control.error_of(wide)) < 200_000
+    assert len(Error.of(wide).encode()) < 200_000
 
 
 # Few keys, so that they meet; strings full of what could mislead a count of keys.
@@ -251,7 +267,7 @@ def test_data_that_json_cannot_carry_is_a_type_error(value: object) -> None:
 
 
 def test_half_a_surrogate_pair_is_the_servers_to_replace_and_a_clients_mistake() -> None:
-    assert decode_server_text(encode_server_text("a", {"x": "\ud800"})).data == {"x": "\ufffd"}
+    assert read_server_text(encode_server_text("a", {"x": "\ud800"})) == ("a", {"x": "\ufffd"}, None)
     with pytest.raises(TypeError):
         encode_client_text("a", {"x": "\ud800"})
 
@@ -259,46 +275,42 @@ def test_half_a_surrogate_pair_is_the_servers_to_replace_and_a_clients_mistake()
 # ---- the runtime's own messages
 
 
-def test_each_builder_writes_its_message() -> None:
-    built = {
-        control.ack(1): ServerText(names.ACK, {}, 1),
-        control.superseded("x"): ServerText(names.SUPERSEDED, {}, "x"),
-        control.pong(1.5, 2.5, 3): ServerText(names.PONG, {"t": 1.5, "server_time": 2.5}, 3),
-        control.upload_ready("u"): ServerText(names.UPLOAD_READY, {"upload_id": "u"}),
-        control.upload_complete("u", "n", "image/png", 4, 5): ServerText(
-            names.UPLOAD_COMPLETE, {"upload_id": "u", "name": "n", "mime_type": "image/png", "size": 4}, 5
-        ),
-        control.goodbye("finished"): ServerText(names.GOODBYE, {"reason": "finished"}),
-        control.welcome({"protocol": 1}): ServerText(names.WELCOME, {"protocol": 1}),
-        control.error("overloaded", "full"): ServerText(
-            names.ERROR, {"code": "overloaded", "message": "full"}
-        ),
+def test_each_noun_of_the_servers_writes_its_message() -> None:
+    upload = {"upload_id": "u", "name": "n", "mime_type": "image/png", "size": 4}
+    written: dict[ToClient, tuple[str, dict[str, Any], Id | None]] = {
+        Ack(1): (names.ACK, {}, 1),
+        Superseded("x"): (names.SUPERSEDED, {}, "x"),
+        Pong(1.5, 2.5, 3): (names.PONG, {"t": 1.5, "server_time": 2.5}, 3),
+        Queued(1): (names.QUEUED, {"position": 1}, None),
+        UploadReady("u"): (names.UPLOAD_READY, {"upload_id": "u"}, None),
+        UploadComplete("u", "n", "image/png", 4, 5): (names.UPLOAD_COMPLETE, upload, 5),
+        Goodbye("finished"): (names.GOODBYE, {"reason": "finished"}, None),
+        ModelText("progress", b'{"step":1}'): ("progress", {"step": 1}, None),
+        Error("overloaded", "full"): (names.ERROR, {"code": "overloaded", "message": "full"}, None),
     }
-    for text, message in built.items():
-        assert decode_server_text(text) == message
+    for noun, message in written.items():
+        assert read_server_text(noun.encode()) == message
+    assert read_server_text(Welcome({"protocol": 1}).encode()) == (names.WELCOME, {"protocol": 1}, None)
 
 
 def test_an_error_carries_all_that_it_knows() -> None:
     faults = [FieldError("boxes[2].width", "missing"), FieldError("x", "must be a number")]
     error = InvalidPayload(faults, event="draw", upload_id="u", reply_to=0)
-    assert decode_server_text(control.error_of(error)) == ServerText(
-        names.ERROR,
-        {
-            "code": "invalid_payload",
-            "message": "boxes[2].width: missing (and 1 more)",
-            "event": "draw",
-            "upload_id": "u",
-            "errors": [
-                {"path": "boxes[2].width", "message": "missing"},
-                {"path": "x", "message": "must be a number"},
-            ],
-        },
-        0,
-    )
+    data = {
+        "code": "invalid_payload",
+        "message": "boxes[2].width: missing (and 1 more)",
+        "event": "draw",
+        "upload_id": "u",
+        "errors": [
+            {"path": "boxes[2].width", "message": "missing"},
+            {"path": "x", "message": "must be a number"},
+        ],
+    }
+    assert read_server_text(Error.of(error).encode()) == (names.ERROR, data, 0)
 
 
 def test_an_error_leaves_out_what_it_does_not_know() -> None:
-    text = control.error_of(ProtocolError("bad_message", "what?"))
+    text = Error.of(ProtocolError("bad_message", "what?")).encode()
     assert json.loads(text) == {"type": names.ERROR, "data": {"code": "bad_message", "message": "what?"}}
 
 
@@ -313,24 +325,26 @@ def all_settings(value: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("message", "parsed"),
+    ("type_", "data", "parsed"),
     [
-        (ClientText(names.PING, {"t": 12}), Ping(12)),
-        (ClientText(names.UPLOAD_START, START), UploadStart("u", "../a\x00", "", 0)),
-        (ClientText(names.UPLOAD_ABORT, {"upload_id": "u" * 64}), UploadAbort("u" * 64)),
-        (ClientText(names.CONFIGURE_TRACK, TRACK), ConfigureTrack("v", {})),
-        (ClientText(names.CONFIGURE_TRACK, TRACK | EVERYTHING), ConfigureTrack("v", EVERYTHING)),
-        (ClientText(names.CONFIGURE_TRACK, TRACK | DEFAULTS), ConfigureTrack("v", DEFAULTS)),
+        (names.PING, {"t": 12}, Ping(12)),
+        (names.UPLOAD_START, START, UploadStart("u", "../a\x00", "", 0)),
+        (names.UPLOAD_ABORT, {"upload_id": "u" * 64}, UploadAbort("u" * 64)),
+        (names.CONFIGURE_TRACK, TRACK, ConfigureTrack("v", {})),
+        (names.CONFIGURE_TRACK, TRACK | EVERYTHING, ConfigureTrack("v", EVERYTHING)),
+        (names.CONFIGURE_TRACK, TRACK | DEFAULTS, ConfigureTrack("v", DEFAULTS)),
         (
-            ClientText(names.CONFIGURE_TRACK, TRACK | {"max_fps": 1000, "max_width": 16}),
+            names.CONFIGURE_TRACK,
+            TRACK | {"max_fps": 1000, "max_width": 16},
             ConfigureTrack("v", {"max_fps": 1000, "max_width": 16}),
         ),
-        (ClientText(names.REQUEST_KEY_FRAME, TRACK), RequestKeyFrame("v")),
-        (ClientText(names.FRAME_SHOWN, TRACK | {"seq": 0}), FrameShown("v", 0)),
+        (names.REQUEST_KEY_FRAME, TRACK, RequestKeyFrame("v")),
+        (names.FRAME_SHOWN, TRACK | {"seq": 0}, FrameShown("v", 0)),
     ],
 )
-def test_control_messages_are_read(message: ClientText, parsed: object) -> None:
-    assert parse_control(message) == parsed
+def test_control_messages_are_read(type_: str, data: dict[str, Any], parsed: Control) -> None:
+    assert read_control(type_, data, None) == parsed
+    assert read_control(type_, data, 9) == attrs.evolve(parsed, id=9)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +384,7 @@ def test_wrong_control_data_is_listed_by_path(
     type_: str, data: dict[str, Any], paths: list[str], upload_id: str | None
 ) -> None:
     with pytest.raises(InvalidPayload) as caught:
-        parse_control(ClientText(type_, data, 9))
+        read_control(type_, data, 9)
     assert [fault.path for fault in caught.value.errors] == paths
     assert (caught.value.upload_id, caught.value.reply_to) == (upload_id, 9)
 
@@ -378,7 +392,7 @@ def test_wrong_control_data_is_listed_by_path(
 @pytest.mark.parametrize("type_", ["reactor.welcome", "reactor.", "reactor.upload_starts"])
 def test_what_is_not_a_clients_to_send_is_an_unknown_event(type_: str) -> None:
     with pytest.raises(ProtocolError) as caught:
-        parse_control(ClientText(type_, {}, 9))
+        read_control(type_, {}, 9)
     assert (caught.value.code, caught.value.event, caught.value.reply_to) == (names.UNKNOWN_EVENT, type_, 9)
 
 
@@ -397,5 +411,5 @@ def test_no_control_data_raises_anything_but_a_protocol_error(
     type_: str, data: dict[str, Any], id_: Id | None
 ) -> None:
     with pytest.raises(InvalidPayload) as caught:
-        parse_control(ClientText(type_, data, id_))
+        read_control(type_, data, id_)
     assert caught.value.reply_to == id_

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from reactor_trio.errors import ProtocolError
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk
-from reactor_trio.protocol.control import UploadStart
+from reactor_trio.protocol.client_messages import UploadStart
 from reactor_trio.protocol.upload_ledger import MAX_SPENT_IDS, Upload, UploadLedger, UploadState
 
 FILE, SESSION, FILES, CHUNK = 20, 50, 4, 8

@@ -29,7 +29,7 @@ from reactor_trio.declare.uploaded_file import is_on_disk, on_disk
 from reactor_trio.errors import CommandError, ProtocolError
 from reactor_trio.link import spool
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
-from reactor_trio.protocol.control import UploadStart
+from reactor_trio.protocol.client_messages import UploadStart
 from reactor_trio.protocol.upload_ledger import MAX_SMALL_CHUNKS, UploadLedger
 from reactor_trio.session import upload_budget
 from reactor_trio.session.limits import Limits

@@ -41,15 +41,6 @@ class ClientText:
     id: Id | None = None
 
 
-@attrs.frozen
-class ServerText:
-    """A message from the server; `reply_to` is the `id` that it answers."""
-
-    type: str
-    data: dict[str, Any]
-    reply_to: Id | None = None
-
-
 def decode_client_text(text: str, loads: Callable[[str], Any] = orjson.loads) -> ClientText:
     """Read a client's message. Unknown keys beside `type`, `data` and `id` are ignored.
 
@@ -69,16 +60,11 @@ def read_client_text(
     return _decode(text, "id", _ID_RULE, MAX_DEPTH, loads)
 
 
-def decode_server_text(text: str) -> ServerText:
-    """Read a server's message. Unknown keys beside `type`, `data` and `reply_to` are ignored.
+def read_server_text(text: str) -> tuple[str, dict[str, Any], Id | None]:
+    """The type, data and `reply_to` of a server's message. Other keys are ignored.
 
     Raises `ProtocolError` (`bad_message`).
     """
-    return ServerText(*read_server_text(text))
-
-
-def read_server_text(text: str) -> tuple[str, dict[str, Any], Id | None]:
-    """The type, data and `reply_to` of a server's message; see `decode_server_text`."""
     return _decode(text, "reply_to", _REPLY_RULE)
 
 
