@@ -16,6 +16,7 @@ import trio
 
 from reactor_trio.errors import TransportClosed
 from reactor_trio.logs.logger import get_logger
+from reactor_trio.protocol.names import CloseCode
 from reactor_trio.server.forwarded import arrival_of
 from reactor_trio.server.gate import RESERVED_SECONDS
 from reactor_trio.server.http import HeadError, HeadParser, Response
@@ -23,6 +24,7 @@ from reactor_trio.server.listeners import peer_of
 from reactor_trio.server.reception import TOO_MANY
 from reactor_trio.session.failures import contained
 from reactor_trio.wire.accept import accept_websocket
+from reactor_trio.wire.foreign_errors import STREAM
 from reactor_trio.wire.streams import PatientStream
 from reactor_trio.wire.tls import TLSStream
 
@@ -92,10 +94,11 @@ class Connections:
         peer = peer_of(socket)
         timeout = self._settings.handshake_timeout
         deadline = trio.current_time() + (min(timeout, RESERVED_SECONDS) if passed.is_reserved else timeout)
-        stream = await self._secured(socket, deadline)
         parser = HeadParser(max_head_bytes=self._settings.max_head_bytes)
+        stream = await self._secured(socket, deadline)
         try:
-            request = await _read_head(stream, parser, deadline)
+            with STREAM:
+                request = await _read_head(stream, parser, deadline)
         except HeadError as exc:
             await self._respond(self._patient(stream), exc.response, passed)
             return
@@ -113,14 +116,14 @@ class Connections:
             await self._serve(self._patient(stream, parser.rest), found)
 
     async def _secured(self, socket: trio.SocketStream, deadline: float) -> trio.abc.Stream:
-        """The socket, or TLS over it. Raises `trio.BrokenResourceError` if the client does not speak it."""
+        """The socket, or TLS over it. Raises `TransportClosed` if the client does not speak TLS in time."""
         if self._settings.ssl_context is None:
             return socket
         stream = TLSStream(socket, self._settings.ssl_context)
-        with trio.move_on_at(deadline):
+        with STREAM, trio.move_on_at(deadline):
             await stream.do_handshake()
             return stream
-        raise trio.BrokenResourceError("the TLS handshake took too long")
+        raise TransportClosed(CloseCode.ABNORMAL, "the TLS handshake took too long")
 
     async def _respond(
         self, stream: PatientStream, response: Response, passed: Pass, *, with_body: bool = True
@@ -129,9 +132,10 @@ class Connections:
         # Two parts: clients that read slowly share the body of a page, and have no copies of it.
         parts = (response.encode(with_body=False), response.body if with_body else b"")
         with trio.move_on_after(RESERVED_SECONDS if passed.is_reserved else ANSWER_SECONDS) as scope:
-            await stream.send_buffers(parts)
+            with STREAM:
+                await stream.send_buffers(parts)
         if scope.cancelled_caught:
-            raise trio.BrokenResourceError("the client took too long to read its answer")
+            raise TransportClosed(CloseCode.ABNORMAL, "the client took too long to read its answer")
         passed.is_busy = False
         with trio.move_on_after(LINGER_SECONDS):
             await stream.drain()
@@ -173,4 +177,4 @@ def _connection_failed(failure: BaseException) -> None:
 def _is_loss(failure: BaseException) -> bool:
     if isinstance(failure, BaseExceptionGroup):
         return all(map(_is_loss, failure.exceptions))
-    return isinstance(failure, (trio.BrokenResourceError, trio.ClosedResourceError, TransportClosed))
+    return isinstance(failure, TransportClosed)
