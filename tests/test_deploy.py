@@ -20,7 +20,7 @@ DEPLOY = ROOT / "deploy"
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 NO_BOUNDS = {
     *("host", "port", "uds", "sockets", "token", "authenticate", "no_auth", "allow_origins", "allow_hosts"),
-    *("ssl_context", "proxy_headers", "trusted_proxies", "root_path"),
+    *("ssl_context", "proxy_headers", "trusted_proxies", "root_path", "web"),
 }
 """Settings that say how a server is reached, and by whom. A new one belongs here, or into the table."""
 OPTIONS = {name for option in serve.params for name in (*option.opts, *option.secondary_opts)}

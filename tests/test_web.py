@@ -79,7 +79,7 @@ def test_the_page_the_client_and_the_playground_are_there() -> None:
 def test_every_file_is_served_or_is_for_the_type_checker() -> None:
     found = {f"/{path.relative_to(WEB)}" for path in WEB.rglob("*") if path.is_file()}
     left_out = {path for path in found if Path(path).suffix in FOR_THE_TYPE_CHECKER}
-    assert found - left_out - {"/index.html"} | {"/"} == set(FILES)
+    assert found - left_out - {"/index.html"} | {"/", "/playground"} == set(FILES)
     for path in left_out:
         assert get(path).status == 404
 

@@ -105,6 +105,12 @@ CLIENT_OPTIONS = (
     ),
     *PROXY_OPTIONS,
     click.option(
+        "--web",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Serve the page in this folder at / instead of the playground, which is at /playground too.",
+    ),
+    click.option(
         "--drain-timeout",
         type=float,
         default=30.0,

@@ -1,4 +1,4 @@
-"""Clients by where they come from: one machine, or one subscriber's network, is one client of the limits."""
+"""The network that a client's address belongs to. Limits by address count clients by their network."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import ipaddress
 import re
 
 _V6_PREFIX = 64
-"""Bits of an IPv6 address that are its network's: a subscriber has all the others to himself (RFC 6177)."""
+"""Length of an IPv6 network's prefix in bits: a subscriber is assigned at least a /64 (RFC 6177)."""
 _PORT = re.compile(r":\d+$")
 
 
 def network_of(address: str) -> str | None:
-    """What is counted as one: an IPv4 address, or the network (/64) of an IPv6 one.
+    """The network by which a client is counted: its IPv4 address, or the network (/64) of its IPv6 address.
 
-    `address` may have a port. None: there is nothing to count by, as on a unix socket, or where a proxy hides
-    who its client is.
+    `address` may have a port. Returns None if it is no IP address: the client is on a unix socket, or a proxy
+    hides the client's address.
     """
     host = address.partition("]")[0].removeprefix("[") if address.startswith("[") else address
     try:

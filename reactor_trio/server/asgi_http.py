@@ -84,7 +84,10 @@ def server_of(scope: Mapping[str, Any]) -> str | None:
 
 
 def events_of(response: Response, scope: Mapping[str, Any]) -> list[Event]:
-    """The events that answer the scope's request. A WebSocket is refused by them."""
+    """The events that answer the scope's request. A WebSocket is refused by them.
+
+    If the answer has a `long_body`, the last event says that more of the body follows (`more_body`).
+    """
     is_websocket = scope["type"] == "websocket"
     if is_websocket and DENIAL not in (scope.get("extensions") or {}):
         return [{"type": "websocket.close"}]
@@ -92,8 +95,8 @@ def events_of(response: Response, scope: Mapping[str, Any]) -> list[Event]:
     # HTTP/2 has no `Upgrade`; where it is meant, the ASGI server takes WebSockets and this is none.
     fields = [(name.lower(), value) for name, value in response.fields.items() if name != "Upgrade"]
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-    body = b"" if scope.get("method") == "HEAD" else response.body
-    return [
-        {"type": f"{kind}.start", "status": response.status, "headers": headers},
-        {"type": f"{kind}.body", "body": body},
-    ]
+    has_body = scope.get("method") != "HEAD"
+    end: Event = {"type": f"{kind}.body", "body": response.body if has_body else b""}
+    if has_body and response.long_body is not None and response.long_body.size:
+        end["more_body"] = True
+    return [{"type": f"{kind}.start", "status": response.status, "headers": headers}, end]

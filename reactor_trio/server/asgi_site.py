@@ -13,7 +13,7 @@ import trio
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.asgi_http import events_of, request_of, server_of
 from reactor_trio.server.forwarded import UNIX
-from reactor_trio.server.http import Response, plain, unavailable
+from reactor_trio.server.http import BodyLost, Response, plain, unavailable
 from reactor_trio.server.settings import is_loopback_host
 from reactor_trio.session.failures import contained, split
 from reactor_trio.wire.asgi import AsgiTransport
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from reactor_trio.server.composition import Composition
     from reactor_trio.server.sessions import Granted
-    from reactor_trio.wire.asgi_calls import Calls
+    from reactor_trio.wire.asgi_calls import Calls, Event
     from reactor_trio.wire.transport import Transport
 
 ANSWER_SECONDS = 60.0
@@ -86,7 +86,7 @@ class Site:
                 return
             found = await self._found(scope)
             if isinstance(found, Response):
-                await calls.send(events_of(found, scope), ANSWER_SECONDS)
+                await _answer(found, scope, calls)
             else:
                 await self._service.sessions.serve(found, self._accepted(found, calls))
 
@@ -178,8 +178,24 @@ async def _is_connecting(calls: Calls) -> bool:
     return events[0]["type"] == "websocket.connect" and len(events) == 1
 
 
+async def _answer(response: Response, scope: Mapping[str, Any], calls: Calls) -> None:
+    """Send the answer, a long body piece by piece. Raises as `Calls.send` does, and `BodyLost`."""
+    events, body = events_of(response, scope), response.long_body
+    await calls.send(events, ANSWER_SECONDS)
+    if body is None or not events[-1].get("more_body"):
+        return
+    sent = 0
+    while sent < body.size:
+        data = await body.read(sent)
+        sent += len(data)
+        piece: Event = {"type": "http.response.body", "body": data, "more_body": sent < body.size}
+        await calls.send([piece], ANSWER_SECONDS)
+
+
 def _call_failed(failure: BaseException) -> None:
     if isinstance(failure, CallFailed | trio.TooSlowError):
         log.debug("client went away")
+    elif isinstance(failure, BodyLost):
+        log.warning("an answer was cut off: its file cannot be read to the end", reason=str(failure))
     else:
         log.error("connection failed", exc_info=failure)

@@ -1,4 +1,7 @@
-"""Who may come in: the hook that is asked, what it is asked, and the ready one for a fixed token."""
+"""Authentication of a request: the hook `authenticate`, its argument, and the hook for a fixed token.
+
+`server.reception` calls `identify` for each request to a guarded path.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +27,27 @@ if TYPE_CHECKING:
     from reactor_trio.server.http import Request
 
 Authenticate = Callable[[AuthRequest], "Identity | Awaitable[Identity | None] | None"]
-"""Decides who a client is; None: it may not come in. Runs on the loop, so it must not block it."""
+"""A hook that returns the identity of a client, or None to refuse it. It must not block the loop."""
 
 Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
-"""What a signed token may be signed with (`server.signed_tokens`); `none` is not among them."""
+"""The algorithms of signed tokens (`server.signed_tokens`); `none` is not one of them."""
 
 TOKEN_SUBJECT = "token"
-"""The subject of all who know the fixed token."""
+"""`Identity.subject` of each client that shows the fixed token."""
 
 log = get_logger(__name__)
 
 
 @attrs.frozen
 class Refused:
-    """A client that may not come in, and what it is told."""
+    """The client may not come in; `response` is its answer."""
 
     response: Response
 
 
 def fixed_token(token: str) -> Authenticate:
-    """Let in whoever knows the token; it is compared in constant time."""
+    """A hook that lets in each client that shows this token. Tokens are compared in constant time."""
     wanted = token.encode()
 
     def authenticate(request: AuthRequest) -> Identity | None:
@@ -56,7 +59,7 @@ def fixed_token(token: str) -> Authenticate:
 
 
 def auth_request(request: Request, address: str) -> AuthRequest:
-    """What the hook is asked of this request."""
+    """The hook's argument for this request; `address` is the client's."""
     headers: dict[str, str] = {}
     for name, value in request.headers:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -65,7 +68,7 @@ def auth_request(request: Request, address: str) -> AuthRequest:
 
 
 def offered_token(request: Request) -> str | None:
-    """The bearer token (RFC 6750, 2.1), or the one that stands in a subprotocol; the header counts first."""
+    """The bearer token (RFC 6750, 2.1), else the token in a subprotocol; None if there is neither."""
     for value in request.all("authorization"):
         scheme, _, token = value.partition(" ")
         if scheme.lower() == "bearer":
@@ -79,7 +82,7 @@ def offered_token(request: Request) -> str | None:
 def _decoded(text: str) -> str | None:
     text = text.rstrip("=")
     try:
-        # `validate`, or characters that are none would be skipped: two spellings of one token.
+        # Without `validate` characters that are not base64 would be skipped: two spellings of one token.
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         return data.decode() or None
     except (binascii.Error, ValueError):
@@ -89,9 +92,11 @@ def _decoded(text: str) -> str | None:
 async def identify(
     authenticate: Authenticate, request: AuthRequest, *, deadline: float
 ) -> Identity | Refused:
-    """Ask the hook, until `deadline` (Trio's clock). A checkpoint only if the hook is one.
+    """Call the hook, which may take until `deadline` (seconds of Trio's clock).
 
-    Never raises what the hook raises: the client gets 500 with no detail, the log all of it but the token.
+    A checkpoint only if the hook is one. Errors of the hook are not raised: the client is answered 500 with
+    no detail, and the traceback is logged without the token. If the hook takes too long, the client is
+    answered 503.
     """
     result: Identity | Refused = Refused(plain(500, "the request could not be authenticated"))
 
@@ -113,7 +118,7 @@ async def identify(
 
 
 def _redacted(text: str, request: AuthRequest) -> str:
-    """Without the token, in whatever form the hook may have put it into its error."""
+    """The text without the token, and without the headers that carry it: a hook's error may quote them."""
     carriers = (request.headers.get(name) for name in ("authorization", "sec-websocket-protocol"))
     for secret in filter(None, (request.token, *carriers)):
         text = text.replace(secret, "[token]")

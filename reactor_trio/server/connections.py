@@ -19,7 +19,7 @@ from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol.names import CloseCode
 from reactor_trio.server.forwarded import arrival_of
 from reactor_trio.server.gate import RESERVED_SECONDS
-from reactor_trio.server.http import HeadError, HeadParser, Response
+from reactor_trio.server.http import BodyLost, HeadError, HeadParser, Response
 from reactor_trio.server.listeners import peer_of
 from reactor_trio.server.reception import TOO_MANY
 from reactor_trio.session.failures import contained
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 ANSWER_SECONDS = 60.0
 """How long a client may take to read an answer, however steadily it reads."""
+LEAST_RATE = 64 * 1024
+"""Bytes of a long answer for which a client is given one second more."""
 LINGER_SECONDS = 2.0
 """How long an answered client may take to read its answer and hang up."""
 
@@ -129,11 +131,11 @@ class Connections:
         self, stream: PatientStream, response: Response, passed: Pass, *, with_body: bool = True
     ) -> None:
         passed.is_busy = passed.is_answered = True
-        # Two parts: clients that read slowly share the body of a page, and have no copies of it.
-        parts = (response.encode(with_body=False), response.body if with_body else b"")
-        with trio.move_on_after(RESERVED_SECONDS if passed.is_reserved else ANSWER_SECONDS) as scope:
-            with STREAM:
-                await stream.send_buffers(parts)
+        seconds = RESERVED_SECONDS if passed.is_reserved else ANSWER_SECONDS
+        if response.long_body is not None:
+            seconds += response.long_body.size / LEAST_RATE
+        with trio.move_on_after(seconds) as scope:
+            await _send(stream, response, with_body=with_body)
         if scope.cancelled_caught:
             raise TransportClosed(CloseCode.ABNORMAL, "the client took too long to read its answer")
         passed.is_busy = False
@@ -167,9 +169,30 @@ async def _read_head(stream: trio.abc.Stream, parser: HeadParser, deadline: floa
     return request
 
 
+async def _send(stream: PatientStream, response: Response, *, with_body: bool) -> None:
+    """Write the answer; a long body piece by piece, each when the one before it was taken.
+
+    Raises `TransportClosed` if the client is gone, and `BodyLost`. If cancelled, the stream may be torn.
+    """
+    head, body = response.encode(with_body=False), response.long_body
+    if body is None or not (body.size and with_body):
+        # Two parts: clients that read slowly share the body of a page, and have no copies of it.
+        with STREAM:
+            await stream.send_buffers((head, response.body if with_body else b""))
+        return
+    sent, before = 0, head
+    while sent < body.size:
+        data = await body.read(sent)
+        with STREAM:
+            await stream.send_buffers((before, data))
+        sent, before = sent + len(data), b""
+
+
 def _connection_failed(failure: BaseException) -> None:
     if _is_loss(failure):
         log.debug("client went away")
+    elif isinstance(failure, BodyLost):
+        log.warning("an answer was cut off: its file cannot be read to the end", reason=str(failure))
     else:
         log.error("connection failed", exc_info=failure)
 

@@ -1,7 +1,10 @@
-"""The process around the server: what signals do, and when waiting is given up.
+"""The process around the server: signals end the server, and deadlines end the process.
 
-A thread decides, for the loop may be what does not end: a line of the model may block it. And after the loop
-there may be threads that Python waits for at the end of a process.
+A thread takes the signals and keeps the deadlines, because the loop itself may not end: a line of the model
+may block it. After the loop has ended, Python waits for threads that are no daemons before it ends the
+process; the same thread limits that time.
+
+See docs/design.md#shutting-down.
 """
 
 from __future__ import annotations
@@ -37,32 +40,32 @@ if TYPE_CHECKING:
     from reactor_trio.server.sessions import ServedHost
 
 THREAD_SECONDS = 5.0
-"""How long threads may go on after everything was cancelled, or after the server has ended."""
+"""Seconds that threads may take to end after everything was cancelled, or after the server has ended."""
 LOAD_SECONDS = 1.0
-"""How long `load` may go on after it was cancelled: no client is there yet."""
+"""Seconds that `load` may take to end after it was cancelled; no client is connected yet."""
 LEAVE_SECONDS = 0.5
-"""How long the end of the process may take after one more signal."""
+"""Seconds that the process may take to end after a further signal."""
 HOOK_SECONDS = 1.0
-"""How long a hook may go on after its time was up."""
+"""Seconds that a hook may take to end after it was cancelled for its timeout."""
 INTERRUPTED = 128 + signal.SIGINT
-"""The exit status of a program that Ctrl-C has ended before it did what it was started for."""
+"""The exit status if SIGINT ends the process while the model is loading."""
 HOOK_POLL = 0.25
-"""Seconds between two looks whether hooks within their own time are all that is left."""
+"""Seconds between two checks whether only hooks that are within their timeout still run."""
 
 log = get_logger(__name__)
 
 
 class Signals(Protocol):
-    """What `Shutdown` needs of `SignalSocket`."""
+    """The part of `SignalSocket` that `Shutdown` uses."""
 
     def wait(self, seconds: float | None) -> signal.Signals | None:
-        """The next signal; None if none has come in so many seconds, or after `tell`."""
+        """Wait for a signal; returns None if none arrives in so many seconds, or when `tell` is called."""
 
     def tell(self) -> None:
-        """Have `wait` return."""
+        """Make `wait` return None."""
 
     def wired(self) -> AbstractContextManager[None]:
-        """In this block signals are heard whatever the main thread does."""
+        """In this block signals are received even while the main thread is blocked."""
         ...
 
 
@@ -71,9 +74,10 @@ def _nothing() -> None:
 
 
 class Shutdown:
-    """Ends a server when the process is told to, and the process if it does not end by itself.
+    """Ends a server when the process receives a signal, and ends the process by force if it does not end.
 
-    `follow` is what its thread does; `clock` and `exit_now` are there for tests.
+    Its own thread runs `follow`. `flush` writes the buffered lines of the log; `clock` and `exit_now` are for
+    tests.
     """
 
     def __init__(
@@ -90,24 +94,24 @@ class Shutdown:
         self._clock = clock
         self._flush = flush
         self._exit_now = exit_now
-        # Set by `runs`, and belong to the loop.
+        # Set by `runs`; used through `_token` only, as they belong to the loop.
         self._server: Server | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._root: trio.lowlevel.Task | None = None
         self._now: Callable[[], float] = clock
         self._loop_thread = threading.get_ident()
-        # Written by the main thread, which then tells the other one.
+        # Written by the main thread, which then calls `tell` to wake the thread of `follow`.
         self._is_over = False
         self._is_leaving = False
         self._is_stopped = False
         self.status: int | None = None
-        """The exit status, if the process was told to end before the model was loaded."""
+        """The exit status, if a signal came before the model was loaded; None otherwise."""
 
     # ---- in the main thread
 
     @contextmanager
     def runs(self, server: Server) -> Iterator[None]:
-        """The server runs in this block of the loop; at its end it has ended."""
+        """The server runs in this block, inside of `trio.run`, and has ended when the block is left."""
         self._server = server
         self._root = trio.lowlevel.current_root_task()
         self._now = trio.lowlevel.current_clock().current_time
@@ -120,19 +124,19 @@ class Shutdown:
             self._signals.tell()
 
     def leave(self) -> None:
-        """The process is about to end: it must, within `THREAD_SECONDS`."""
+        """Say that the process ends now: it is ended by force after `THREAD_SECONDS`."""
         self._is_leaving = True
         self._signals.tell()
 
     def stop(self) -> None:
-        """Let the thread end: the process goes on."""
+        """End the thread of `follow`; the process continues."""
         self._is_stopped = self._is_over = True
         self._signals.tell()
 
     # ---- in the thread
 
     def follow(self) -> None:
-        """Wait for the first signal, and see to it that the server ends; then that the process does."""
+        """Wait for the first signal; end the server, then the process, by force after their deadlines."""
         signum = self._heard(None)
         server = self._server
         if signum is not None:
@@ -165,7 +169,7 @@ class Shutdown:
         self._on_loop(server.cancel)
         began = self._clock()
         again = self._heard(THREAD_SECONDS)
-        # A hook has its own time, and is cut off by itself.
+        # A hook is cut off by its own timeout, so it is given that long.
         while again is None and self._only_hooks_are_left(server, self._clock() - began):
             again = self._heard(HOOK_POLL)
         if not self._is_over:
@@ -188,7 +192,7 @@ class Shutdown:
         self._end(self.status or 1, listed(threads_and_children(), "what runs at the end of a process"))
 
     def _heard(self, seconds: float | None) -> signal.Signals | None:
-        """The next signal; None if none has come in so many seconds, or the server has ended."""
+        """Wait for a signal; returns None if none arrives in so many seconds, or the server ends."""
         deadline = None if seconds is None else self._clock() + seconds
         while not self._is_over:
             left = None if deadline is None else deadline - self._clock()
@@ -200,7 +204,7 @@ class Shutdown:
 
     def _on_loop(self, function: Callable[[], object]) -> None:
         def call() -> None:
-            # What is raised here would end the loop with all that it has.
+            # An exception in this callback would crash the loop (`TrioInternalError`).
             with contained(lambda failure: log.error("shutting down failed", exc_info=failure)):
                 function()
 
@@ -221,7 +225,7 @@ class Shutdown:
 
     def _end(self, status: int, what: str) -> NoReturn:
         text = f"Stopped without waiting for: {what}"
-        # In a thread, since whoever should read it may be what hangs.
+        # In a thread, because the write blocks if the reader of standard error does not read.
         said = threading.Thread(target=_say, args=(text, self._flush), daemon=True)
         said.start()
         said.join(LEAVE_SECONDS)
@@ -239,12 +243,12 @@ def _say(text: str, flush: Callable[[], object]) -> None:
 def shutting_down(
     executor: Executor, *, ends_process: bool = False, flush: Callable[[], object] = _nothing
 ) -> Iterator[Shutdown]:
-    """Take SIGINT, SIGTERM and SIGHUP in this block. Only in the main thread.
+    """Handle SIGINT, SIGTERM and SIGHUP in this block. Only in the main thread.
 
-    `flush` is given half a second before the process is ended by force.
+    `flush` may take `LEAVE_SECONDS` before the process is ended by force.
 
-    With `ends_process` the block is the last that the process does. If the process is still there 5 s after
-    it, since the author has left a thread that is no daemon, it is ended with status 1.
+    With `ends_process` the process ends after the block. If it has not ended after `THREAD_SECONDS`, because
+    of an author's thread that is no daemon, it is ended with status 1.
     """
     signals = SignalSocket()
     shutdown = Shutdown(executor, signals, flush=flush)
@@ -270,7 +274,7 @@ async def serve_process(
     shutdown: Shutdown,
     announce: Callable[[Server], None],
 ) -> None:
-    """Run the server until it is told to end (docs/design.md#shutting-down). Only from the main thread.
+    """Run the server until a signal ends it (docs/design.md#shutting-down). Only from the main thread.
 
     `announce` is called once the server is ready. Raises what `Server.run` raises. Ends the process with
     status 1, without cleaning up, if a thread, a task or the loop does not end.
@@ -283,10 +287,10 @@ async def serve_process(
                 nursery.start_soon(_announce, server, announce, name="server/announce")
                 try:
                     await server.run(load)
-                except BaseException as raised:  # noqa: ASYNC103  `split` hands on
+                except BaseException as raised:  # noqa: ASYNC103  `split` lets cancellation pass
                     failure, rest = split(raised)
                     if rest is not None:
-                        raise rest from None  # noqa: ASYNC104  `split` hands on
+                        raise rest from None  # noqa: ASYNC104  `split` lets cancellation pass
                 nursery.cancel_scope.cancel(reason="the server has ended")
     finally:
         interrupts_are_raised.reset(token)

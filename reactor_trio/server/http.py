@@ -1,6 +1,6 @@
-"""The HTTP that shares the port with the WebSocket: a request head in, an answer out. No I/O.
+"""Request heads and answers of HTTP/1.1: parsed and encoded. No I/O.
 
-One request a connection: every answer says `Connection: close`. See docs/design.md#http and
+A connection has one request: every answer says `Connection: close`. See docs/design.md#http and
 docs/design.md#safe-defaults.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import http
 import math
 import re
+from typing import Final, Protocol
 
 import attrs
 import h11
@@ -17,14 +18,16 @@ from reactor_trio.server.forwarded import AUTHORITY, Arrival
 
 Headers = tuple[tuple[str, str], ...]
 
+METHODS: Final = ("GET", "HEAD")
+"""The methods that every path has."""
 MAX_HEAD_BYTES = 16 * 1024
-"""The request line and all header lines."""
+"""The most bytes of the request line and all header lines together."""
 RETRY_SECONDS = 5
-"""`Retry-After` of every 503."""
+"""`Retry-After` of every 503, in seconds."""
 
 
 class HeadError(Exception):
-    """What arrived is no request head; `response` says so to the client."""
+    """The bytes that arrived are no request head; `response` is the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -40,14 +43,14 @@ class Request:
     headers: Headers = ()
     http_version: str = "1.1"
     arrival: Arrival = attrs.field(factory=Arrival)
-    """From whom it comes, and how it was asked for; the server sees to it (`server.forwarded`)."""
+    """The client, host, scheme and prefix of the request; filled in after parsing (`server.forwarded`)."""
 
     @property
     def host(self) -> str:
-        """Host and port that it is meant for, in lower case; empty if it says none."""
+        """Host and port that the request is meant for, in lower case; empty if it names none."""
         if self.arrival.host:
             return self.arrival.host
-        # RFC 9112, 3.2.2: the absolute form counts, whatever the Host header says.
+        # RFC 9112, 3.2.2: an absolute target takes precedence over the Host header.
         _, is_absolute, rest = self.target.partition("://")
         if is_absolute and not self.target.startswith("/"):
             return re.split(r"[/?#]", rest)[0].rpartition("@")[2].lower()
@@ -57,14 +60,14 @@ class Request:
     def path(self) -> str:
         """The target without scheme, host, query and the prefix below which the server stands.
 
-        A proxy may have taken the prefix away already. Not percent-decoded, as no path here needs it.
+        A proxy may have taken the prefix away already. Not percent-decoded: no path of the runtime needs it.
         """
         path, prefix = self.full_path, self.arrival.prefix
         return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
 
     @property
     def full_path(self) -> str:
-        """The same, with its prefix."""
+        """The path of the target with its prefix: without scheme, host and query."""
         target = self.target
         if not target.startswith("/"):  # RFC 9112, 3.2.2: a server must take the absolute form too
             _, _, rest = target.partition("://")
@@ -79,22 +82,49 @@ class Request:
         """The header's comma-separated items, those of all its lines."""
         return tuple(item.strip() for value in self.all(name) for item in value.split(",") if item.strip())
 
+    def has(self, etag: str) -> bool:
+        """Whether the client has the content with this ETag (RFC 9110, 13.1.2: compared weakly)."""
+        known = {tag.removeprefix("W/") for tag in self.items("if-none-match")}
+        return "*" in known or etag.removeprefix("W/") in known
+
+
+class BodyLost(Exception):
+    """The rest of a `LongBody` cannot be read: the answer that was begun cannot be ended."""
+
+
+class LongBody(Protocol):
+    """A body that is not in memory: it is read in pieces while it is sent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of it, known before the first is read."""
+        ...
+
+    async def read(self, offset: int) -> bytes:
+        """The next bytes from `offset` on, at least one; `offset` is less than `size`.
+
+        Raises `BodyLost`. May not be a checkpoint. If cancelled, it waits for the thread that reads.
+        """
+        ...
+
 
 @attrs.frozen
 class Response:
-    """An answer."""
+    """An answer. Its body is `body`, or `long_body` if there is one."""
 
     status: int
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: Headers = ()
-    """Further ones, or others than `encode` would write; each name once."""
+    """Headers besides those that `encode` writes, or in their place; each name once."""
+    long_body: LongBody | None = None
 
     @property
     def fields(self) -> dict[str, str]:
         """All header fields but `Connection`, which concerns the server that writes them."""
+        size = len(self.body) if self.long_body is None else self.long_body.size
         # A 304 has no content, and a length or a type would be taken for those of the stored answer.
-        of_the_body = {"Content-Type": self.content_type, "Content-Length": str(len(self.body))}
+        of_the_body = {"Content-Type": self.content_type, "Content-Length": str(size)}
         return {
             **({} if self.status == 304 else of_the_body),
             "Cache-Control": "no-store",
@@ -103,7 +133,7 @@ class Response:
         }
 
     def encode(self, *, with_body: bool = True) -> bytes:
-        """The bytes on the wire; `with_body=False` for HEAD."""
+        """The head, and `body`; `with_body=False` leaves the body out, as for HEAD and a `long_body`."""
         connection = "close, Upgrade" if self.status == 426 else "close"
         headers = {"Connection": connection, **self.fields}
         lines = [
@@ -116,14 +146,14 @@ class Response:
 
 @attrs.frozen
 class Upgrade:
-    """A request for a WebSocket that is to be granted."""
+    """A valid request for a WebSocket: the key of the handshake, and the subprotocol that is chosen."""
 
     key: bytes
     subprotocol: str | None
 
 
 class HeadParser:
-    """Reads one request head, however the network cuts it."""
+    """Parses one request head, which may arrive in any number of parts."""
 
     def __init__(self, *, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
         self._max = max_head_bytes
@@ -131,7 +161,7 @@ class HeadParser:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
 
     def feed(self, data: bytes | bytearray) -> Request | None:
-        """Take what was read; returns the request once its head is complete. `data` is not empty.
+        """Parse bytes that were read, at least one; returns the request once its head is complete.
 
         Raises `HeadError` (400, 431 or 505).
         """
@@ -143,7 +173,7 @@ class HeadParser:
             if exc.error_status_hint == 431 or self._fed > self._max:
                 raise HeadError(431, f"a request head may have {self._max} bytes") from None
             raise HeadError(400, "this is no HTTP request") from None
-        # h11 applies its limit to incomplete heads only; one that arrived in one read slips through.
+        # h11 applies its limit to incomplete heads only: a head that arrived in one read may exceed it.
         if self._fed - len(self.rest) > self._max:
             raise HeadError(431, f"a request head may have {self._max} bytes")
         if not isinstance(event, h11.Request):
@@ -154,7 +184,7 @@ class HeadParser:
 
     @property
     def rest(self) -> bytes:
-        """What followed the head."""
+        """The bytes after the head."""
         return self._h11.trailing_data[0]
 
 
@@ -171,16 +201,24 @@ def plain(status: int, message: str, *headers: tuple[str, str]) -> Response:
     return Response(status, f"{message}\n".encode(), headers=headers)
 
 
+NOT_FOUND: Final = plain(404, "not found")
+
+
+def method_not_allowed() -> Response:
+    """405: nothing can be done but to read."""
+    return plain(405, "only GET and HEAD", ("Allow", ", ".join(METHODS)))
+
+
 def unavailable(message: str) -> Response:
-    """503, and when to come again."""
+    """503, with a Retry-After of `RETRY_SECONDS`."""
     return plain(503, message, ("Retry-After", str(RETRY_SECONDS)))
 
 
 def too_many(message: str, seconds: float) -> Response:
-    """429, and when to come again."""
+    """429, with a Retry-After of so many seconds, rounded up."""
     return plain(429, message, ("Retry-After", str(math.ceil(seconds))))
 
 
 def unauthorised() -> Response:
-    """401: no token, or a wrong one."""
+    """401: the request has no token, or a wrong one."""
     return plain(401, "a token is needed", ("WWW-Authenticate", "Bearer"))

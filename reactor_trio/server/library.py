@@ -99,7 +99,7 @@ async def serve(
     `port` 0 picks a free one. `config` is what `load` is given, and `name` the model's name for clients.
     `watchdog` logs which line blocks the loop, if one does; of all tasks, and at some cost for each step.
     `options` are the command's, with underscores: `token`, `authenticate`, `auth`, `allow_origins`,
-    `allow_hosts`, `max_sessions`, `max_sessions_per_address`, `max_connections`, `max_handshakes`,
+    `allow_hosts`, `web`, `max_sessions`, `max_sessions_per_address`, `max_connections`, `max_handshakes`,
     `max_waiting`, `max_wait`, `uds`, `sockets`, `ssl_context`, `proxy_headers`, `trusted_proxies`,
     `root_path`, `drain_timeout`, `stuck_timeout`, `handshake_timeout` and `max_head_bytes`.
 

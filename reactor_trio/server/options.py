@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from reactor_trio.server.auth import Authenticate
 
@@ -29,13 +30,14 @@ _KEYWORDS: Final = {
 
 
 class AccessOptions(TypedDict, total=False):
-    """Who may come in, and how many: keywords of both `serve` and `asgi`; the fields of `ServerSettings`."""
+    """Who may come in, how many, and which page they see: keywords of `serve` and `asgi` alike."""
 
     token: str | None
     authenticate: Authenticate | None
     auth: bool
     allow_origins: Iterable[str]
     allow_hosts: Iterable[str]
+    web: str | Path | None
     max_sessions: int
     max_sessions_per_address: int
     max_waiting: int

@@ -20,25 +20,26 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 @attrs.frozen
 class Policy:
-    """Whose pages may connect."""
+    """The origins whose pages may connect, and the names of this server."""
 
     allow_origins: frozenset[str] = frozenset()
     """Origins besides the server's own, such as `https://example.com`; `*` allows any."""
     own_names: frozenset[str] | None = None
     """Host names under which the server is its own origin, besides IP addresses and `localhost`.
 
-    None: whatever the Host header says. A server that only trusts its loopback address must not: a
-    hostile page whose name is made to resolve to 127.0.0.1 is of the "same origin" then (DNS rebinding).
+    None: any name in the Host header is its own. A server whose only protection is its loopback address must
+    not use None: a hostile page whose name resolves to 127.0.0.1 would be of the same origin (DNS rebinding).
     """
     allow_hosts: frozenset[str] = frozenset()
-    """Further names under which such a server may be asked, in lower case."""
+    """Further names for such a server that a Host header may have, in lower case."""
 
 
 def is_host_allowed(request: Request, policy: Policy) -> bool:
-    """Whether the request names this server, and not a name that a hostile page has made to resolve to it.
+    """Whether the Host header names this server.
 
-    Such a page is of the "same origin" as the server, so a browser shows it every answer (DNS rebinding).
-    A name without a dot is none that a stranger can have.
+    A hostile page can make its own name resolve to this server's address. A browser then takes page and
+    server for one origin, and shows the page every answer (DNS rebinding). A name without a dot is always
+    allowed: no stranger can own one.
     """
     if policy.own_names is None or "*" in policy.allow_origins or request.arrival.is_by_program:
         return True
@@ -53,11 +54,14 @@ def _without_port(authority: str) -> str:
 
 
 def is_origin_allowed(request: Request, policy: Policy) -> bool:
-    """Only browsers send an Origin; they alone can be made to connect against their user's will."""
+    """Whether the request's Origin may connect. A request without one comes from no browser and is allowed:
+
+    only a browser can be made to connect against its user's will.
+    """
     origins = request.all("origin")
     if "*" in policy.allow_origins or not origins:
         return True
-    origin = ",".join(origins).lower()  # of several, none: their list is no origin
+    origin = ",".join(origins).lower()  # several headers joined by a comma are no origin
     if origin in {allowed.lower().rstrip("/") for allowed in policy.allow_origins}:
         return True
     match = _ORIGIN.fullmatch(origin)

@@ -15,7 +15,7 @@ from reactor_trio.server.address import network_of
 from reactor_trio.server.auth import Refused, auth_request, identify, offered_token
 from reactor_trio.server.guesses import FORGOTTEN_AFTER, Guesses
 from reactor_trio.server.http import RETRY_SECONDS, Response, Upgrade, too_many, unavailable
-from reactor_trio.server.routes import answer, is_guarded
+from reactor_trio.server.routes import NO_ROUTE, answer, is_guarded
 from reactor_trio.server.sessions import Granted
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reactor_trio.server.http import Request
     from reactor_trio.server.routes import State
     from reactor_trio.server.settings import ServerSettings
+    from reactor_trio.server.web_folder import WebFolder
 
 ALWAYS_ANSWERED = ("/health", "/metrics")
 """Paths that are answered also where no more connections are taken."""
@@ -40,7 +41,10 @@ log = get_logger(__name__)
 
 
 class Reception:
-    """Decides what requests get. `refused` counts the refused clients; `state` is asked at each request."""
+    """Decides what requests get.
+
+    `refused` counts the refused clients, `state` is asked at each request, `folder` has the author's page.
+    """
 
     def __init__(
         self,
@@ -49,12 +53,14 @@ class Reception:
         *,
         refused: Counter[Limit],
         state: Callable[[], State],
+        folder: WebFolder | None = None,
     ) -> None:
         self._policy = settings.policy
         self._authenticate = settings.authenticator
         self._admission = admission
         self._refused = refused
         self._state = state
+        self._folder = folder
         self._guesses = Guesses()
 
     async def receive(
@@ -65,7 +71,8 @@ class Reception:
         The request's `arrival` is the caller's to fill in. `deadline` (seconds of Trio's clock)
         ends `authenticate`, and the pause before a wrong token is answered. With `is_reserved` only the paths
         `ALWAYS_ANSWERED` are answered. Errors of `authenticate` are logged and answered, never raised. If
-        cancelled, no place is taken. A checkpoint only if `authenticate` is one, or the token is wrong.
+        cancelled, no place is taken. A checkpoint only if `authenticate` is one, the token is wrong, or the
+        path may be one of the author's page.
         """
         address = request.arrival.address
         log.debug("request", method=request.method, path=request.path, address=address)
@@ -82,6 +89,8 @@ class Reception:
             # No checkpoint since the state was asked, so there is room.
             return Granted(found, self._admission.enter(network_of(address)), address, identity)
         self._log_refused_page(request, found.status)
+        if found is NO_ROUTE and self._folder is not None:
+            return await self._folder.answer(request)
         return found
 
     def _answer(self, request: Request) -> Response | Upgrade:

@@ -1,19 +1,28 @@
-"""What a request gets whose client may come in: a page, a document, or the upgrade to a WebSocket. No I/O.
+"""The paths of the runtime, and the answer to a request for each of them. No I/O.
 
-See docs/design.md#http.
+`server.reception` calls `answer` after the client was authenticated. See docs/design.md#http.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 import orjson
 
 from reactor_trio.protocol.names import SUBPROTOCOL, TOKEN_SUBPROTOCOL
-from reactor_trio.server.http import RETRY_SECONDS, Response, Upgrade, plain, unavailable
+from reactor_trio.server.http import (
+    METHODS,
+    NOT_FOUND,
+    RETRY_SECONDS,
+    Response,
+    Upgrade,
+    method_not_allowed,
+    plain,
+    unavailable,
+)
 from reactor_trio.server.origins import is_host_allowed, is_origin_allowed
 from reactor_trio.server.web import HEADERS as WEB_HEADERS
 
@@ -25,54 +34,56 @@ if TYPE_CHECKING:
     from reactor_trio.server.web import WebFile
 
 WEBSOCKET_VERSION = "13"
+NO_ROUTE: Final = plain(404, "not found")
+"""The answer for a path that is none of the runtime's: the author's page may have a file there."""
 
 Status = Literal["loading", "ready", "draining", "failed"]
-"""Failed: a call on the model's device does not come back, so a new session would show nothing."""
+"""`failed`: a call on the model's device does not return, so a new session could show nothing."""
 
 
 @attrs.frozen
 class State:
-    """The server at the moment of a request."""
+    """The state of the server at the moment of a request."""
 
     status: Status
     model: str
     sessions: int
     waiting: int = 0
-    """Clients in line for a session."""
+    """Clients in the queue for a session."""
     is_full: bool = False
-    """Whether all sessions are taken, and the line is full too."""
+    """Whether all sessions are taken, and the queue is full too."""
     schema: bytes | None = None
     """The OpenAPI document, once the model is loaded."""
     web: Mapping[str, WebFile] = attrs.field(factory=dict, repr=False)
-    """The files for browsers, by path (`server.web`); they are there whatever the status is."""
+    """The files for browsers, by path (`server.web`); they are served in every status."""
     metrics: Callable[[str], tuple[bytes, str]] | None = None
-    """Body and content type of `/metrics`, given the Accept header; None: there is no such page."""
+    """Returns body and content type of `/metrics` for an Accept header; None: `/metrics` is 404."""
 
 
 def is_guarded(request: Request) -> bool:
-    """Whether the client must show who it is before it is told anything; see `server.auth`."""
-    return request.path in _GUARDED and request.method in _METHODS
+    """Whether the client must be authenticated before the request is answered; see `server.auth`."""
+    return request.path in _GUARDED and request.method in METHODS
 
 
 def answer(request: Request, policy: Policy, state: State) -> Response | Upgrade:
-    """Decide what a request gets whose client may come in."""
+    """The answer to the request of an authenticated client; `NO_ROUTE` if its path is no route."""
     if not is_host_allowed(request, policy) and (request.path != "/ws" or is_origin_allowed(request, policy)):
-        # RFC 9110, 15.5.20. A page is told 403, below, as any other is whose origin is not allowed.
+        # RFC 9110, 15.5.20. A WebSocket of a page whose origin is not allowed is answered 403, below.
         return plain(421, "this server is not asked by that name; its --allow-host would allow it")
     route = _ROUTES.get(request.path) or (_web_file if request.path in state.web else None)
     if route is None:
-        return _below(request) or plain(404, "not found")
-    if request.method not in _METHODS:
-        return plain(405, "only GET and HEAD", ("Allow", "GET, HEAD"))
+        return _below(request) or NO_ROUTE
+    if request.method not in METHODS:
+        return method_not_allowed()
     return route(request, policy, state)
 
 
 def _below(request: Request) -> Response | None:
-    """The page stands below the prefix, and so do all addresses in it: `/app1` is `/app1/`."""
+    """A redirect from the prefix itself to its slash, `/app1` to `/app1/`, where relative links are right."""
     path, prefix = request.full_path, request.arrival.prefix
-    if not prefix or path != prefix or request.method not in _METHODS:
+    if not prefix or path != prefix or request.method not in METHODS:
         return None
-    # Relative, as another proxy before the one that is known may serve it below a longer path.
+    # A relative location is right also if another proxy before the known one adds to the prefix.
     location = f"{prefix.rpartition('/')[2]}/"
     _, mark, query = request.target.partition("?")
     return plain(307, f"it is at {location}", ("Location", f"{location}{mark}{query}"))
@@ -81,9 +92,7 @@ def _below(request: Request) -> Response | None:
 def _web_file(request: Request, policy: Policy, state: State) -> Response:
     file = state.web[request.path]
     headers = (*WEB_HEADERS, ("ETag", file.etag))
-    # RFC 9110, 13.1.2: compared weakly.
-    known = {tag.removeprefix("W/") for tag in request.items("if-none-match")}
-    if "*" in known or file.etag in known:
+    if request.has(file.etag):
         return Response(304, headers=headers)
     return Response(200, file.body, file.content_type, headers)
 
@@ -92,7 +101,7 @@ def _schema(request: Request, policy: Policy, state: State) -> Response:
     if state.schema is None:
         return unavailable(f"{state.model} is {state.status}")
     schema = state.schema
-    if prefix := request.arrival.prefix:  # which needs no escaping
+    if prefix := request.arrival.prefix:  # `forwarded.PREFIX` has no character that JSON escapes
         schema = b'{"servers":[{"url":"%b"}],%b' % (prefix.encode("ascii"), schema[1:])
     return Response(200, schema, "application/json")
 
@@ -108,7 +117,7 @@ def _health(request: Request, policy: Policy, state: State) -> Response:
 
 def _metrics(request: Request, policy: Policy, state: State) -> Response:
     if state.metrics is None:
-        return plain(404, "not found")
+        return NOT_FOUND
     body, content_type = state.metrics(", ".join(request.items("accept")))
     return Response(200, body, content_type)
 
@@ -137,7 +146,6 @@ def _websocket(request: Request, policy: Policy, state: State) -> Response | Upg
     return upgrade
 
 
-_METHODS = ("GET", "HEAD")
 _GUARDED = ("/ws", "/schema", "/metrics")
 _ROUTES: dict[str, Callable[[Request, Policy, State], Response | Upgrade]] = {
     "/ws": _websocket,
@@ -171,8 +179,8 @@ def _upgrade(request: Request) -> Upgrade | Response:
         return Upgrade(keys[0].encode("ascii"), SUBPROTOCOL)
     if offered:
         return plain(400, f"the subprotocol is {SUBPROTOCOL}")
-    # Nothing, or nothing but a token, which is not a protocol and must not be echoed. RFC 6455, 4.2.2 lets
-    # the server choose none. Browsers then refuse if they offered any: they offer both.
+    # The client offers no protocol, or only a token, which is no protocol and must not be sent back. The
+    # server may choose none (RFC 6455, 4.2.2). A browser refuses that if it offered any, so pages offer both.
     return Upgrade(keys[0].encode("ascii"), None)
 
 

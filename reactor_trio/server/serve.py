@@ -54,7 +54,7 @@ class Server:
         """The paths of the listeners that are unix sockets."""
         self._service = Service(settings, name=name, metrics=metrics, executor=executor)
         self._metrics = metrics
-        # Everything that `run` does, so that `cancel` can end it.
+        # Around everything that `run` does; `cancel` cancels it.
         self._scope = trio.CancelScope()
 
     @property
@@ -134,10 +134,10 @@ class Server:
                         service.open(await load())
                         task_status.started(self)
                         await service.sessions.drained.wait()
-                    except BaseException as raised:  # noqa: ASYNC103  `split` hands on
+                    except BaseException as raised:  # noqa: ASYNC103  `split` lets cancellation pass
                         failure, rest = split(raised)
                         if rest is not None:
-                            raise rest from None  # noqa: ASYNC104  `split` hands on
+                            raise rest from None  # noqa: ASYNC104  `split` lets cancellation pass
                     listening.cancel_scope.cancel(reason="the server stops")
                 connections.cancel_scope.cancel(reason="the server stops")
         if failure is not None:
@@ -153,5 +153,5 @@ class Server:
         self._service.drain()
 
     def cancel(self) -> None:
-        """Cancel whatever still runs."""
+        """Cancel `run`, and all connections with it."""
         self._scope.cancel(reason="the server was told to stop")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import orjson
 import trio
 
-from reactor_trio.compute.executor import is_stuck
+from reactor_trio.compute.executor import ThreadExecutor, is_stuck
 from reactor_trio.contract.openapi import openapi
 from reactor_trio.server.gate import Gate
 from reactor_trio.server.reception import Reception
 from reactor_trio.server.routes import State
 from reactor_trio.server.sessions import Sessions
 from reactor_trio.server.web import web_files
+from reactor_trio.server.web_folder import WebFolder
 
 if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
@@ -28,7 +29,8 @@ class Service:
     """One model and its clients. `reception` decides what a request gets; `sessions` serves who was let in.
 
     `metrics` is shown by `/metrics`, and must also be the observer of the host that `open` is given.
-    `executor` is that of the host: `/health` asks it whether the device is stuck.
+    `executor` is that of the host: `/health` asks it whether the device is stuck, and it reads the files of
+    `settings.web`.
     """
 
     def __init__(
@@ -46,7 +48,11 @@ class Service:
         self.gate = Gate(max_connections=settings.max_connections, max_unfinished=settings.max_handshakes)
         """Counts all connections, and the clients that were refused."""
         self.reception = Reception(
-            settings, self.sessions.admission, refused=self.gate.refused, state=lambda: self.state
+            settings,
+            self.sessions.admission,
+            refused=self.gate.refused,
+            state=lambda: self.state,
+            folder=None if settings.web is None else WebFolder(settings.web, executor or ThreadExecutor()),
         )
         self.ready = trio.Event()
         """Set when the model is loaded."""
@@ -54,7 +60,8 @@ class Service:
         self._executor = executor
         self._status: Status = "loading"
         self._schema: bytes | None = None
-        self._web = web_files()
+        # The author's page takes the place of the playground at `/`.
+        self._web = {path: file for path, file in web_files().items() if settings.web is None or path != "/"}
         if metrics is not None:
             metrics.waiting_clients = lambda: self.sessions.admission.waiting
             metrics.gate = self.gate

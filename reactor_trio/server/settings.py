@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -32,8 +33,9 @@ def _without_last_slash(path: str) -> str:
 class ServerSettings:
     """How the server is reached, and by whom. Sizes are in bytes, times in seconds.
 
-    Raises `ValueError` for a value out of range, for what is no origin, for two ways to authenticate, and for
-    an address that others can reach if there is none and `no_auth` does not say that this is meant.
+    Raises `ValueError` for a value out of range, for what is no origin, for two ways to authenticate, for a
+    `web` that is no folder, and for an address that others can reach if there is neither a token nor
+    `authenticate`, and `no_auth` does not say that this is meant.
     """
 
     host: str = "127.0.0.1"
@@ -73,6 +75,8 @@ class ServerSettings:
 
     Whoever may connect to a unix socket is trusted too.
     """
+    web: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    """A folder with a page of the author's own, which is served at `/`; see `server.web_folder`."""
     root_path: str = attrs.field(default="", converter=_without_last_slash)
     """The path below which a proxy serves this server, such as `/app1`; it may take it away or leave it."""
     drain_timeout: float = attrs.field(default=30.0, validator=ge(0))
@@ -95,6 +99,8 @@ class ServerSettings:
         if self.trusted_proxies and not self.proxy_headers:
             raise ValueError("--trusted-proxy needs --proxy-headers")
         TrustedProxies.named(self.trusted_proxies)
+        if self.web is not None and not self.web.is_dir():
+            raise ValueError(f"there is no folder {self.web} (--web)")
         if not is_prefix(self.root_path):
             raise ValueError(f"{self.root_path!r} is no path such as /app1 (--root-path)")
         for origin in self.allow_origins:

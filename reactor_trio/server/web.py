@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 INDEX = "index.html"
-"""What is served at `/`."""
+"""The file that is served at `/`, and at `/playground`."""
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -70,9 +70,12 @@ class WebFile:
 
 @functools.cache
 def web_files() -> Mapping[str, WebFile]:
-    """Every file that is served, by the path of its URL. Read at the first call."""
+    """Every file that is served, by the path of its URL. Read at the first call.
+
+    The playground is at `/`, and at `/playground`, where its relative links lead to the same files.
+    """
     found = dict(_walk(files("reactor_trio") / "web", PurePosixPath("/")))
-    found["/"] = found.pop(f"/{INDEX}")
+    found["/"] = found["/playground"] = found.pop(f"/{INDEX}")
     return found
 
 
