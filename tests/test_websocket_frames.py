@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.frame_protocol import FrameProtocol
 
 from reactor_trio.wire import framing as frames_module
 from reactor_trio.wire.framing import MIN_FRAGMENTS, FrameReader, encode_frame, encode_pong, unmask
@@ -308,3 +309,11 @@ def test_what_is_encoded_is_read_back(length: int) -> None:
     assert isinstance(pong, bytearray)
     assert (pong[0], reader.payload_of(pong)) == (0x8A, bytes(125))
     assert reader.next() is None
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536, 70000])
+def test_frames_are_the_bytes_that_wsproto_would_write(length: int) -> None:
+    engine = FrameProtocol(client=False, extensions=[])
+    payload = b"ab" * (length // 2) + b"c" * (length % 2)
+    assert b"".join(encode_frame(payload)) == engine.send_data(payload)
+    assert b"".join(encode_frame(payload.decode())) == engine.send_data(payload.decode())

@@ -2,158 +2,35 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 import trio.testing
-from wsproto.utilities import generate_accept_token
 
-from reactor_trio.errors import HandshakeFailed, TransportClosed, TransportStalled
+from reactor_trio.errors import TransportClosed, TransportStalled
 from reactor_trio.link.outbox import Outbox, OutFrame
 from reactor_trio.protocol.server_messages import Goodbye
-from reactor_trio.wire import reader
 from reactor_trio.wire.accept import accept_websocket
-from reactor_trio.wire.connect import propose_websocket
-from reactor_trio.wire.engine import SHOWN_BYTES, Proposal
-from reactor_trio.wire.framing import encode_frame
-from reactor_trio.wire.reader import (
-    CONTROL_FRAMES_AT_ONCE,
-    CONTROL_FRAMES_PER_SECOND,
-    FRAMES_BETWEEN_LOOKS,
-    FRAMING_SECONDS,
-    LINGER_SECONDS,
-    MAX_HEAD_BYTES,
-    MAX_PONGS,
-)
+from reactor_trio.wire.reader import LINGER_SECONDS
 from reactor_trio.wire.streams import PatientStream
 from reactor_trio.wire.websocket import WebSocketTransport
-from websocket_ends import read_key, websockets
+from websocket_ends import (
+    KEY,
+    MAX_MESSAGE_BYTES,
+    SEND_TIMEOUT,
+    TEST_TIMEOUT,
+    RawClient,
+    close_frame,
+    closing,
+    closing_after,
+    ended_with,
+    masked,
+    pair,
+    raw_pair,
+    text,
+)
 
-KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
-MAX_MESSAGE_BYTES = 1000
 MANY = 64
 """Messages at once."""
-SEND_TIMEOUT = 5.0
-TEST_TIMEOUT = 60.0
-SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-MASK = b"\x01\x02\x03\x04"
-
-
-def masked(first: int, payload: bytes) -> bytes:
-    """A client's frame."""
-    assert len(payload) < 126
-    body = bytes(byte ^ MASK[index % 4] for index, byte in enumerate(payload))
-    return bytes((first, 0x80 | len(payload))) + MASK + body
-
-
-def text(payload: bytes) -> bytes:
-    return masked(0x81, payload)
-
-
-def close_frame(code: int, reason: bytes = b"") -> bytes:
-    return masked(0x88, struct.pack("!H", code) + reason)
-
-
-class RawClient:
-    """Reads the bytes that a server writes, frame by frame."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.buffer = b""
-
-    async def exactly(self, count: int) -> bytes:
-        while len(self.buffer) < count:
-            data = await self.stream.receive_some()
-            if not data:
-                raise EOFError
-            self.buffer += data
-        head, self.buffer = self.buffer[:count], self.buffer[count:]
-        return head
-
-    async def head(self) -> bytes:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await self.exactly(1)
-        return head
-
-    async def frame(self) -> tuple[int, bytes]:
-        first, length = await self.exactly(2)
-        if length == 126:
-            (length,) = struct.unpack("!H", await self.exactly(2))
-        elif length == 127:
-            (length,) = struct.unpack("!Q", await self.exactly(8))
-        return first, await self.exactly(length)
-
-    async def close_frame(self) -> tuple[int, str]:
-        first, payload = await self.frame()
-        assert first == 0x88
-        return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
-
-
-@asynccontextmanager
-async def raw_pair() -> AsyncIterator[tuple[WebSocketTransport, RawClient]]:
-    """A server's transport, and the bare stream of its client."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-    async with accept_websocket(
-        stream, key=KEY, subprotocol=None, max_message_bytes=MAX_MESSAGE_BYTES
-    ) as transport:
-        client = RawClient(theirs)
-        await client.head()
-        yield transport, client
-
-
-@asynccontextmanager
-async def pair() -> AsyncIterator[tuple[WebSocketTransport, WebSocketTransport]]:
-    """A server's transport and a client's, talking to each other."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with websockets(
-        ours, theirs, send_timeout=SEND_TIMEOUT, max_message_bytes=MAX_MESSAGE_BYTES
-    ) as ends:
-        yield ends
-
-
-async def closing(transport: WebSocketTransport) -> TransportClosed:
-    """Receive until the connection has ended, and return how."""
-    return await closing_after(transport, [])
-
-
-async def closing_after(transport: WebSocketTransport, received: list[str | bytes]) -> TransportClosed:
-    """The same, and keep what was received."""
-    while True:
-        try:
-            received += await transport.receive()
-        except TransportClosed as closed:
-            return closed
-
-
-async def ended_with(transport: WebSocketTransport, code: int) -> None:
-    assert (await closing(transport)).code == code
-
-
-@pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536, 70000])
-def test_frames_are_the_bytes_that_wsproto_would_write(length: int) -> None:
-    from wsproto.frame_protocol import FrameProtocol
-
-    engine = FrameProtocol(client=False, extensions=[])
-    payload = b"ab" * (length // 2) + b"c" * (length % 2)
-    assert b"".join(encode_frame(payload)) == engine.send_data(payload)
-    assert b"".join(encode_frame(payload.decode())) == engine.send_data(payload.decode())
-
-
-@pytest.mark.real_time
-async def test_the_handshake_is_answered_with_the_chosen_subprotocol() -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    with trio.fail_after(TEST_TIMEOUT):
-        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-        async with accept_websocket(stream, key=KEY, subprotocol="reactor.v1", max_message_bytes=1000):
-            head = (await RawClient(theirs).head()).lower()
-    assert head.startswith(b"http/1.1 101 ")
-    assert b"sec-websocket-accept: " + generate_accept_token(KEY).lower() in head
-    assert b"sec-websocket-protocol: reactor.v1\r\n" in head
 
 
 async def test_messages_go_both_ways_in_order_and_in_batches() -> None:
@@ -198,15 +75,6 @@ async def test_more_messages_than_the_queue_holds_all_arrive_in_order() -> None:
             received: list[str | bytes] = []
             assert (await closing_after(transport, received)).code == 1000
     assert received == sent
-
-
-async def test_frames_that_came_with_the_head_are_not_lost() -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    with trio.fail_after(TEST_TIMEOUT):
-        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT, prefix=text(b"early"))
-        async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000) as transport:
-            assert await transport.receive() == ["early"]
-    await theirs.aclose()
 
 
 async def test_fragments_are_put_together_and_empty_ones_cost_nothing() -> None:
@@ -494,223 +362,6 @@ async def test_a_close_frame_that_came_before_a_reset_is_what_send_reports() -> 
     assert caught.value.code == 1001
 
 
-# ---- what a client sends without end, or while we write
-
-
-@asynccontextmanager
-async def socket_pair(
-    *, send_timeout: float = SEND_TIMEOUT
-) -> AsyncIterator[tuple[WebSocketTransport, RawClient]]:
-    """The same as `raw_pair`, over sockets whose buffers get full."""
-    left, right = trio.socket.socketpair()
-    async with trio.SocketStream(right) as theirs:
-        stream = PatientStream(trio.SocketStream(left), send_timeout=send_timeout)
-        async with accept_websocket(
-            stream, key=KEY, subprotocol=None, max_message_bytes=MAX_MESSAGE_BYTES
-        ) as transport:
-            client = RawClient(theirs)
-            await client.head()
-            yield transport, client
-
-
-@pytest.mark.real_time
-async def test_a_pong_that_must_wait_keeps_nothing_from_being_read_and_only_the_newest_are_kept() -> None:
-    big, pings = bytes(8 * 1024 * 1024), MAX_PONGS * 3
-    with trio.fail_after(TEST_TIMEOUT):
-        async with socket_pair() as (transport, client), trio.open_nursery() as nursery:
-            nursery.start_soon(transport.send, [big])
-            await trio.testing.wait_all_tasks_blocked()  # the client does not read
-            for number in range(pings):
-                await client.stream.send_all(masked(0x89, b"%d" % number) + text(b"stop %d" % number))
-                assert await transport.receive() == [f"stop {number}"]
-            assert await client.frame() == (0x82, big)
-            # Some bytes of the first ones may have gone out before the network was full.
-            newest = [(0x8A, b"%d" % number) for number in range(pings - MAX_PONGS, pings)]
-            assert [await client.frame() for _ in newest] == newest
-            await transport.send(["after"])
-            assert await client.frame() == (0x81, b"after")
-
-
-@pytest.mark.real_time
-async def test_a_pong_that_the_network_has_no_room_for_is_written_when_it_has() -> None:
-    with trio.fail_after(TEST_TIMEOUT):
-        async with socket_pair() as (transport, client):
-            sent = 0
-            while not transport.has_unsent and transport.send_nowait([bytes(1000)]):
-                sent += 1
-            sent += transport.has_unsent
-            # Nobody writes, and nobody will: there is no other task.
-            await client.stream.send_all(masked(0x89, b"now?") + text(b"read"))
-            assert await transport.receive() == ["read"]
-            for _ in range(sent):
-                assert await client.frame() == (0x82, bytes(1000))
-            assert await client.frame() == (0x8A, b"now?")
-
-
-async def test_a_receive_that_is_cancelled_tears_no_pong() -> None:
-    ours, theirs = trio.testing.lockstep_stream_pair()
-    client = RawClient(theirs)
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.head)
-            async with accept_websocket(
-                PatientStream(ours, send_timeout=SEND_TIMEOUT),
-                key=KEY,
-                subprotocol=None,
-                max_message_bytes=MAX_MESSAGE_BYTES,
-            ) as transport:
-                nursery.start_soon(theirs.send_all, masked(0x89, b"are you there"))
-                with trio.move_on_after(1):
-                    await transport.receive()  # lockstep: the pong waits until the client reads it
-                nursery.start_soon(transport.send, ["whole"])
-                nursery.start_soon(ended_with, transport, 1000)
-                assert await client.frame() == (0x8A, b"are you there")
-                assert await client.frame() == (0x81, b"whole")
-                nursery.start_soon(theirs.send_all, close_frame(1000))
-                assert await client.close_frame() == (1000, "")
-
-
-@pytest.mark.real_time
-async def test_two_tasks_may_wait_for_the_end_and_the_clients_close_is_read() -> None:
-    with trio.fail_after(TEST_TIMEOUT):
-        async with socket_pair() as (transport, client):
-            codes: list[int] = []
-
-            async def receive() -> None:
-                codes.append((await closing(transport)).code)
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(transport.aclose, 1000, "finished")
-                await trio.testing.wait_all_tasks_blocked()  # it reads, as nobody else does
-                nursery.start_soon(receive)
-                nursery.start_soon(receive)
-                await trio.testing.wait_all_tasks_blocked()
-                assert await client.close_frame() == (1000, "finished")
-                await client.stream.send_all(text(b"late") * 3 + close_frame(1000))
-            assert codes == [1000, 1000]
-            with pytest.raises(EOFError):
-                await client.frame()
-
-
-@pytest.mark.real_time
-async def test_the_one_who_reads_may_be_cancelled_and_the_other_goes_on() -> None:
-    with trio.fail_after(TEST_TIMEOUT):
-        async with socket_pair() as (transport, client), trio.open_nursery() as nursery:
-            scope = trio.CancelScope()
-
-            async def receive() -> None:
-                with scope:
-                    await transport.receive()
-
-            nursery.start_soon(receive)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(transport.aclose, 1001, "bye")
-            await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
-            assert await client.close_frame() == (1001, "bye")
-            await client.stream.send_all(close_frame(1001))
-
-
-@pytest.mark.real_time
-async def test_a_close_behind_a_large_write_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "LINGER_SECONDS", 0.05)  # what the answer may wait for room
-    with trio.fail_after(TEST_TIMEOUT):
-        async with socket_pair(send_timeout=2 * TEST_TIMEOUT) as (transport, client):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(transport.send, [bytes(8 * 1024 * 1024)])
-                await trio.testing.wait_all_tasks_blocked()
-                await client.stream.send_all(text(b"last") + close_frame(1001, b"tab closed"))
-                assert await transport.receive() == ["last"]
-                assert (await closing(transport)).code == 1001
-                nursery.cancel_scope.cancel()
-
-
-class Ticking:
-    """A clock that goes on by itself, a millisecond a look."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self) -> float:
-        self.time += 0.001
-        return self.time
-
-
-@pytest.mark.parametrize(
-    ("unit", "message"),
-    [
-        (text(b"x"), "x"),
-        (masked(0x82, b""), b""),
-        (masked(0x01, b"a") + masked(0x00, b"") + masked(0x80, b"b"), "ab"),
-    ],
-    ids=["small", "empty", "fragments"],
-)
-async def test_what_one_read_brings_is_handed_over_in_pieces_and_others_run_between(
-    unit: bytes, message: str | bytes
-) -> None:
-    count, turns = 2000, 0
-    most = FRAMES_BETWEEN_LOOKS * (FRAMING_SECONDS / 0.001 + 1)
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
-    with trio.fail_after(TEST_TIMEOUT):
-        async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
-            transport._reader._now = Ticking()
-            await client.stream.send_all(unit * count)
-            nursery.start_soon(other)
-            received: list[str | bytes] = []
-            pieces = 0
-            while len(received) < count:
-                with trio.CancelScope() as scope:
-                    if pieces % 3 == 2:
-                        scope.cancel()  # which loses nothing
-                    batch = await transport.receive()
-                    assert len(batch) <= most
-                    received += batch
-                pieces += 1
-            nursery.cancel_scope.cancel()
-    assert received == [message] * count
-    assert pieces >= count / most
-    assert turns >= pieces / 2, "a piece that a cancelled call has left is handed over at once"
-
-
-@pytest.mark.parametrize("kind", [0x89, 0x8A], ids=["pings", "pongs"])
-async def test_a_flood_of_control_frames_ends_the_connection_and_the_client_is_told(kind: int) -> None:
-    with trio.fail_after(TEST_TIMEOUT):
-        async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
-            nursery.start_soon(ended_with, transport, 1008)
-            await client.stream.send_all(masked(kind, b"x") * CONTROL_FRAMES_AT_ONCE)
-            await trio.testing.wait_all_tasks_blocked()
-            await trio.sleep(CONTROL_FRAMES_AT_ONCE / CONTROL_FRAMES_PER_SECOND)
-            assert transport._reader.how is None, "so many are nothing to object to"
-            await client.stream.send_all(masked(kind, b"x") * (CONTROL_FRAMES_AT_ONCE + 1))
-            pongs = 0
-            while (frame := await client.frame())[0] == 0x8A:
-                pongs += 1
-            assert frame[0] == 0x88
-            assert struct.unpack("!H", frame[1][:2])[0] == 1008
-            assert pongs <= (2 * MAX_PONGS if kind == 0x89 else 0), "one batch is answered by the newest"
-            await client.stream.aclose()
-
-
-async def test_a_flood_that_goes_on_after_our_close_is_skipped_in_short_steps() -> None:
-    with trio.fail_after(TEST_TIMEOUT):
-        async with raw_pair() as (transport, client), trio.open_nursery() as nursery:
-            transport._reader._now = Ticking()
-            nursery.start_soon(ended_with, transport, 1001)
-            nursery.start_soon(transport.aclose, 1001, "bye")
-            assert await client.close_frame() == (1001, "bye")
-            began = trio.current_time()
-            await client.stream.send_all(text(b"late") * 2000 + masked(0x89, b"") * 100 + close_frame(1001))
-            with pytest.raises(EOFError):
-                await client.frame()
-    assert trio.current_time() > began, "it slept meanwhile"
-
-
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(error: type[BaseException]) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
@@ -723,96 +374,3 @@ async def test_an_error_of_the_body_leaves_bare_and_closes_the_stream(error: typ
         await client.head()
         with pytest.raises(EOFError):
             await client.frame()
-
-
-async def test_a_client_gone_before_the_handshake_is_a_closed_transport() -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.aclose()
-    with trio.fail_after(TEST_TIMEOUT):
-        stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-        with pytest.raises(TransportClosed):
-            async with accept_websocket(stream, key=KEY, subprotocol=None, max_message_bytes=1000):
-                pytest.fail("not reached")
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "body"),
-    [
-        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!", 401, "no!"),
-        (b"HTTP/1.1 404 Not found\r\nConnection: close\r\n\r\nnope", 404, "nope"),
-        (b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n" + b"x" * 5000, 502, "x" * SHOWN_BYTES),
-        (b"HTTP/1.0 501 Unsupported\r\n\r\n", 501, ""),
-        (b"HTTP/1.1 103 Early Hints\r\n\r\n", 103, ""),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", None, ""),
-        (SWITCHING + b"Sec-WebSocket-Protocol: \xff\r\n\r\n", None, ""),
-        (b"SSH-2.0-hello\r\n\r\n", None, ""),
-        (b"x" * (MAX_HEAD_BYTES + 1), None, ""),
-        (b"", None, ""),
-    ],
-)
-async def test_a_client_whose_handshake_fails_is_told_how(
-    answer: bytes, status: int | None, body: str
-) -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-    with trio.fail_after(TEST_TIMEOUT):
-        await theirs.send_all(answer)
-        await theirs.send_eof()
-        with pytest.raises(HandshakeFailed) as caught:
-            async with propose_websocket(stream, Proposal("localhost", "/ws"), max_message_bytes=1000):
-                pytest.fail("not reached")
-    assert (caught.value.status, caught.value.body) == (status, body)
-
-
-async def test_a_refusal_that_comes_byte_by_byte_is_read_to_its_end() -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nfull"
-
-    async def refuse() -> None:
-        for index in range(len(answer)):
-            await theirs.send_all(answer[index : index + 1])
-            await trio.sleep(0.01)
-
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(refuse)
-            stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-            with pytest.raises(HandshakeFailed) as caught:
-                async with propose_websocket(stream, Proposal("localhost", "/ws"), max_message_bytes=1000):
-                    pytest.fail("not reached")
-    assert (caught.value.status, caught.value.body, caught.value.retry_after) == (503, "full", 7)
-
-
-@pytest.mark.parametrize(
-    "proposal", [Proposal("localhost", "/a path"), Proposal("localhost", "/", headers=((b"A", b"x\n"),))]
-)
-async def test_a_proposal_that_http_cannot_carry_is_a_value_error(proposal: Proposal) -> None:
-    ours, _ = trio.testing.memory_stream_pair()
-    with trio.fail_after(TEST_TIMEOUT), pytest.raises(ValueError, match="no HTTP request"):
-        async with propose_websocket(
-            PatientStream(ours, send_timeout=SEND_TIMEOUT), proposal, max_message_bytes=1000
-        ):
-            pytest.fail("not reached")
-
-
-@pytest.mark.parametrize(
-    ("frame", "code"),
-    [(b"\x88\x06" + struct.pack("!H", 1013) + b"busy", 1013), (masked(0x81, b"a server masks none"), 1002)],
-)
-async def test_a_server_that_ends_the_connection_right_behind_its_answer_is_no_failed_handshake(
-    frame: bytes, code: int
-) -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-
-    async def answer() -> None:
-        accept = generate_accept_token(await read_key(theirs))
-        await theirs.send_all(SWITCHING + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + frame)
-
-    with trio.fail_after(TEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer)
-            stream = PatientStream(ours, send_timeout=SEND_TIMEOUT)
-            async with propose_websocket(
-                stream, Proposal("localhost", "/ws"), max_message_bytes=1000
-            ) as client:
-                assert (await closing(client)).code == code
