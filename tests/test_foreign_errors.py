@@ -17,6 +17,7 @@ from reactor_trio import wire
 from reactor_trio.errors import HandshakeFailed, TransportClosed
 from reactor_trio.wire import foreign_errors
 from reactor_trio.wire.foreign_errors import (
+    ASGI_SEND,
     CONNECTING,
     DESCRIPTOR,
     ENGINE,
@@ -88,6 +89,7 @@ ROWS: list[tuple[Translation, type[Exception], Exception, type[Exception], str]]
         "1006",
     ),
     (ENGINE, UnicodeDecodeError, bad_answer(), TransportClosed, "1006"),
+    (ASGI_SEND, Exception, OSError("the client is gone"), TransportClosed, "1006"),
     (REQUEST, h11.LocalProtocolError, h11.LocalProtocolError("illegal target"), ValueError, "illegal target"),
     (
         CONNECTING.about("a:1"),
@@ -137,7 +139,7 @@ def test_every_row_is_tested() -> None:
     tables = [each for each in vars(foreign_errors).values() if isinstance(each, Translation)]
     tested = {(id(translation.rows), row) for translation, row, *_ in ROWS}
     assert {(id(table.rows), row) for table in tables for row in table.rows} == tested
-    assert len(tables) == 7
+    assert len(tables) == 8
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, TransportClosed])

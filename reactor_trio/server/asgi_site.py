@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from reactor_trio.errors import TransportClosed
 from reactor_trio.logs.logger import get_logger
 from reactor_trio.server.asgi_http import events_of, request_of, server_of
 from reactor_trio.server.forwarded import UNIX
@@ -17,7 +18,6 @@ from reactor_trio.server.http import BodyLost, Response, plain, unavailable
 from reactor_trio.server.settings import is_loopback_host
 from reactor_trio.session.failures import contained, split
 from reactor_trio.wire.asgi import AsgiTransport
-from reactor_trio.wire.asgi_calls import CallFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -193,7 +193,7 @@ async def _answer(response: Response, scope: Mapping[str, Any], calls: Calls) ->
 
 
 def _call_failed(failure: BaseException) -> None:
-    if isinstance(failure, CallFailed | trio.TooSlowError):
+    if isinstance(failure, TransportClosed | trio.TooSlowError):
         log.debug("client went away")
     elif isinstance(failure, BodyLost):
         log.warning("an answer was cut off: its file cannot be read to the end", reason=str(failure))

@@ -17,7 +17,7 @@ import trio
 
 from reactor_trio.errors import TransportClosed, TransportStalled
 from reactor_trio.protocol.names import CloseCode
-from reactor_trio.wire.asgi_calls import DISCONNECT, CallFailed
+from reactor_trio.wire.asgi_calls import DISCONNECT
 from reactor_trio.wire.transport import whole
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class AsgiTransport:
         except trio.TooSlowError:
             reason = f"no message was accepted for {self._send_timeout:g} s"
             self._end(TransportStalled(CloseCode.ABNORMAL, reason))
-        except CallFailed:
+        except TransportClosed:
             is_lost = True
         finally:
             self._write_scope = None

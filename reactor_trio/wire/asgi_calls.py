@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from reactor_trio.protocol.names import CloseCode
+from reactor_trio.wire.foreign_errors import ASGI_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +32,6 @@ EVENT_BYTES = 256
 """What an event counts besides its message, so that many empty ones are bounded too."""
 
 DISCONNECT = "websocket.disconnect"
-
-
-class CallFailed(Exception):
-    """ASGI's `send` raised: the client is gone, or the ASGI server is of another opinion on the protocol."""
 
 
 class Calls(Protocol):
@@ -53,8 +50,8 @@ class Calls(Protocol):
     async def send(self, events: Sequence[Event], timeout: float) -> None:  # noqa: ASYNC109  of each event
         """Send the events in order.
 
-        Raises `trio.TooSlowError` if one of them was not accepted in `timeout` seconds, and `CallFailed`. If
-        cancelled, some of the events may be sent.
+        Raises `trio.TooSlowError` if one of them was not accepted in `timeout` seconds, and `TransportClosed`
+        if the server's `send` failed. If cancelled, some of the events may be sent.
         """
 
 
@@ -119,11 +116,8 @@ class TrioCalls:
         """See `Calls`."""
         await trio.lowlevel.checkpoint()
         for event in events:
-            with trio.fail_after(timeout):
-                try:
-                    await self._send(event)
-                except Exception as exc:  # servers raise what they like; ASGI names OSError
-                    raise CallFailed(str(exc)) from exc
+            with trio.fail_after(timeout), ASGI_SEND:
+                await self._send(event)
 
 
 class _Batch:
@@ -218,10 +212,8 @@ class AsyncioCalls:
     async def send(self, events: Sequence[Event], timeout: float) -> None:  # noqa: ASYNC109  of each event
         """See `Calls`: all events go to the other thread at once, and the answer comes back once."""
         batch, done = _Batch(events), trio.Event()
-        try:
+        with ASGI_SEND:  # a loop that is closed is a RuntimeError
             self._loop.call_soon_threadsafe(self._begin, batch, done)
-        except RuntimeError as exc:
-            raise CallFailed("the loop of the ASGI server is closed") from exc
         try:
             accepted = -1
             while not done.is_set():
@@ -236,7 +228,8 @@ class AsyncioCalls:
                 with suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(_give_up, batch)
         if batch.failure is not None:
-            raise CallFailed(str(batch.failure)) from batch.failure
+            with ASGI_SEND:
+                raise batch.failure
 
     # ---- on asyncio
 
@@ -248,7 +241,7 @@ class AsyncioCalls:
             for event in batch.events:
                 await self._send(event)
                 batch.accepted += 1
-        except Exception as exc:  # servers raise what they like; ASGI names OSError
+        except Exception as exc:  # `send` raises it on Trio
             batch.failure = exc
         finally:
             batch.is_done = True

@@ -1,8 +1,8 @@
 """Foreign exceptions and the errors that they become: the only such table of this room.
 
-Sockets, OpenSSL, Trio's streams, trio-websocket, wsproto and h11 each raise exceptions of their own. Each
-`Translation` below stands for one place where such exceptions enter, and each of its rows turns one type into
-an error of this project. No other module of the room turns one exception into another;
+Sockets, OpenSSL, Trio's streams, trio-websocket, wsproto, h11 and ASGI servers raise exceptions of their own.
+Each `Translation` below stands for one place where such exceptions enter, and each of its rows turns one type
+into an error of this project. No other module of the room turns one exception into another;
 `tests/test_foreign_errors.py` checks this, and every row.
 """
 
@@ -121,5 +121,7 @@ CONNECTING = Translation({OSError: _unreachable})
 """Name look-up and TCP. The fact is the place, `host:port`."""
 SECURING = Translation({trio.BrokenResourceError: _no_tls})
 """The TLS handshake of a client. The fact is the server's authority."""
+ASGI_SEND = Translation({Exception: lost})
+"""The `send` of an ASGI server. ASGI names `OSError` for a client that is gone; servers raise others too."""
 TLS_FILES = Translation({ssl.SSLError: _wrong_pair, OSError: _unreadable})
 """The operator's certificate and key. The facts are the two paths. `SSLError`, an `OSError`, comes first."""
