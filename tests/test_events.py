@@ -336,7 +336,9 @@ def one_event(annotation: Any, default: Any = ..., **options: Any) -> None:
         (bytes, "the type bytes is not supported"),
         (set[int], r"the type set\[int\] is not supported"),
         (object, "the type object is not supported"),
-        (list[Annotated[int, InputField(ge=0)]], "not supported"),
+        (list[Annotated[bytes, InputField(ge=0)]], "the type bytes is not supported"),
+        (list[Annotated[int, InputField(pattern="a")]], "pattern does not apply to int"),
+        (dict[str, Annotated[int, InputField(default=1)]], "its default stands behind `=`, not in Annotated"),
         (Callable[[], int], "not supported"),
         (dict[int, str], "an object's keys are strings"),
         (NoMembers, "NoMembers has no members"),
@@ -349,7 +351,8 @@ def one_event(annotation: Any, default: Any = ..., **options: Any) -> None:
         ("Nowhere", "the annotation 'Nowhere' cannot be resolved: name 'Nowhere' is not defined"),
         ("1 +", "cannot be resolved"),
         (Lost, r"Lost.value: the annotation 'Nowhere' cannot be resolved"),
-        (BadInside | bytes, "bytes is not supported"),
+        (BadInside | bytes, "BadInside.size: ge is a number, not '1'"),
+        (bytes | BadInside, "bytes is not supported"),
     ],
 )
 def test_a_type_that_a_field_cannot_have_is_told(annotation: Any, reason: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import operator
 import re
-import typing
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import attrs
+
+from reactor_trio.contract import type_tree as tree
 from reactor_trio.contract.faults import (
     UPLOAD_TOO_LARGE,
     UPLOAD_TYPE,
@@ -17,26 +19,8 @@ from reactor_trio.contract.faults import (
     plainly,
     shown,
 )
+from reactor_trio.contract.json_values import json_key, wire_value
 from reactor_trio.contract.patterns import BadPattern, compile_pattern
-from reactor_trio.contract.types import (
-    RecordField,
-    UploadRule,
-    is_dict,
-    is_enum,
-    is_list,
-    is_literal,
-    is_record,
-    is_tuple,
-    is_union,
-    item_of,
-    items_of,
-    json_key,
-    literal_values,
-    record_fields,
-    upload_rule,
-    value_of,
-    wire_value,
-)
 from reactor_trio.declare.hints import name_of
 from reactor_trio.declare.uploaded_file import UploadedFile
 from reactor_trio.errors import shorten
@@ -62,29 +46,31 @@ class BadRule(Exception):  # it becomes a TypeError that says where
     """A rule that cannot be obeyed, or does not apply to the type of its field."""
 
 
-def compile_checks(info: InputFieldInfo, tp: Any) -> tuple[Check, ...]:
-    """The checks for a value of type `tp`, apart from those of uploads. Raises `BadRule`."""
-    _applies(info, tp)
+def with_rules(node: tree.Node, info: InputFieldInfo) -> tree.Node:
+    """The node with the rules of an `InputField`. Raises `BadRule`.
+
+    `max_size` and `mime_types` are the rules of each `UploadedFile` in it, the others those of the value.
+    """
+    checks = _checks(info, node)
+    if info.max_size is not None or info.mime_types is not None:
+        _check_count("max_size", info.max_size)
+        ruled = _with_upload_rule(node, tree.UploadRule(info.max_size, mime_patterns(info.mime_types)))
+        if ruled is node:
+            raise BadRule(f"max_size and mime_types are for an UploadedFile, not for {node.name}")
+        node = ruled
+    return attrs.evolve(node, rules=tree.Rules(info, checks))
+
+
+def _checks(info: InputFieldInfo, node: tree.Node) -> tuple[Check, ...]:
+    _applies(info, node)
     checks: list[Check] = [_bound(name, limit) for name, limit in _bounds(info)]
     if info.min_length is not None or info.max_length is not None:
         checks.append(_length(info.min_length, info.max_length))
     if info.pattern is not None:
         checks.append(_pattern(info.pattern))
     if info.choices is not None:
-        checks.append(_choices(info.choices, tp))
+        checks.append(_choices(info.choices, node))
     return tuple(checks)
-
-
-def ruled_type(tp: Any, info: InputFieldInfo) -> Any:
-    """The type with `max_size` and `mime_types` attached to each `UploadedFile` in it. Raises `BadRule`."""
-    if info.max_size is None and info.mime_types is None:
-        return tp
-    _check_count("max_size", info.max_size)
-    rule = UploadRule(info.max_size, mime_patterns(info.mime_types))
-    ruled = _with_rule(tp, rule)
-    if ruled == tp:
-        raise BadRule(f"max_size and mime_types are for an UploadedFile, not for {name_of(tp)}")
-    return ruled
 
 
 def mime_patterns(patterns: Any) -> tuple[str, ...]:
@@ -100,7 +86,7 @@ def mime_patterns(patterns: Any) -> tuple[str, ...]:
     return tuple(pattern.lower() for pattern in found)
 
 
-def check_upload(rule: UploadRule, size: int, mime_type: str) -> None:
+def check_upload(rule: tree.UploadRule, size: int, mime_type: str) -> None:
     """Raises `Misfit`. Only what was announced is needed, so this comes before the bytes."""
     if rule.max_size is not None and size > rule.max_size:
         raise Misfit(f"must be a file of at most {rule.max_size} bytes, not {size}", UPLOAD_TOO_LARGE)
@@ -118,106 +104,73 @@ def plain_number(value: float) -> str:
     )
 
 
-def conform(tp: Any, value: Any) -> Any:
-    """The value as a field of type `tp` holds it; for defaults and choices, so not from JSON.
+def conform(node: tree.Node, value: Any) -> Any:
+    """The value as a field of the type holds it; for defaults and choices, so not from JSON.
 
     An integer becomes a float where that is the type. Raises `Misfit`.
     """
-    check_message_default(value, tp)
-    if tp is Any:
+    check_message_default(value, node)
+    if isinstance(node, tree.Anything):
         return value
     _check_finite(value)
-    return float(value) if tp is float else value
+    return float(value) if node.type is float else value
 
 
-def check_inner_rules(tp: Any) -> None:
-    """Raises `BadRule` for an `InputField` in the author's own classes that the type is made of."""
-    _check_inner_rules(tp, set())
-
-
-def choice_values(info: InputFieldInfo) -> list[Any]:
-    """The choices as JSON has them."""
-    return [wire_value(choice) for choice in info.choices]
-
-
-def _check_inner_rules(tp: Any, seen: set[type]) -> None:
-    for part in () if is_literal(tp) else typing.get_args(tp):
-        _check_inner_rules(part, seen)
-    if not is_record(tp) or tp in seen:
-        return
-    seen.add(tp)
-    for field in record_fields(tp):
-        try:
-            _check_field_rules(field)
-        except (BadRule, Misfit) as exc:
-            raise BadRule(f"{tp.__qualname__}.{field.name}: {exc}") from exc
-        _check_inner_rules(field.type, seen)
-
-
-def _check_field_rules(field: RecordField) -> None:
-    if field.info is None:
-        return
-    checks = compile_checks(field.info, field.type)
-    ruled_type(field.type, field.info)
-    if field.has_preset:
-        check_default(field.default, field.type, checks)
-
-
-def check_message_default(default: Any, tp: Any) -> None:
+def check_message_default(default: Any, node: tree.Node) -> None:
     """Raises `Misfit`. A message, unlike a payload, may hold NaN, which becomes null."""
-    if not _is_instance(tp, default):
-        remedy = f"; write {name_of(tp)} | None" if default is None else ""
-        raise Misfit(f"{default!r} is no {name_of(tp)}{remedy}")
+    if not _is_instance(node, default):
+        remedy = f"; write {node.name} | None" if default is None else ""
+        raise Misfit(f"{default!r} is no {node.name}{remedy}")
 
 
-def check_default(default: Any, tp: Any, checks: tuple[Check, ...]) -> Any:
+def check_default(default: Any, node: tree.Node) -> Any:
     """The default as the handler gets it. Raises `Misfit`."""
     try:
         hash(default)
     except TypeError:
         raise Misfit(
-            f"{default!r} is mutable, and would be shared by all calls; write {_unshared(default, tp)}"
+            f"{default!r} is mutable, and would be shared by all calls; write {_unshared(default, node)}"
         ) from None
-    fitting = conform(tp, default)
-    if fitting is not None:
-        for check in checks:
+    fitting = conform(node, default)
+    if fitting is not None and node.rules is not None:
+        for check in node.rules.checks:
             check(fitting)
     return fitting
 
 
-def _unshared(default: Any, tp: Any) -> str:
+def _unshared(default: Any, node: tree.Node) -> str:
     """What to write in the place of a mutable default."""
-    optional = name_of(tp) if tp is Any or is_union(tp) else f"{name_of(tp)} | None"
-    if not (is_list(tp) and isinstance(default, list)):
+    has_none = isinstance(node, tree.Anything | tree.Union)
+    optional = node.name if has_none else f"{node.name} | None"
+    if not (isinstance(node, tree.List) and isinstance(default, list)):
         return f"{optional} = None"
-    fixed = name_of(tuple[item_of(tp), ...]) if typing.get_args(tp) else "tuple"  # type: ignore[misc]
+    fixed = "tuple" if node.type is list else name_of(tuple[node.item.type, ...])  # type: ignore[name-defined]
     return f"{fixed} = {tuple(default)!r} or {optional} = None"
 
 
-def _is_instance(tp: Any, value: Any) -> bool:
-    if tp is Any:
-        return True
-    if is_union(tp):
-        return any(_is_instance(member, value) for member in typing.get_args(tp))
-    if is_literal(tp):
-        return any(type(value) is type(each) and value == each for each in literal_values(tp))
-    if is_tuple(tp):
-        return isinstance(value, tuple) and _items_fit(tp, value)
-    if is_list(tp) or is_dict(tp):
-        return isinstance(value, list if is_list(tp) else dict)
-    if tp is int or tp is float:
-        return isinstance(value, int | float if tp is float else int) and not isinstance(value, bool)
-    if upload_rule(tp) is not None:
-        return isinstance(value, UploadedFile)
-    return value is None if tp is type(None) else isinstance(value, tp)
-
-
-def _items_fit(tp: Any, value: tuple[Any, ...]) -> bool:
-    kinds = items_of(tp)
-    if kinds is None:
-        kind = (typing.get_args(tp) or (Any,))[0]
-        return all(_is_instance(kind, each) for each in value)
-    return len(kinds) == len(value) and all(map(_is_instance, kinds, value))
+def _is_instance(node: tree.Node, value: Any) -> bool:
+    match node:
+        case tree.Anything():
+            return True
+        case tree.Union(members=members):
+            return any(_is_instance(member, value) for member in members)
+        case tree.Values(values=values, is_enum=False):
+            return any(type(value) is type(each) and value == each for each in values)
+        case tree.OpenTuple(item=item):
+            return isinstance(value, tuple) and all(_is_instance(item, each) for each in value)
+        case tree.FixedTuple(items=items):
+            fits = isinstance(value, tuple) and len(items) == len(value)
+            return fits and all(map(_is_instance, items, value))
+        case tree.List():
+            return isinstance(value, list)
+        case tree.Dict():
+            return isinstance(value, dict)
+        case tree.Upload():
+            return isinstance(value, UploadedFile)
+    if node.type is int or node.type is float:
+        kinds = int | float if node.type is float else int
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    return isinstance(value, node.type)
 
 
 def _check_finite(value: Any) -> None:
@@ -228,27 +181,26 @@ def _check_finite(value: Any) -> None:
         raise Misfit(f"{value!r} has no JSON form")
 
 
-def _applies(info: InputFieldInfo, tp: Any) -> None:
-    members = typing.get_args(tp) if is_union(tp) else (tp,)
+def _applies(info: InputFieldInfo, node: tree.Node) -> None:
     for name, applies in _APPLIES.items():
-        if getattr(info, name) is not None and not any(map(applies, members)):
-            raise BadRule(f"{name} does not apply to {name_of(tp)}")
+        if getattr(info, name) is not None and not any(map(applies, tree.members_of(node))):
+            raise BadRule(f"{name} does not apply to {node.name}")
 
 
-def _is_number(tp: Any) -> bool:
-    return tp is int or tp is float
+def _is_number(node: tree.Node) -> bool:
+    return node.type is int or node.type is float
 
 
-def _is_string(tp: Any) -> bool:
-    return tp is str
+def _is_string(node: tree.Node) -> bool:
+    return node.type is str
 
 
-def _has_length(tp: Any) -> bool:
-    return tp is str or is_list(tp) or is_dict(tp) or (is_tuple(tp) and items_of(tp) is None)
+def _has_length(node: tree.Node) -> bool:
+    return _is_string(node) or isinstance(node, tree.List | tree.Dict | tree.OpenTuple)
 
 
-def _is_scalar(tp: Any) -> bool:
-    return tp in (int, float, str, bool) or is_literal(tp) or is_enum(tp)
+def _is_scalar(node: tree.Node) -> bool:
+    return isinstance(node, tree.Values) or (isinstance(node, tree.Scalar) and not tree.is_null(node))
 
 
 _APPLIES: Final = {
@@ -317,12 +269,12 @@ def _pattern(pattern: str) -> Check:
     return check
 
 
-def _choices(choices: Any, tp: Any) -> Check:
+def _choices(choices: Any, node: tree.Node) -> Check:
     if isinstance(choices, str) or not isinstance(choices, Collection) or not choices:
         raise BadRule(f"choices is a list of values, not {choices!r}")
     for choice in choices:
         try:
-            conform(tp, choice)
+            conform(node, choice)
         except Misfit as exc:
             raise BadRule(f"choices: {exc}") from exc
     allowed = {json_key(choice) for choice in choices}
@@ -344,18 +296,29 @@ def _counted(number: int, unit: str) -> str:
     return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
-def _with_rule(tp: Any, rule: UploadRule) -> Any:
-    if tp is UploadedFile:
-        return typing.Annotated[UploadedFile, rule]
-    if is_union(tp):
-        return typing.Union[tuple(_with_rule(part, rule) for part in typing.get_args(tp))]  # noqa: UP007
-    if is_list(tp) and typing.get_args(tp):
-        return list[_with_rule(typing.get_args(tp)[0], rule)]  # type: ignore[misc]
-    if is_tuple(tp) and typing.get_args(tp):
-        return tuple[tuple(part if part is ... else _with_rule(part, rule) for part in typing.get_args(tp))]  # type: ignore[misc]
-    if is_dict(tp) and typing.get_args(tp):
-        return dict[str, _with_rule(value_of(tp), rule)]  # type: ignore[misc]
-    return tp
+def _with_upload_rule(node: tree.Node, rule: tree.UploadRule) -> tree.Node:
+    """A copy in which each upload that has no rule has this one; the node itself if there is none."""
+    match node:
+        case tree.Upload() if node.rule == tree.UploadRule():
+            return attrs.evolve(node, rule=rule)
+        case tree.Union(members=parts):
+            ruled = _all_with_upload_rule(parts, rule)
+            return node if ruled is parts else attrs.evolve(node, members=ruled)
+        case tree.FixedTuple(items=parts):
+            ruled = _all_with_upload_rule(parts, rule)
+            return node if ruled is parts else attrs.evolve(node, items=ruled)
+        case tree.List(item=part) | tree.OpenTuple(item=part):
+            inner = _with_upload_rule(part, rule)
+            return node if inner is part else attrs.evolve(node, item=inner)
+        case tree.Dict(value=part):
+            inner = _with_upload_rule(part, rule)
+            return node if inner is part else attrs.evolve(node, value=inner)
+    return node
+
+
+def _all_with_upload_rule(nodes: tuple[tree.Node, ...], rule: tree.UploadRule) -> tuple[tree.Node, ...]:
+    ruled = tuple(_with_upload_rule(node, rule) for node in nodes)
+    return nodes if all(now is before for now, before in zip(ruled, nodes, strict=True)) else ruled
 
 
 def _matches(mime_type: str, patterns: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from reactor_trio.contract.payloads import make_payload_class, payload_field
+from reactor_trio.contract.payloads import PayloadField, make_payload, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
 from reactor_trio.contract.upload_fields import Files, PendingUpload, PendingUploads
@@ -24,6 +24,8 @@ from reactor_trio.declare.uploaded_file import UploadedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from reactor_trio.contract.type_tree import Record
 
 __all__ = ["Declarations", "EventSpec", "HookSpec", "PendingUpload", "PendingUploads", "read_declarations"]
 
@@ -225,8 +227,8 @@ def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
         raise method.refuse("in_thread=True is for a def handler; an async def one runs on the loop")
     parameters = _parameters(method)
     wants_client = _takes_client(method, parameters)
-    payload_class = _payload_class(method, name, parameters)
-    structurer = Structurer(name, payload_class)
+    payload = _payload(method, name, parameters)
+    structurer = Structurer(name, payload)
     result_types = _result_types(method)
     return EventSpec(
         name=name,
@@ -235,11 +237,11 @@ def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
         in_thread=marker.in_thread,
         is_async=is_async,
         method=method.name,
-        payload_class=payload_class,
+        payload_class=payload.type,
         reply=_declared_reply(result_types),
         wants_client=wants_client,
         has_uploads=structurer.has_uploads,
-        schema=payload_schema(payload_class, title=name),
+        schema=payload_schema(payload, title=name),
         fields=tuple(parameters),
         structurer=structurer,
         result_types=result_types,
@@ -289,12 +291,12 @@ def _is_client(method: _Method, annotation: object) -> bool:
         return names_class(annotation, "ClientInfo")
 
 
-def _payload_class(method: _Method, name: str, parameters: Mapping[str, inspect.Parameter]) -> type:
+def _payload(method: _Method, name: str, parameters: Mapping[str, inspect.Parameter]) -> Record:
     fields = {each.name: _field(method, each) for each in parameters.values()}
-    return make_payload_class(name, fields, method.owner.__module__)
+    return make_payload(name, fields, method.owner.__module__)
 
 
-def _field(method: _Method, parameter: inspect.Parameter) -> Any:
+def _field(method: _Method, parameter: inspect.Parameter) -> PayloadField:
     name = parameter.name
     if parameter.annotation is inspect.Parameter.empty:
         raise method.refuse("a field needs an annotation", name)
@@ -309,7 +311,7 @@ def _field(method: _Method, parameter: inspect.Parameter) -> Any:
             has_default = info is not inspect.Parameter.empty
             rules = rules or InputFieldInfo(default=MISSING)
             info = attrs.evolve(rules, default=info) if has_default else rules
-        return payload_field(name, info, tp, lambda reason: method.refuse(reason, name))
+        return payload_field(info, tp, lambda reason: method.refuse(reason, name))
     except Unresolved as exc:
         inside = "" if exc.field == name else f"{exc.field}: "
         raise method.refuse(f"{inside}{exc.reason}", name) from None

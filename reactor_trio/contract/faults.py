@@ -14,7 +14,7 @@ from cattrs.errors import (
     IterableValidationNote,
 )
 
-from reactor_trio.contract.types import record_fields
+from reactor_trio.contract.attributes import input_names
 from reactor_trio.errors import MAX_FIELD_ERRORS, shorten
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _key(note: AttributeValidationNote | IterableValidationNote) -> str | int:
 def _unknown_fields(
     error: ForbiddenExtraKeysError, value: dict[str, Any], payload_class: type, path: str
 ) -> Iterator[Fault]:
-    names = [field.name for field in record_fields(error.cl)]
+    names = input_names(error.cl)
     owner = "this event" if error.cl is payload_class else error.cl.__name__
     known = f"it has: {listed(names)}" if names else "it has none"
     for key in value:  # in the order of the payload; it is walked over only as far as it is listed

@@ -9,25 +9,12 @@ cattrs' groups.
 from __future__ import annotations
 
 import math
-import typing
 from itertools import repeat
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from reactor_trio.contract.faults import Findings, Misfit, listed, plainly, shown
-from reactor_trio.contract.types import (
-    MAX_SAFE_INTEGER,
-    NoneType,
-    is_enum,
-    is_list,
-    is_literal,
-    is_record,
-    is_tuple,
-    is_union,
-    json_key,
-    literal_values,
-    upload_rule,
-    wire_value,
-)
+from reactor_trio.contract.json_values import ALL_JSON, MAX_SAFE_INTEGER, json_key, wire_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,9 +22,6 @@ if TYPE_CHECKING:
     from reactor_trio.contract.constraints import Check
 
 Hook: TypeAlias = "Callable[[Any, Any], Any]"
-
-ALL_JSON: Final[frozenset[type]] = frozenset((str, int, float, bool, NoneType, list, dict))
-_NUMBERS: Final[frozenset[type]] = frozenset((int, float))
 
 
 def checked(hook: Hook, checks: tuple[Check, ...]) -> Hook:
@@ -124,11 +108,10 @@ def dict_hook(item: Hook) -> Hook:
     return structure
 
 
-def values_hook(tp: Any) -> Hook:
-    values: dict[tuple[str, Any] | None, Any] = {
-        json_key(wire_value(value)): value for value in literal_values(tp)
-    }
-    words = [plainly(wire_value(value)) for value in literal_values(tp)]
+def values_hook(members: tuple[Any, ...]) -> Hook:
+    """The hook of a `Literal` or an `Enum`, from its members."""
+    values: dict[tuple[str, Any] | None, Any] = {json_key(wire_value(value)): value for value in members}
+    words = [plainly(wire_value(value)) for value in members]
     wanted = f"one of {listed(words)}" if len(words) > 1 else words[0]
 
     def structure(value: Any, _: Any) -> Any:
@@ -182,7 +165,8 @@ def _structure_none(value: Any, _: Any) -> None:
         raise Misfit(f"must be null, not {shown(value)}")
 
 
-def _structure_any(value: Any, _: Any) -> Any:
+def structure_any(value: Any, _: Any) -> Any:
+    """The hook of `Any`."""
     # Level by level and not by recursion, and by the kinds of a level rather than value by value: a megabyte
     # of JSON may hold 350,000 lists.
     level = [value]
@@ -213,15 +197,18 @@ def _check_safe(numbers: list[int]) -> None:
         raise Misfit("must hold no integer beyond ±2^53")
 
 
-SIMPLE: Final[dict[Any, Hook]] = {
+_SCALARS: Final[dict[type, Hook]] = {
     int: _structure_int,
     float: _structure_float,
     str: _structure_str,
     bool: _structure_bool,
-    None: _structure_none,
     NoneType: _structure_none,
-    Any: _structure_any,
 }
+
+
+def scalar_hook(tp: type) -> Hook:
+    """The hook of a scalar type that clients can send."""
+    return _SCALARS[tp]
 
 
 def _only(kind: type) -> Callable[[list[Any]], bool]:
@@ -257,51 +244,3 @@ def _shown_float(value: float) -> str:
 
 
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-
-def exact_first(hooks: list[tuple[Any, Hook]], kind: type) -> list[tuple[Any, Hook]]:
-    # So that 1.0 stays a float in `int | float`; otherwise the order is the author's.
-    return sorted(hooks, key=lambda pair: pair[0] is not kind) if kind in _NUMBERS else hooks
-
-
-def json_types(tp: Any) -> frozenset[type]:
-    """Python's types of the JSON values that may fit."""
-    if tp is Any:
-        return ALL_JSON
-    if is_union(tp):
-        return frozenset().union(*map(json_types, typing.get_args(tp)))
-    if is_literal(tp) or is_enum(tp):
-        return frozenset().union(*(_with_numbers(type(wire_value(value))) for value in literal_values(tp)))
-    if is_list(tp) or is_tuple(tp):
-        return frozenset((list,))
-    return _with_numbers(tp) if tp in ALL_JSON else frozenset((dict,))
-
-
-def _with_numbers(kind: type) -> frozenset[type]:
-    for each in (bool, int, float, str):
-        if issubclass(kind, each):
-            return _NUMBERS if each in _NUMBERS else frozenset((each,))
-    return frozenset((kind,))
-
-
-def describe(tp: Any) -> str:
-    """What a member of a union is called in an error."""
-    if is_literal(tp) or is_enum(tp):
-        return listed([plainly(wire_value(value)) for value in literal_values(tp)])
-    if is_list(tp) or is_tuple(tp):
-        return "a list"
-    if upload_rule(tp) is not None:
-        return 'an upload ({"upload_id": "..."})'
-    if is_record(tp):
-        return f"an object that is a {tp.__name__}"
-    return _DESCRIBED.get(tp, "an object")
-
-
-_DESCRIBED: Final[dict[Any, str]] = {
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    bool: "true or false",
-    NoneType: "null",
-    Any: "anything",
-}

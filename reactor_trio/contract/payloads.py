@@ -1,4 +1,4 @@
-"""What a payload is made of: the attrs class of an event, and its fields."""
+"""The payload of an event: an attrs class, and the tree of its fields."""
 
 from __future__ import annotations
 
@@ -6,51 +6,52 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from reactor_trio.contract.constraints import (
-    BadRule,
-    check_default,
-    check_inner_rules,
-    compile_checks,
-    ruled_type,
-)
+from reactor_trio.contract.constraints import BadRule, check_default
 from reactor_trio.contract.faults import Misfit
-from reactor_trio.contract.types import Unsupported, check_type
-from reactor_trio.declare.fields import INPUT_FIELD, MISSING
+from reactor_trio.contract.type_parser import Unsupported, parse_type, payload_record
+from reactor_trio.declare.fields import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from reactor_trio.contract.type_tree import Node, Record
     from reactor_trio.declare.fields import InputFieldInfo
 
 
-def make_payload_class(event: str, fields: dict[str, Any], module: str) -> type:
-    """The class of an event's payload, named after it in PascalCase; `fields` are of `payload_field`."""
+@attrs.frozen(eq=False)
+class PayloadField:
+    """One field: its type with its rules, and its default."""
+
+    node: Node
+    default: Any
+    """A value, an `attrs.Factory`, or `attrs.NOTHING`."""
+
+
+def make_payload(event: str, fields: Mapping[str, PayloadField], module: str) -> Record:
+    """The class of an event's payload, named after it in PascalCase, as the tree of its fields."""
     name = "".join(word.capitalize() for word in event.split("_"))
-    payload_class = attrs.make_class(name, fields, frozen=True, slots=True, kw_only=True)
+    attributes = {
+        field: attrs.field(default=each.default, type=each.node.type, alias=field)
+        for field, each in fields.items()
+    }
+    payload_class = attrs.make_class(name, attributes, frozen=True, slots=True, kw_only=True)
     payload_class.__module__ = module
-    return payload_class
+    return payload_record(payload_class, {field: each.node for field, each in fields.items()})
 
 
 def payload_field(
-    name: str,
-    info: InputFieldInfo,
-    tp: Any,
-    refuse: Callable[[str], TypeError],
-    factory: Any = None,
-) -> Any:
-    """The attrs field for a type and what an `InputField` says; `factory` makes its default where it has one.
+    info: InputFieldInfo, tp: Any, refuse: Callable[[str], TypeError], factory: Any = None
+) -> PayloadField:
+    """The field of a type and what an `InputField` says; `factory` makes its default where it has one.
 
     Raises what `refuse` makes of a reason, or `Unresolved` if an annotation inside the type's classes names
     what is not there.
     """
     try:
-        check_type(tp, "input")
-        checks = compile_checks(info, tp)
-        ruled_type(tp, info)
-        check_inner_rules(tp)
-        default = attrs.NOTHING if info.default is MISSING else check_default(info.default, tp, checks)
+        node = parse_type(tp, info)
+        default = attrs.NOTHING if info.default is MISSING else check_default(info.default, node)
     except (Unsupported, BadRule) as exc:
         raise refuse(str(exc)) from None
     except Misfit as exc:
         raise refuse(f"the default does not fit: {exc}") from None
-    return attrs.field(default=factory or default, type=tp, alias=name, metadata={INPUT_FIELD: info})
+    return PayloadField(node, factory or default)

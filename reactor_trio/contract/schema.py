@@ -4,50 +4,28 @@ from __future__ import annotations
 
 import datetime
 import re
-import typing
 import uuid
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import numpy as np
 
-from reactor_trio.contract.constraints import choice_values, ruled_type
-from reactor_trio.contract.serialise import to_json
-from reactor_trio.contract.types import (
-    NoneType,
-    RecordField,
-    all_fields,
-    is_dict,
-    is_enum,
-    is_list,
-    is_literal,
-    is_record,
-    is_tuple,
-    is_union,
-    item_of,
-    items_of,
-    literal_values,
-    record_fields,
-    upload_rule,
-    value_of,
-    wire_value,
-)
+from reactor_trio.contract import type_tree as tree
+from reactor_trio.contract.json_values import wire_value
+from reactor_trio.contract.serialise import message_record, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from reactor_trio.declare.messages import Message
 
 Schema = dict[str, Any]
 
-_SIMPLE: Final[dict[Any, Schema]] = {
+_SCALARS: Final[dict[type, Schema]] = {
     int: {"type": "integer"},
     float: {"type": "number"},
     str: {"type": "string"},
     bool: {"type": "boolean"},
-    None: {"type": "null"},
     NoneType: {"type": "null"},
-    Any: {},
     datetime.datetime: {"type": "string", "format": "date-time"},
     datetime.date: {"type": "string", "format": "date"},
     datetime.time: {"type": "string", "format": "time"},
@@ -62,58 +40,68 @@ _KEYWORDS: Final = {
 }
 
 
-def payload_schema(payload_class: type, *, title: str) -> Schema:
+def payload_schema(payload: tree.Record, *, title: str) -> Schema:
     """The schema of what a client sends."""
-    return _Schemas(record_fields).document(payload_class, title)
+    return _Schemas().document(payload, title)
 
 
 def message_schema(cls: type[Message]) -> Schema:
     """The schema of what a client receives."""
-    return _Schemas(all_fields).document(cls, cls.__wire_name__)
+    return _Schemas().document(message_record(cls), cls.__wire_name__)
 
 
 class _Schemas:
     """One document: the schema of a class, with those of the classes inside it under `$defs`."""
 
-    def __init__(self, fields_of: Callable[[type], Iterable[RecordField]]) -> None:
-        self._fields_of = fields_of
+    def __init__(self) -> None:
         self._names: dict[type, str] = {}
         self._defs: dict[str, Schema] = {}
 
-    def document(self, cls: type, title: str) -> Schema:
-        schema = {"title": title, **self._object(cls)}
+    def document(self, record: tree.Record, title: str) -> Schema:
+        schema = {"title": title, **self._object(record)}
         return {**schema, "$defs": self._defs} if self._defs else schema
 
-    def of(self, tp: Any) -> Schema:
-        if tp in _SIMPLE:
-            return dict(_SIMPLE[tp])
-        if upload_rule(tp) is not None:
-            return _upload(tp)
-        if is_literal(tp) or is_enum(tp):
-            return _values([wire_value(value) for value in literal_values(tp)])
-        if is_union(tp):
-            return {"anyOf": [self.of(member) for member in typing.get_args(tp)]}
-        if is_record(tp):
-            return {"$ref": f"#/$defs/{self._define(tp)}"}
-        if isinstance(tp, type) and issubclass(tp, np.generic):
-            return _numpy(tp)
-        return self._collection(tp)
+    def of(self, node: tree.Node) -> Schema:
+        schema = self._plain(node)
+        if node.rules is not None:
+            schema.update(_rules(node))
+            if node.rules.info.description:
+                schema["description"] = node.rules.info.description
+        return schema
 
-    def _collection(self, tp: Any) -> Schema:
-        if is_dict(tp):
-            return {"type": "object", "additionalProperties": self.of(value_of(tp))}
-        kinds = items_of(tp) if is_tuple(tp) else None
-        if is_list(tp) or kinds is None:
-            return {"type": "array", "items": self.of(item_of(tp))}
-        fixed = {"type": "array", "items": False, "minItems": len(kinds), "maxItems": len(kinds)}
+    def _plain(self, node: tree.Node) -> Schema:
+        match node:
+            case tree.Anything():
+                return {}
+            case tree.Scalar(type=tp):
+                return _numpy(tp) if issubclass(tp, np.generic) else dict(_SCALARS[tp])
+            case tree.Values(values=values):
+                return _values([wire_value(value) for value in values])
+            case tree.Upload(rule=rule):
+                return _upload(rule)
+            case tree.Union(members=members):
+                return {"anyOf": [self.of(member) for member in members]}
+            case tree.Record():
+                return {"$ref": f"#/$defs/{self._define(node)}"}
+            case tree.Dict(value=value):
+                return {"type": "object", "additionalProperties": self.of(value)}
+            case tree.List(item=item) | tree.OpenTuple(item=item):
+                return {"type": "array", "items": self.of(item)}
+            case tree.FixedTuple(items=items):
+                return self._fixed(items)
+        raise TypeError(f"there is no schema for {node!r}")
+
+    def _fixed(self, items: tuple[tree.Node, ...]) -> Schema:
+        fixed = {"type": "array", "items": False, "minItems": len(items), "maxItems": len(items)}
         # An empty `prefixItems` is not allowed (JSON Schema Core §10.3.1.1).
-        return {**fixed, "prefixItems": [self.of(kind) for kind in kinds]} if kinds else fixed
+        return {**fixed, "prefixItems": [self.of(item) for item in items]} if items else fixed
 
-    def _define(self, cls: type) -> str:
+    def _define(self, record: tree.Record) -> str:
+        cls = record.type
         if cls not in self._names:
             # The name is given before the fields are looked at, since the class may contain itself.
             self._names[cls] = name = self._free_name(cls)
-            self._defs[name] = {"title": cls.__name__, **self._object(cls)}
+            self._defs[name] = {"title": cls.__name__, **self._object(record)}
         return self._names[cls]
 
     def _free_name(self, cls: type) -> str:
@@ -122,48 +110,44 @@ class _Schemas:
         candidates = (plain if number == 1 else f"{plain}{number}" for number in range(1, len(taken) + 2))
         return next(name for name in candidates if name not in taken)
 
-    def _object(self, cls: type) -> Schema:
-        fields = list(self._fields_of(cls))
+    def _object(self, record: tree.Record) -> Schema:
+        fields = record.fields
         schema: Schema = {"type": "object", "properties": {each.name: self._field(each) for each in fields}}
         required = [each.name for each in fields if each.default is attrs.NOTHING]
         if required:
             schema["required"] = required
         return {**schema, "additionalProperties": False}
 
-    def _field(self, field: RecordField) -> Schema:
-        schema = self.of(field.type if field.info is None else ruled_type(field.type, field.info))
-        description = field.attribute.metadata.get("description")
-        if field.info is not None:
-            schema.update(_rules(field))
-            description = field.info.description
-        if description:
-            schema["description"] = description
+    def _field(self, field: tree.Field) -> Schema:
+        schema = self.of(field.node)
+        if field.description:
+            schema["description"] = field.description
         schema.update(_default(field.default))
         return schema
 
 
-def _rules(field: RecordField) -> Schema:
-    info = field.info
-    assert info is not None
+def _rules(node: tree.Node) -> Schema:
+    assert node.rules is not None
+    info = node.rules.info
     rules = {
         keyword: getattr(info, name) for name, keyword in _KEYWORDS.items() if getattr(info, name) is not None
     }
     for limit, length in (("min", info.min_length), ("max", info.max_length)):
         if length is not None:
-            rules.update({f"{limit}{unit}": length for unit in _length_units(field.type)})
+            rules.update({f"{limit}{unit}": length for unit in _length_units(node)})
     if info.choices is not None:
-        nullable = is_union(field.type) and NoneType in typing.get_args(field.type)
-        rules["enum"] = [*choice_values(info), *([None] if nullable else [])]
+        nullable = any(map(tree.is_null, tree.members_of(node)))
+        rules["enum"] = [*map(wire_value, info.choices), *([None] if nullable else [])]
     return rules
 
 
-def _length_units(tp: Any) -> list[str]:
+def _length_units(node: tree.Node) -> list[str]:
     """What JSON Schema calls the length of a string, an array, an object."""
-    members = typing.get_args(tp) if is_union(tp) else (tp,)
+    members = tree.members_of(node)
     units = {
-        "Length": any(member is str for member in members),
-        "Items": any(is_list(member) or is_tuple(member) for member in members),
-        "Properties": any(map(is_dict, members)),
+        "Length": any(member.type is str for member in members),
+        "Items": any(isinstance(member, tree.List | tree.OpenTuple | tree.FixedTuple) for member in members),
+        "Properties": any(isinstance(member, tree.Dict) for member in members),
     }
     return [unit for unit, applies in units.items() if applies]
 
@@ -182,9 +166,7 @@ def _default(default: Any) -> Schema:
         return {}
 
 
-def _upload(tp: Any) -> Schema:
-    rule = upload_rule(tp)
-    assert rule is not None
+def _upload(rule: tree.UploadRule) -> Schema:
     limits: Schema = {}
     if rule.max_size is not None:
         limits["max_size"] = rule.max_size

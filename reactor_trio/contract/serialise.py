@@ -10,14 +10,18 @@ import attrs
 import numpy as np
 import orjson
 
+from reactor_trio.contract.attributes import is_record, stored_names
 from reactor_trio.contract.constraints import check_message_default
 from reactor_trio.contract.faults import Misfit
-from reactor_trio.contract.types import Unsupported, all_fields, check_type, is_record, stored_names
+from reactor_trio.contract.type_parser import Unsupported, parse_message
 from reactor_trio.declare.hints import Unresolved
 
 if TYPE_CHECKING:
+    from reactor_trio.contract.type_tree import Record
     from reactor_trio.declare.messages import Message
 
+_RECORD: Final = "__message_record__"
+"""Attribute of a message class: its tree."""
 _FACTORY: Final[Any] = attrs.Factory  # mypy takes it for a function
 
 # Of its own accord orjson would write a dataclass without the base fields of a slotted one and without
@@ -41,30 +45,38 @@ def to_json(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value, _plain, _OPTIONS))
 
 
-def check_message_type(cls: type[Message]) -> None:
-    """Raises `TypeError`, naming class and field, for a type that has no JSON form, or a default not of it.
+def message_record(cls: type[Message]) -> Record:
+    """The tree of a message class, which is parsed once.
 
-    Raises `Unresolved` if an annotation names a class that is not there yet.
+    Raises `TypeError`, naming class and field, for a type that has no JSON form, or a default not of it, and
+    `Unresolved` if an annotation names a class that is not there yet.
     """
+    known: Record | None = vars(cls).get(_RECORD)
+    if known is None or known.type is not cls:  # a `slots=True` on top copies the class, and what it knows
+        known = _parsed(cls)
+        setattr(cls, _RECORD, known)
+    return known
+
+
+def _parsed(cls: type[Message]) -> Record:
     try:
-        for field in all_fields(cls):
+        record = parse_message(cls)
+    except Unsupported as exc:
+        raise TypeError(f"{exc}; a message holds what JSON can say") from None
+    for field in record.fields:
+        if field.default is not attrs.NOTHING and not isinstance(field.default, _FACTORY):
             try:
-                check_type(field.type, "message")
-                if field.default is not attrs.NOTHING and not isinstance(field.default, _FACTORY):
-                    check_message_default(field.default, field.type)
+                check_message_default(field.default, field.node)
             except Misfit as exc:
                 text = f"{cls.__qualname__}.{field.name}: the default does not fit: {exc}"
                 raise TypeError(text) from None
-            except Unsupported as exc:
-                raise Unsupported(f"{cls.__qualname__}.{field.name}: {exc}") from exc
-    except Unsupported as exc:
-        raise TypeError(f"{exc}; a message holds what JSON can say") from None
+    return record
 
 
 def resolve_message_type(cls: type[Message]) -> None:
-    """As `check_message_type`, but a class that is not there is a `TypeError` too."""
+    """Raises as `message_record`, but a `TypeError` also for a class that is not there."""
     try:
-        check_message_type(cls)
+        message_record(cls)
     except Unresolved as exc:
         raise TypeError(f"{cls.__qualname__}.{exc.field}: {exc.reason}") from None
 

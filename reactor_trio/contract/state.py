@@ -10,7 +10,7 @@ import attrs
 
 from reactor_trio.contract.events import EVENT_NAME, EventSpec
 from reactor_trio.contract.faults import of_authors_code
-from reactor_trio.contract.payloads import make_payload_class, payload_field
+from reactor_trio.contract.payloads import make_payload, payload_field
 from reactor_trio.contract.schema import payload_schema
 from reactor_trio.contract.structure import Structurer
 from reactor_trio.declare.fields import INPUT_FIELD, MISSING, InputFieldInfo
@@ -122,11 +122,11 @@ def _make_spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:
     if rules is not None:
         info = attrs.evolve(rules, default=info.default, description=rules.description or info.description)
     try:
-        payload = payload_field(field.name, info, tp, refuse, None if _is_plain(field) else field.default)
+        only = payload_field(info, tp, refuse, None if _is_plain(field) else field.default)
     except Unresolved as exc:
         raise Unresolved(f"{field.name}: {exc.field}", exc.annotation, exc.cause) from exc
-    payload_class = make_payload_class(name, {field.name: payload}, owner.__module__)
-    structurer = Structurer(name, payload_class)
+    payload = make_payload(name, {field.name: only}, owner.__module__)
+    structurer = Structurer(name, payload)
     return StateEventSpec(
         name=name,
         description=info.description or "",
@@ -135,11 +135,11 @@ def _make_spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:
         in_thread=False,
         is_async=False,
         method=f"state.{field.name}",
-        payload_class=payload_class,
+        payload_class=payload.type,
         reply=None,
         wants_client=False,
         has_uploads=structurer.has_uploads,
-        schema=payload_schema(payload_class, title=name),
+        schema=payload_schema(payload, title=name),
         fields=(field.name,),
         structurer=structurer,
         result_types=(NoneType,),

@@ -9,46 +9,31 @@ nothing else. Nothing here is async, and every call stands for itself: any threa
 from __future__ import annotations
 
 import itertools
-import typing
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn_from_attrs, override
 
-from reactor_trio.contract.constraints import compile_checks, conform, ruled_type
+from reactor_trio.contract import type_tree as tree
 from reactor_trio.contract.faults import INVALID_PAYLOAD, MAX_FAULTS, Misfit, shown, summary, walk
 from reactor_trio.contract.hooks import (
-    SIMPLE,
     checked,
     dict_hook,
     list_hook,
+    scalar_hook,
+    structure_any,
     tuple_hook,
     values_hook,
 )
-from reactor_trio.contract.types import (
-    NoneType,
-    RecordField,
-    has_uploads,
-    is_dict,
-    is_enum,
-    is_list,
-    is_literal,
-    is_record,
-    is_tuple,
-    is_union,
-    item_of,
-    items_of,
-    record_fields,
-    upload_rule,
-    value_of,
-)
 from reactor_trio.contract.unions import needs_trying, union_hook
 from reactor_trio.contract.upload_fields import CONTEXT, Context, PendingUploads, upload_hook
+from reactor_trio.declare.fields import MISSING
 from reactor_trio.errors import FieldError, InvalidPayload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import attrs
 
     from reactor_trio.contract.hooks import Hook
     from reactor_trio.contract.upload_fields import Files
@@ -57,15 +42,16 @@ if TYPE_CHECKING:
 class Structurer:
     """Makes instances of one payload class."""
 
-    def __init__(self, event: str, payload_class: type) -> None:
+    def __init__(self, event: str, payload: tree.Record) -> None:
         self._event = event
-        self._class = payload_class
-        hooks = _Hooks()
-        self._hook = hooks.hook(payload_class)
-        self.has_uploads = has_uploads(payload_class)
-        self.hands_on = hooks.hands_on
+        self._class = payload.type
+        self._hook = _Hooks().hook(payload)
+        parts = list(tree.walk(payload))
+        self.has_uploads = any(isinstance(part, tree.Upload) for part in parts)
+        """Whether a file may be in a payload."""
+        self.hands_on = any(isinstance(part, tree.Anything) for part in parts)
         """Whether parts of a payload are handed on as they are: where the type is `Any`."""
-        self.needs_trying = hooks.needs_trying
+        self.needs_trying = any(isinstance(part, tree.Union) and needs_trying(part) for part in parts)
         """Whether there is a union in it whose members may have to be tried: that is slow."""
 
     def structure(self, data: Mapping[str, Any], files: Files) -> Any:
@@ -102,64 +88,61 @@ class Structurer:
 
 
 class _Hooks:
-    """Builds a hook for each type, and keeps those of classes, which may contain themselves."""
+    """Builds a hook for each node, and keeps those of classes, which may contain themselves."""
 
     def __init__(self) -> None:
-        self.needs_trying = False
-        """Whether there is a union among them whose members may have to be tried."""
-        self.hands_on = False
-        """Whether there is one that gives what it was given."""
         self._records: dict[type, Hook] = {}
         # In its detailed mode what cattrs generates goes on behind a fault, and collects them.
         self._converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
-    def hook(self, tp: Any) -> Hook:
-        self.hands_on = self.hands_on or tp is Any
-        simple = SIMPLE.get(tp)
-        if simple is not None:
-            return simple
-        rule = upload_rule(tp)
-        if rule is not None:
-            return upload_hook(rule)
-        if is_union(tp):
-            return self._union(typing.get_args(tp))
-        if is_enum(tp) or is_literal(tp):
-            return values_hook(tp)
-        if is_record(tp):
-            return self._record(tp)  # pyright: ignore[reportArgumentType]  what it takes from SIMPLE.get(tp)
-        return self._collection(tp)
+    def hook(self, node: tree.Node) -> Hook:
+        hook = self._plain(node)
+        return hook if node.rules is None else checked(hook, node.rules.checks)
 
-    def _collection(self, tp: Any) -> Hook:
-        if is_list(tp):
-            return list_hook(self.hook(item_of(tp)))
-        if is_dict(tp):
-            return dict_hook(self.hook(value_of(tp)))
-        if not is_tuple(tp):
-            raise TypeError(f"there is no hook for {tp!r}")  # `check_type` has let it through.
-        kinds = items_of(tp)
-        if kinds is None:
-            items = list_hook(self.hook(item_of(tp)))
-            return lambda value, _: tuple(items(value, None))
-        return tuple_hook([self.hook(kind) for kind in kinds])
+    def _plain(self, node: tree.Node) -> Hook:
+        match node:
+            case tree.Anything():
+                return structure_any
+            case tree.Scalar(type=tp):
+                return scalar_hook(tp)
+            case tree.Values(values=values):
+                return values_hook(values)
+            case tree.Upload(rule=rule):
+                return upload_hook(rule)
+            case tree.List(item=item):
+                return list_hook(self.hook(item))
+            case tree.OpenTuple(item=item):
+                items = list_hook(self.hook(item))
+                return lambda value, _: tuple(items(value, None))
+            case tree.FixedTuple(items=kinds):
+                return tuple_hook([self.hook(kind) for kind in kinds])
+            case tree.Dict(value=each):
+                return dict_hook(self.hook(each))
+            case tree.Record():
+                return self._record(node)
+            case tree.Union():
+                return self._union(node)
+        raise TypeError(f"there is no hook for {node!r}")
 
-    def _union(self, members: tuple[Any, ...]) -> Hook:
-        if len(members) == 2 and NoneType in members:
+    def _union(self, union: tree.Union) -> Hook:
+        optional = tree.optional_of(union)
+        if optional is not None:
             # The usual case; what is wrong is then said of the type alone.
-            inner = self.hook(next(member for member in members if member is not NoneType))
+            inner = self.hook(optional)
             return lambda value, _: None if value is None else inner(value, None)
-        self.needs_trying = self.needs_trying or needs_trying(members)
-        return union_hook([(member, self.hook(member)) for member in members])
+        return union_hook([(member, self.hook(member)) for member in union.members])
 
-    def _record(self, cls: type) -> Hook:
+    def _record(self, record: tree.Record) -> Hook:
+        cls = record.type
         if cls not in self._records:
             # Found by the fields of a class that contains itself, while its own hook is being made.
             self._records[cls] = lambda value, _: self._records[cls](value, None)
-            self._records[cls] = self._make_record(cls)
+            self._records[cls] = self._make_record(record)
         return self._records[cls]
 
-    def _make_record(self, cls: type) -> Hook:
-        fields = record_fields(cls)
-        preset = {field.name: conform(field.type, field.default) for field in fields if field.has_preset}
+    def _make_record(self, record: tree.Record) -> Hook:
+        cls, fields = record.type, record.fields
+        preset = {field.name: field.preset for field in fields if field.preset is not MISSING}
         hooks: dict[str, Any] = {
             field.name: override(struct_hook=self._field(field, preset)) for field in fields
         }
@@ -178,18 +161,14 @@ class _Hooks:
 
         return structure
 
-    def _field(self, field: RecordField, preset: Mapping[str, Any]) -> Hook:
-        info = field.info
-        if info is None:
-            return self.hook(field.type)
-        hook = checked(self.hook(ruled_type(field.type, info)), compile_checks(info, field.type))
+    def _field(self, field: tree.Field, preset: Mapping[str, Any]) -> Hook:
+        hook = self.hook(field.node)
         if field.name not in preset:
             return hook
         default = preset[field.name]
         return lambda value, _: default if value is default else hook(value, None)
 
 
-def _for_cattrs(field: RecordField) -> attrs.Attribute[Any]:
-    default = attrs.NOTHING if field.says_default_itself else field.attribute.default
+def _for_cattrs(field: tree.Field) -> attrs.Attribute[Any]:
     # By keyword, so that fields with and without a default may stand in any order.
-    return field.attribute.evolve(default=default, kw_only=True, type=Any)
+    return field.attribute.evolve(default=field.class_default, kw_only=True, type=Any)

@@ -8,32 +8,22 @@ would else be tried again for each level above it, twice as often with each.
 
 from __future__ import annotations
 
-import typing
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from reactor_trio.contract import type_tree as tree
 from reactor_trio.contract.faults import Findings, Misfit, listed, plainly, shown, summary
-from reactor_trio.contract.hooks import ALL_JSON, describe, exact_first, json_types
-from reactor_trio.contract.types import (
-    NoneType,
-    RecordField,
-    is_enum,
-    is_literal,
-    is_record,
-    is_union,
-    json_key,
-    literal_values,
-    record_fields,
-    upload_rule,
-    wire_value,
-)
+from reactor_trio.contract.json_values import ALL_JSON, json_key, wire_value
 from reactor_trio.contract.upload_fields import CONTEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactor_trio.contract.hooks import Hook
+
+_NUMBERS: Final[frozenset[type]] = frozenset((int, float))
 
 
 @attrs.frozen
@@ -81,10 +71,9 @@ class Member:
         return self.outline is None or self.outline.fits(value)
 
 
-def union_hook(hooks: Sequence[tuple[Any, Hook]]) -> Hook:
+def union_hook(hooks: Sequence[tuple[tree.Node, Hook]]) -> Hook:
     """The hook of a union, given its members in the author's order, each with its own hook."""
-    *firsts, last = [describe(tp) for tp, _ in hooks]
-    described = f"{', '.join(firsts)} or {last}"
+    described = _in_words([node for node, _ in hooks])
     by_kind = {kind: _kind_hook(kind, hooks, described) for kind in ALL_JSON}
 
     def structure(value: Any, _: Any) -> Any:
@@ -96,51 +85,115 @@ def union_hook(hooks: Sequence[tuple[Any, Hook]]) -> Hook:
     return structure
 
 
-def needs_trying(members: Sequence[Any]) -> bool:
+def needs_trying(union: tree.Union) -> bool:
     """Whether it may take a try to find out which member of a union an object or a list is."""
-    return any(sum(kind in json_types(tp) for tp in members) > 1 for kind in (dict, list))
+    if tree.optional_of(union) is not None:
+        return False
+    return any(sum(kind in json_types(member) for member in union.members) > 1 for kind in (dict, list))
 
 
-def _kind_hook(kind: type, hooks: Sequence[tuple[Any, Hook]], described: str) -> Hook | None:
-    fitting = [(tp, hook) for tp, hook in exact_first(list(hooks), kind) if kind in json_types(tp)]
+def json_types(node: tree.Node) -> frozenset[type]:
+    """Python's types of the JSON values that may fit."""
+    match node:
+        case tree.Anything():
+            return ALL_JSON
+        case tree.Union(members=members):
+            return frozenset().union(*map(json_types, members))
+        case tree.Values(values=values):
+            return frozenset().union(*(_with_numbers(type(wire_value(value))) for value in values))
+        case tree.List() | tree.OpenTuple() | tree.FixedTuple():
+            return frozenset((list,))
+        case tree.Scalar(type=tp):
+            return _with_numbers(tp)
+    return frozenset((dict,))
+
+
+def _with_numbers(kind: type) -> frozenset[type]:
+    for each in (bool, int, float, str):
+        if issubclass(kind, each):
+            return _NUMBERS if each in _NUMBERS else frozenset((each,))
+    return frozenset((kind,))
+
+
+def _in_words(members: Sequence[tree.Node]) -> str:
+    *firsts, last = map(_described, members)
+    return f"{', '.join(firsts)} or {last}"
+
+
+def _described(node: tree.Node) -> str:
+    match node:
+        case tree.Anything():
+            return "anything"
+        case tree.Scalar(type=tp):
+            return _SCALARS[tp]
+        case tree.Values(values=values):
+            return listed([plainly(wire_value(value)) for value in values])
+        case tree.List() | tree.OpenTuple() | tree.FixedTuple():
+            return "a list"
+        case tree.Upload():
+            return 'an upload ({"upload_id": "..."})'
+        case tree.Record(type=cls):
+            return f"an object that is a {cls.__name__}"
+        case tree.Union(members=members):
+            return _in_words(members)
+    return "an object"
+
+
+_SCALARS: Final[dict[type, str]] = {
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+
+def _kind_hook(kind: type, hooks: Sequence[tuple[tree.Node, Hook]], described: str) -> Hook | None:
+    fitting = [(node, hook) for node, hook in _exact_first(hooks, kind) if kind in json_types(node)]
     if len(fitting) < 2:
         return fitting[0][1] if fitting else None
     if kind is dict:
-        return _object_hook([_member(tp, hook) for tp, hook in fitting], described)
+        return _object_hook([_member(node, hook) for node, hook in fitting], described)
     if kind is list:
-        return _array_hook([_member(tp, hook) for tp, hook in fitting])
+        return _array_hook([_member(node, hook) for node, hook in fitting])
     return _scalar_hook([hook for _, hook in fitting], described)
 
 
-def _member(tp: Any, hook: Hook) -> Member:
-    return Member(hook, id(tp) if is_record(tp) else id(hook), _outline(tp))
+def _exact_first(hooks: Sequence[tuple[tree.Node, Hook]], kind: type) -> Sequence[tuple[tree.Node, Hook]]:
+    # So that 1.0 stays a float in `int | float`; otherwise the order is the author's.
+    return sorted(hooks, key=lambda pair: pair[0].type is not kind) if kind in _NUMBERS else hooks
 
 
-def _outline(tp: Any) -> Outline | None:
-    if upload_rule(tp) is not None:
+def _member(node: tree.Node, hook: Hook) -> Member:
+    return Member(hook, id(node.type) if isinstance(node, tree.Record) else id(hook), _outline(node))
+
+
+def _outline(node: tree.Node) -> Outline | None:
+    if isinstance(node, tree.Upload):
         only = frozenset(("upload_id",))
         return Outline(only, only, {}, {"upload_id": frozenset((str,))})
-    if not is_record(tp):
+    if not isinstance(node, tree.Record):
         return None
-    fields = record_fields(tp)
-    tags = {field.name: _tag_values(field) for field in fields}
+    fields = node.fields
+    tags = {field.name: _tag_values(field.node) for field in fields}
     return Outline(
         names=frozenset(field.name for field in fields),
         required=frozenset(field.name for field in fields if field.default is attrs.NOTHING),
         tags={name: allowed for name, allowed in tags.items() if allowed is not None},
-        kinds={field.name: json_types(field.type) for field in fields},
+        kinds={field.name: json_types(field.node) for field in fields},
     )
 
 
-def _tag_values(field: RecordField) -> tuple[Any, ...] | None:
+def _tag_values(node: tree.Node) -> tuple[Any, ...] | None:
     """The JSON values of a field that has but a few; None for every other."""
-    parts = typing.get_args(field.type) if is_union(field.type) else (field.type,)
-    if all(is_literal(part) or is_enum(part) or part is NoneType for part in parts):
-        several = [(None,) if part is NoneType else literal_values(part) for part in parts]
+    members = tree.members_of(node)
+    if all(isinstance(member, tree.Values) or tree.is_null(member) for member in members):
+        several = [member.values if isinstance(member, tree.Values) else (None,) for member in members]
         return tuple(wire_value(value) for values in several for value in values)
-    if field.info is not None and field.info.choices is not None:
-        nullable = (None,) if NoneType in parts else ()
-        return (*(wire_value(choice) for choice in field.info.choices), *nullable)
+    choices = None if node.rules is None else node.rules.info.choices
+    if choices is not None:
+        nullable = (None,) if any(map(tree.is_null, members)) else ()
+        return (*(wire_value(choice) for choice in choices), *nullable)
     return None
 
 

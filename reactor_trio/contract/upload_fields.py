@@ -12,7 +12,7 @@ from reactor_trio.contract.faults import UNRESOLVED_UPLOAD, Misfit, StillArrivin
 
 if TYPE_CHECKING:
     from reactor_trio.contract.hooks import Hook
-    from reactor_trio.contract.types import UploadRule
+    from reactor_trio.contract.type_tree import UploadRule
     from reactor_trio.declare.uploaded_file import UploadedFile
 
 

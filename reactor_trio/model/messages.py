@@ -9,7 +9,7 @@ from typing import Any, dataclass_transform
 
 import attrs
 
-from reactor_trio.contract.serialise import check_message_type
+from reactor_trio.contract.serialise import message_record
 from reactor_trio.declare.fields import MessageField
 from reactor_trio.declare.hints import Unresolved, name_of, own_annotations
 from reactor_trio.declare.messages import Message, cleaned_docstring, wire_name
@@ -42,7 +42,7 @@ class ModelMessage(Message):
         cls.__message_description__ = description
         # An annotation may name a class further down in the file; `read_contract` looks again.
         with contextlib.suppress(Unresolved):
-            check_message_type(cls)
+            message_record(cls)
 
 
 def check_annotated(cls: type) -> None:
