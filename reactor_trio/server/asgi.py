@@ -86,6 +86,17 @@ class ModelApp:
                 finally:
                     await self._thread.stop()  # noqa: ASYNC102
 
+    async def drain(self) -> None:
+        """Let no more clients in, say goodbye to those that are there (close 1001), and wait for their end.
+
+        Call it before the ASGI server shuts down, if that closes connections by itself first, as most do: in
+        a signal handler's task, or for a request by which a load balancer takes the machine out. What has not
+        ended after `drain_timeout` seconds is cancelled. If cancelled, `limits.close_timeout` bounds it
+        instead.
+        """
+        if (site := self._site) is not None:
+            await (site.close() if trio.lowlevel.in_trio_task() else self._thread.run(site.close))
+
     def _site_now(self) -> Site:
         if self._site is None:
             self._site = Site(self._compose())
