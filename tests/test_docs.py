@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib
 import inspect
+import itertools
 import os
 import re
 import subprocess
@@ -395,6 +398,79 @@ def test_each_file_that_a_page_names_is_there(page: str) -> None:
         file for file in found if not (ROOT / file).exists() and not (ROOT / "reactor_trio" / file).exists()
     ]
     assert missing == []
+
+
+def imported() -> dict[str, set[str]]:
+    """By room: the other rooms that its modules import, wherever the import stands."""
+    package = ROOT / "reactor_trio"
+    rooms: dict[str, set[str]] = {}
+    for file in package.rglob("*.py"):
+        room, *_ = file.relative_to(package).with_suffix("").parts
+        if room.startswith("__"):  # `__init__` names all that is public
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found = {each.split(".")[1] for each in modules if each.startswith("reactor_trio.")}
+            rooms.setdefault(room, set()).update(found - {room})
+    return rooms
+
+
+def drawn() -> dict[str, set[str]]:
+    """By room: its arrows in docs/design.md."""
+    arrows = re.findall(r"^(\w+) +->  ([\w, ]+)$", (DOCS / "design.md").read_text(), re.MULTILINE)
+    return {room: set(reached.split(", ")) for room, reached in arrows}
+
+
+def reached(room: str, arrows: dict[str, set[str]]) -> set[str]:
+    direct = arrows.get(room, set())
+    return direct.union(*(reached(each, arrows) for each in direct))
+
+
+def test_the_arrows_between_the_rooms_are_those_of_the_imports() -> None:
+    arrows, imports = drawn(), imported()
+    for room, found in imports.items():
+        assert found <= reached(room, arrows), f"{room} imports what no arrow leads to"
+        assert arrows.get(room, set()) <= found, f"{room} does not import where its arrows lead"
+
+
+WALKS = ("A command, from bytes to its reply", "A frame, from emit to the socket")
+PAGE = 60
+"""Lines of a page."""
+
+
+def steps_of(walk: str) -> list[tuple[str, str]]:
+    """The module and the function of each step."""
+    text = (DOCS / "design.md").read_text().split(f"\n## {walk}\n")[1].split("\n## ")[0]
+    assert len(text.splitlines()) < PAGE
+    cells = [re.split(r" *\| *", line)[1:5] for line in text.splitlines() if re.match(r"\| \d", line)]
+    return [
+        (module.strip("`"), function)
+        for _, module, functions, _ in cells
+        for function in re.findall(r"`([^`]+)`", functions)
+    ]
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_each_step_of_a_walk_is_a_function_of_its_module(walk: str) -> None:
+    steps = steps_of(walk)
+    assert len(steps) > 10
+    for file, function in steps:
+        module = importlib.import_module(f"reactor_trio.{file.removesuffix('.py').replace('/', '.')}")
+        assert callable(functools.reduce(getattr, function.split("."), module))
+
+
+def test_a_frame_returns_to_no_room_that_it_has_left() -> None:
+    rooms = [file.partition("/")[0] for file, _ in steps_of(WALKS[1])]
+    visits = [room for room, _ in itertools.groupby(room for room in rooms if room != "compute")]
+    assert visits == ["model", "session", "link", "wire"]
+
+
+def test_a_command_goes_down_and_its_reply_up() -> None:
+    called = {"protocol", "contract"}  # functions of values, from any room
+    rooms = [file.partition("/")[0] for file, _ in steps_of(WALKS[0])]
+    visits = [room for room, _ in itertools.groupby(room for room in rooms if room not in called)]
+    assert visits == ["wire", "link", "session", "link", "wire"]
 
 
 # ---- serving.md
