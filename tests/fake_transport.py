@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import UploadChunk, decode_binary
 from reactor_trio.protocol.server_messages import Error
-from reactor_trio.protocol.text import ClientText, decode_client_text, encode_server_text
+from reactor_trio.protocol.text import Id, encode_server_text, read_client_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,11 +46,20 @@ WELCOME: dict[str, Any] = {
 }
 
 
+@attrs.frozen
+class Heard:
+    """A text of the client, as it is on the wire."""
+
+    type: str
+    data: dict[str, Any]
+    id: Id | None = None
+
+
 class FakeTransport:
     """Implements `Transport` for the client; the other methods are the test's."""
 
     def __init__(self, *, greet: bool = True) -> None:
-        self.heard: deque[ClientText | UploadChunk] = deque()
+        self.heard: deque[Heard | UploadChunk] = deque()
         self.closed_with: tuple[int, str] | None = None
         self.aborted = False
         self.pings = 0
@@ -61,7 +71,7 @@ class FakeTransport:
         self.accepting.set()
         # False: the closing handshake is never answered.
         self.closes_politely = True
-        self.answer: Callable[[ClientText | UploadChunk], None] | None = None
+        self.answer: Callable[[Heard | UploadChunk], None] | None = None
         self._last_received = trio.current_time()
         self._to_client: deque[str | bytes] = deque()
         self._end: TransportClosed | None = None
@@ -88,13 +98,13 @@ class FakeTransport:
             self._end = TransportClosed(code, reason)
         self._wake.set()
 
-    async def hear(self) -> ClientText:
+    async def hear(self) -> Heard:
         """The next text message of the client."""
         message = await self.hear_any()
-        assert isinstance(message, ClientText)
+        assert isinstance(message, Heard)
         return message
 
-    async def hear_any(self) -> ClientText | UploadChunk:
+    async def hear_any(self) -> Heard | UploadChunk:
         while not self.heard:
             self._news = trio.Event()
             await self._news.wait()
@@ -125,8 +135,8 @@ class FakeTransport:
             self._hear(message)
 
     def _hear(self, message: str | bytes) -> None:
-        heard = decode_binary(message) if isinstance(message, bytes) else decode_client_text(message)
-        assert isinstance(heard, (ClientText, UploadChunk))
+        heard = decode_binary(message) if isinstance(message, bytes) else Heard(*read_client_text(message))
+        assert isinstance(heard, (Heard, UploadChunk))
         if self.answer is not None:
             self.answer(heard)
         self.heard.append(heard)

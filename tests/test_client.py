@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from fake_transport import WELCOME, FakeTransport
+from fake_transport import WELCOME, FakeTransport, Heard
 from reactor_trio.client import Client, HandshakeFailed, Superseded, UploadHandle
 from reactor_trio.client.connection import CLOSE_TIMEOUT, HEARTBEAT
 from reactor_trio.client.inbox import Inbox
@@ -25,7 +25,6 @@ from reactor_trio.errors import CommandError, FieldError, TransportClosed, Trans
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media
-from reactor_trio.protocol.text import ClientText
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -121,7 +120,7 @@ async def test_a_server_that_closes_instead_of_welcoming():
 async def test_send_asks_for_no_answer():
     async with open_fake() as (client, server):
         await client.send("set_prompt", prompt="rain")
-        assert await server.hear() == ClientText("set_prompt", {"prompt": "rain"}, None)
+        assert await server.hear() == Heard("set_prompt", {"prompt": "rain"}, None)
 
 
 async def test_call_returns_the_typed_reply():
@@ -498,12 +497,12 @@ class UploadServer:
 
     def __init__(self, server: FakeTransport) -> None:
         self._server = server
-        self.starts: dict[str, ClientText] = {}
+        self.starts: dict[str, Heard] = {}
         self.files: dict[str, bytes] = {}
         self.log: list[str] = []
         server.answer = self.take
 
-    def take(self, message: ClientText | UploadChunk) -> None:
+    def take(self, message: Heard | UploadChunk) -> None:
         if isinstance(message, UploadChunk):
             self.log.append(message.upload_id)
             assert message.offset == len(self.files[message.upload_id])
@@ -535,7 +534,7 @@ async def test_an_upload_arrives_in_chunks(tmp_path):
         assert steps == [(1000, 2560), (2000, 2560), (2560, 2560)]
         await client.send("set_image", image=handle)
         while (message := await server.hear_any()) is not None:
-            if isinstance(message, ClientText) and message.type == "set_image":
+            if isinstance(message, Heard) and message.type == "set_image":
                 assert message.data == {"image": {"upload_id": "u1"}}
                 break
 
@@ -587,7 +586,7 @@ async def test_a_refused_upload_stops_at_once():
     async with open_fake() as (client, server):
 
         def refuse(message: Any) -> None:
-            if isinstance(message, ClientText):
+            if isinstance(message, Heard):
                 server.refuse("upload_too_large", "too large", upload_id="u1", reply_to=message.id)
                 server.accepting = trio.Event()  # and takes nothing more
 
@@ -600,7 +599,7 @@ async def test_a_refused_upload_stops_at_once():
         rest = []
         while not (rest and rest[-1] == "reset"):
             message = await server.hear_any()
-            rest.append(message.type if isinstance(message, ClientText) else "chunk")
+            rest.append(message.type if isinstance(message, Heard) else "chunk")
         # One was written with the start, one was in the send task's hands already.
         assert rest.count("chunk") <= 2
         assert names.UPLOAD_ABORT not in rest
@@ -613,7 +612,7 @@ async def test_a_cancelled_upload_is_given_up():
             await client.upload(b"x" * 1500)
         assert scope.cancelled_caught
         heard = [await server.hear_any() for _ in range(4)]
-        assert isinstance(heard[-1], ClientText)
+        assert isinstance(heard[-1], Heard)
         assert (heard[-1].type, heard[-1].data) == (names.UPLOAD_ABORT, {"upload_id": "u1"})
         # The server had it complete already and knows nothing to give up: no news for anybody.
         server.refuse("upload_rejected", "no such upload under way", upload_id="u1")
@@ -631,7 +630,7 @@ async def test_a_file_that_becomes_shorter_is_given_up():
         with pytest.raises(OSError, match="became shorter"):
             await client.upload(Shrinking(b"x" * 1000), name="log.txt")
         heard = [await server.hear_any() for _ in range(5)]
-        assert isinstance(heard[-1], ClientText)
+        assert isinstance(heard[-1], Heard)
         assert heard[-1].type == names.UPLOAD_ABORT
 
 

@@ -9,13 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from fake_transport import WELCOME, FakeTransport
+from fake_transport import WELCOME, FakeTransport, Heard
 from reactor_trio.client import Client, Frame, HandshakeFailed, TrackInfo
 from reactor_trio.errors import CommandError, FieldError, TransportClosed
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media
 from reactor_trio.protocol.server_messages import Error
-from reactor_trio.protocol.text import ClientText
 from test_client import DEADLINE, frame_bytes, open_fake
 
 BLOCK = 0.020
@@ -26,8 +25,8 @@ STAGES = {"wait": 0.01, "handle": 0.02, "emit": 0.03, "pace": 0.04, "encode": 0.
 def acknowledge(server: FakeTransport) -> None:
     """Have the server agree to everything."""
 
-    def answer(heard: ClientText | UploadChunk) -> None:
-        if isinstance(heard, ClientText) and heard.id is not None:
+    def answer(heard: Heard | UploadChunk) -> None:
+        if isinstance(heard, Heard) and heard.id is not None:
             server.say(names.ACK, {}, heard.id)
 
     server.answer = answer
@@ -122,7 +121,7 @@ async def test_shown_waits_for_no_answer():
         server.deliver(frame_bytes(7))
         await client.shown(await client.frame())
         told = await server.hear()
-        assert told == ClientText("reactor.frame_shown", {"track": "main_video", "seq": 7}, None)
+        assert told == Heard("reactor.frame_shown", {"track": "main_video", "seq": 7}, None)
 
 
 async def test_nothing_can_be_asked_of_a_closed_connection():

@@ -19,7 +19,8 @@ from reactor_trio.protocol.binary import (
     encode_media,
     encode_upload_chunk,
 )
-from reactor_trio.protocol.text import MAX_ID_LENGTH, decode_client_text
+from reactor_trio.protocol.client_messages import Invoke, decode
+from reactor_trio.protocol.text import MAX_ID_LENGTH
 from reactor_trio.protocol.weight import SMALL, weight_of, weight_of_bytes
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import open_session
@@ -225,7 +226,9 @@ def test_a_frame_weighs_its_header() -> None:
 
 
 def test_an_id_is_kept_and_sent_back_so_it_is_not_long() -> None:
-    assert decode_client_text(json.dumps({"type": "a", "id": "x" * MAX_ID_LENGTH})).id == "x" * MAX_ID_LENGTH
+    assert decode(json.dumps({"type": "a", "id": "x" * MAX_ID_LENGTH})) == Invoke(
+        "a", {}, "x" * MAX_ID_LENGTH
+    )
     with pytest.raises(ProtocolError, match="at most 1024 characters") as refused_:
-        decode_client_text(json.dumps({"type": "a", "id": "x" * (MAX_ID_LENGTH + 1)}))
+        decode(json.dumps({"type": "a", "id": "x" * (MAX_ID_LENGTH + 1)}))
     assert refused_.value.reply_to is None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import orjson
 
 from reactor_trio.errors import ProtocolError
@@ -32,31 +31,17 @@ _REPLY_RULE = f"`reply_to` must be a string of at most {MAX_ID_LENGTH} character
 _JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
 
 
-@attrs.frozen
-class ClientText:
-    """A message from the client; `id` is None where it asks for no answer."""
+def read_client_text(
+    text: str, loads: Callable[[str], Any] = orjson.loads
+) -> tuple[str, dict[str, Any], Id | None]:
+    """The type, data and `id` of a client's message; the id is None where it asks for no answer.
 
-    type: str
-    data: dict[str, Any]
-    id: Id | None = None
-
-
-def decode_client_text(text: str, loads: Callable[[str], Any] = orjson.loads) -> ClientText:
-    """Read a client's message. Unknown keys beside `type`, `data` and `id` are ignored.
-
-    It is nested `MAX_DEPTH` levels deep at most, so that who looks at its values by recursion, here and in an
-    author's code, has a stack for it, and who writes them back.
+    Unknown keys beside the three are ignored. The message is nested `MAX_DEPTH` levels deep at most, so that
+    recursive code, here and of an author, has a stack for its values, and for writing them back.
 
     `loads` parses JSON: for a long text there is `slices.loads`. Raises `ProtocolError` (`bad_message`), with
     `reply_to` wherever a valid `id` could be read.
     """
-    return ClientText(*read_client_text(text, loads))
-
-
-def read_client_text(
-    text: str, loads: Callable[[str], Any] = orjson.loads
-) -> tuple[str, dict[str, Any], Id | None]:
-    """The type, data and id of a client's message; see `decode_client_text`."""
     return _decode(text, "id", _ID_RULE, MAX_DEPTH, loads)
 
 

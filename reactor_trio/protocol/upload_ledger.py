@@ -16,7 +16,7 @@ from reactor_trio.protocol.names import UPLOAD_QUOTA, UPLOAD_REJECTED, UPLOAD_TO
 
 if TYPE_CHECKING:
     from reactor_trio.protocol.binary import UploadChunk
-    from reactor_trio.protocol.control import UploadStart
+    from reactor_trio.protocol.client_messages import UploadStart
     from reactor_trio.protocol.text import Id
 
 MAX_SPENT_IDS = 1000

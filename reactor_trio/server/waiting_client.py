@@ -26,13 +26,13 @@ from reactor_trio.logs.logger import get_logger
 from reactor_trio.protocol import names
 from reactor_trio.protocol.client_messages import Ping, UploadStart, read_control
 from reactor_trio.protocol.server_messages import Error, Goodbye, Pong, Queued
-from reactor_trio.protocol.text import decode_client_text
+from reactor_trio.protocol.text import read_client_text
 from reactor_trio.session.inbox import STEP
 from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from reactor_trio.protocol.server_messages import ToClient
-    from reactor_trio.protocol.text import ClientText
+    from reactor_trio.protocol.text import Id
     from reactor_trio.server.admission import Place
     from reactor_trio.session.limits import Limits
     from reactor_trio.wire.transport import Transport
@@ -204,34 +204,29 @@ class WaitingClient:
         if self._outcome not in (None, Outcome.LET_IN):
             return
         try:
-            self._take_text(message) if isinstance(message, str) else self._refuse(None)
+            self._take_text(message) if isinstance(message, str) else self._refuse()
         except ProtocolError as error:
             self._answers.append(Error.of(error))
             self._wake()
 
     def _take_text(self, text: str) -> None:
-        message = decode_client_text(text)
-        if message.type == Ping.type:
-            ping = read_control(message.type, message.data, message.id)
+        type_, data, id_ = read_client_text(text)
+        if type_ == Ping.type:
+            ping = read_control(type_, data, id_)
             assert isinstance(ping, Ping)
             self._answers.append(Pong(ping.t, trio.current_time(), ping.id))
             self._wake()
             return
         size = len(text) if text.isascii() else len(text.encode())
         has_room = len(self.early) < self._limits.max_queued_events
-        if message.type == UploadStart.type or not has_room or self._early_bytes + size > KEPT_BYTES:
-            self._refuse(message)
+        if type_ == UploadStart.type or not has_room or self._early_bytes + size > KEPT_BYTES:
+            self._refuse(type_, id_)
         self.early.append(text)
         self._early_bytes += size
 
-    def _refuse(self, message: ClientText | None) -> None:
-        if message is None or message.type == UploadStart.type:
+    def _refuse(self, type_: str | None = None, id_: Id | None = None) -> None:
+        if type_ in (None, UploadStart.type):
             reason = "this client waits for a session: uploads can begin after the welcome"
         else:
             reason = "this client waits for a session, and has sent too much already; this was not taken"
-        raise ProtocolError(
-            names.OVERLOADED,
-            reason,
-            event=None if message is None else message.type,
-            reply_to=None if message is None else message.id,
-        )
+        raise ProtocolError(names.OVERLOADED, reason, event=type_, reply_to=id_)
