@@ -1,7 +1,7 @@
 """The server's end of a connection whose client is the test, and that holds the session to the seam's rules.
 
 All that the client does is synchronous, so it can be done at any scheduling point, from an instrument too.
-A rule of `session.transport.Transport` that the session breaks is noted in `faults`.
+A rule of `Transport` that the session breaks is noted in `faults`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""`Transport` over the WebSocket of an ASGI server, which speaks the protocol to the client itself.
+"""`Transport` over the WebSocket of an ASGI server, which itself speaks the protocol to the client.
 
-ASGI gives whole messages, and tells of the end; what it lacks shows here:
+ASGI gives whole messages and an event for the end of the connection. It lacks four things:
 
-- there is no ping. The ASGI server has its own, and tells by `websocket.disconnect` that a client is lost;
-- nothing tells that bytes were accepted, only that a whole message was. A client that takes longer than
-  `send_timeout` for one message counts as one that accepts nothing;
-- there is no way to write without waiting, so `send_nowait` takes nothing;
-- nothing closes by force. The ASGI call returns, and the server closes the socket as it thinks fit.
+- Pings. The ASGI server has its own, and says by `websocket.disconnect` that a client is lost.
+- Progress. `send` returns when a whole message was accepted, and says nothing of its bytes. So a client that
+  takes longer than `send_timeout` for one message counts as one that accepts nothing.
+- A write without waiting. So `send_nowait` takes no messages.
+- A close by force. The ASGI call returns, and the server closes the socket at a time of its own.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from reactor_trio.wire.transport import Outgoing
 
 LINGER_SECONDS = 1.0
-"""How long the ASGI server may take to tell how a connection has ended."""
+"""Seconds that the ASGI server has to say how a connection has ended."""
 
 
 class AsgiTransport:
-    """A WebSocket that was accepted; `wire.transport.Transport` says what each method promises.
+    """A WebSocket that was accepted; `Transport` says what each method promises.
 
-    `send_timeout` is in seconds. A message of more than `max_message_bytes` ends the connection with 1009.
+    `send_timeout` is in seconds. A message of more than `max_message_bytes` bytes ends the connection with
+    1009.
     """
 
     def __init__(self, calls: Calls, *, send_timeout: float, max_message_bytes: int) -> None:
@@ -41,14 +42,14 @@ class AsgiTransport:
         self._send_timeout = send_timeout
         self._max_message_bytes = max_message_bytes
         self._received: list[str | bytes] = []
-        # How the connection has ended, or will have; nothing is written from then on.
+        # How the connection has ended, or is about to end. No event is sent once it is set.
         self._closed: TransportClosed | None = None
-        # Nothing is received any more.
+        # Whether the end has been reached: no more events are taken.
         self._ended = False
-        # A code and a reason that the client is to be told once what came before is taken.
+        # The code and reason of a refusal. The client is told once the messages before it are received.
         self._refusal: TransportClosed | None = None
         self._writing = trio.Lock()
-        # Of a write that is under way: `abort` cancels it.
+        # The scope of the write that is under way, which `abort` cancels.
         self._write_scope: trio.CancelScope | None = None
 
     @property
@@ -73,7 +74,7 @@ class AsgiTransport:
             await self._calls.wait()
 
     def _read(self) -> None:
-        """Look at the events that have arrived."""
+        """Take the events that have arrived."""
         for event in self._calls.take():
             if event["type"] == DISCONNECT:
                 self._end(
@@ -134,7 +135,7 @@ class AsgiTransport:
             is_lost = True
         finally:
             self._write_scope = None
-            if not (is_sent or is_lost):  # also if cancelled: who knows which of the events are sent
+            if not (is_sent or is_lost):  # also if cancelled: some of the events may have been sent
                 self._end(TransportClosed(CloseCode.ABNORMAL, "a write was cut short"))
         if is_lost:
             await self._hear_why()
@@ -142,7 +143,7 @@ class AsgiTransport:
             raise self._again()
 
     async def _hear_why(self) -> None:
-        """Read how the connection has ended, if that is told soon. Messages are kept for `receive`."""
+        """Wait a moment for the event that says how the connection ended. Messages are kept for `receive`."""
         with trio.move_on_after(LINGER_SECONDS):
             while not self._ended:
                 self._read()
@@ -157,7 +158,7 @@ class AsgiTransport:
     # ---- the end
 
     async def aclose(self, code: int, reason: str) -> None:
-        """See `Transport`. It is the ASGI server that waits for the client's answer; `_ended` tells of it."""
+        """See `Transport`. The ASGI server waits for the client; its last event ends the wait here."""
         try:
             async with self._writing:
                 if self._closed is not None:
@@ -175,20 +176,20 @@ class AsgiTransport:
             self._end(TransportClosed(CloseCode.ABNORMAL, "closed by force"))
 
     async def abort(self) -> None:
-        """See `Transport`: nothing is written any more, and the ASGI call is to return."""
+        """See `Transport`. No event is sent any more; the caller must let the ASGI call return."""
         self._end(TransportClosed(CloseCode.ABNORMAL, "closed by force"))
         if self._write_scope is not None:
             self._write_scope.cancel(reason="the connection was closed by force")
         await trio.lowlevel.checkpoint()
 
     def _end(self, closed: TransportClosed) -> None:
-        """The first one counts."""
+        """Remember how the connection ended, unless that is known already."""
         self._closed = self._closed or closed
         self._ended = True
         self._calls.wake()
 
     def _again(self) -> TransportClosed:
-        """A new exception each time: one that is raised twice would grow its traceback."""
+        """A new error each time, since the traceback of one that is raised twice would grow."""
         assert self._closed is not None
         return type(self._closed)(self._closed.code, self._closed.reason)
 

@@ -1,7 +1,7 @@
-"""The `receive` and `send` of one ASGI call, as a task on Trio uses them, whatever loop they belong to.
+"""The `receive` and `send` of one ASGI call, as a task on Trio uses them, on Trio or on asyncio.
 
-`TrioCalls` are those of an ASGI server on Trio. `AsyncioCalls` are those of one on asyncio, used from a Trio
-run in another thread: what waits between the two loops is bounded both ways.
+`TrioCalls` are those of an ASGI server on Trio. `AsyncioCalls` are those of a server on asyncio, used from a
+Trio run in another thread. The events that wait between the two loops are bounded in both directions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 MAX_WAITING_BYTES = 256 * 1024
-"""Of received messages that nobody has taken; from then on no more are received."""
+"""Bytes of received messages that may wait to be taken; then no more are received until some are."""
 EVENT_BYTES = 256
-"""What an event counts besides its message, so that many empty ones are bounded too."""
+"""Bytes that an event counts besides its message, so that the number of empty events is bounded too."""
 
 DISCONNECT = "websocket.disconnect"
 
@@ -38,14 +38,14 @@ class Calls(Protocol):
     """The two callables of one ASGI call. All methods are called on Trio; any number of tasks may wait."""
 
     def take(self) -> list[Event]:
-        """The events that have arrived, in order, and are not taken yet."""
+        """Take the events that have arrived, in order."""
         ...
 
     async def wait(self) -> None:
-        """Wait until something has arrived, or until `wake`; it may return for nothing."""
+        """Wait until an event has arrived, or until `wake`. May return without either."""
 
     def wake(self) -> None:
-        """Let `wait` return in all tasks that are in it."""
+        """Let `wait` return in all tasks that wait."""
 
     async def send(self, events: Sequence[Event], timeout: float) -> None:  # noqa: ASYNC109  of each event
         """Send the events in order.
@@ -56,10 +56,10 @@ class Calls(Protocol):
 
 
 class _Waiting:
-    """Tasks on Trio that wait for news."""
+    """Tasks on Trio that wait for an event to arrive."""
 
     def __init__(self) -> None:
-        # Replaced when it is set.
+        # A new one takes its place when it is set.
         self._news = trio.Event()
 
     async def wait(self) -> None:
@@ -71,7 +71,7 @@ class _Waiting:
 
 
 class TrioCalls:
-    """See `Calls`; `run` must run beside, and is cancelled at the end."""
+    """See `Calls`. A task must be in `run` all the time, and is cancelled at the end."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -79,11 +79,11 @@ class TrioCalls:
         self._events: deque[Event] = deque()
         self._bytes = 0
         self._waiting = _Waiting()
-        # Replaced when it is set: `run` waits for it while too much waits to be taken.
+        # `run` waits for it while too many bytes wait to be taken. A new one takes its place for each wait.
         self._room = trio.Event()
 
     async def run(self) -> None:
-        """Receive events until the client is gone, as far as they are taken."""
+        """Receive events until the client is gone. Waits while too many bytes wait to be taken."""
         while True:
             event = await _received(self._receive)
             self._events.append(event)
@@ -121,22 +121,22 @@ class TrioCalls:
 
 
 class _Batch:
-    """Events on their way to asyncio. The attributes are written there, and read on Trio."""
+    """Events on their way to asyncio. Asyncio's thread writes the attributes, Trio's reads them."""
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events = events
         self.accepted = 0
-        """How many of them `send` has returned for."""
+        """How many of the events the server's `send` has accepted."""
         self.failure: Exception | None = None
         self.is_done = False
         self.task: asyncio.Task[None] | None = None
 
 
 class AsyncioCalls:
-    """See `Calls`. Made, and `run`, in the asyncio task of the ASGI call; used by the Trio run of `token`.
+    """See `Calls`. The asyncio task of the ASGI call makes and runs it; the Trio run of `token` uses it.
 
-    The thread of asyncio appends to `_events` and `_received`, that of Trio pops and writes `_taken`: so no
-    lock is needed.
+    The thread of asyncio appends to `_events` and writes `_received`. The thread of Trio pops from `_events`
+    and writes `_taken`. So no lock is needed.
     """
 
     def __init__(self, receive: Receive | None, send: Send, token: trio.lowlevel.TrioToken) -> None:
@@ -146,7 +146,7 @@ class AsyncioCalls:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._events: deque[Event] = deque()
-        # Bytes since the beginning.
+        # Bytes that were received, and bytes that were taken, since the beginning.
         self._received = 0
         self._taken = 0
         # Whether the task that receives waits for room.
@@ -155,7 +155,7 @@ class AsyncioCalls:
         self._waiting = _Waiting()
 
     async def run(self, ended: asyncio.Future[None]) -> None:
-        """Receive events until the call's task on Trio, which `ended` stands for, has ended.
+        """Receive events until `ended` is done, which stands for the call's task on Trio.
 
         If cancelled, so is that task.
         """
@@ -183,7 +183,7 @@ class AsyncioCalls:
     async def _wait_for_room(self) -> None:
         while self._received - self._taken > MAX_WAITING_BYTES:
             self._room.clear()
-            self._is_full = True  # before it looks again: from now on `take` tells
+            self._is_full = True  # set before the second look: from now on `take` sets `_room`
             if self._received - self._taken > MAX_WAITING_BYTES:
                 await self._room.wait()
             self._is_full = False
@@ -210,7 +210,7 @@ class AsyncioCalls:
         self._waiting.wake()
 
     async def send(self, events: Sequence[Event], timeout: float) -> None:  # noqa: ASYNC109  of each event
-        """See `Calls`: all events go to the other thread at once, and the answer comes back once."""
+        """See `Calls`. All events go to the other thread at once, and one answer comes back for all."""
         batch, done = _Batch(events), trio.Event()
         with ASGI_SEND:  # a loop that is closed is a RuntimeError
             self._loop.call_soon_threadsafe(self._begin, batch, done)
@@ -255,13 +255,13 @@ def _give_up(batch: _Batch) -> None:
 
 
 async def _received(receive: Receive) -> Event:
-    """The next event. A `receive` that fails is the end of the connection."""
+    """The next event. If `receive` fails, the connection has ended."""
     try:
         return await receive()
-    except Exception:  # of a server that ends; ASGI names none
+    except Exception:  # ASGI names none, but a server that ends may raise one
         return {"type": DISCONNECT, "code": CloseCode.ABNORMAL}
 
 
 def size_of(event: Event) -> int:
-    """Bytes that an event counts while it waits; of a text its characters."""
+    """Bytes that an event counts while it waits. Of a text the characters are counted."""
     return EVENT_BYTES + len(event.get("bytes") or event.get("text") or b"")

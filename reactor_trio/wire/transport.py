@@ -1,7 +1,8 @@
 """The seam between a conversation and the network: whole messages, in batches.
 
 A session, a client that waits for one, and the Python client know a connection only as a `Transport`.
-`wire/websocket.py` implements it over a WebSocket, `testing/transport.py` in memory.
+`wire/websocket.py` implements it over a WebSocket, `wire/asgi.py` over that of an ASGI server, and
+`testing/transport.py` in memory.
 """
 
 from __future__ import annotations
