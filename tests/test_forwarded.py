@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor_trio.server.forwarded import LOOPBACK, MAX_HOPS, UNIX, Arrival, TrustedProxies, arrival_of
+from reactor_trio.server.arrival import UNIX, Arrival
+from reactor_trio.server.forwarded import LOOPBACK, MAX_HOPS, TrustedProxies, arrival_of
 from reactor_trio.server.http import HeadParser, Request
 from reactor_trio.server.settings import ServerSettings
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor_trio.server.forwarded import Arrival
+from reactor_trio.server.arrival import Arrival
 from reactor_trio.server.http import (
     MAX_HEAD_BYTES,
     HeadError,

@@ -26,7 +26,7 @@ from asgi_servers import scope_of
 from reactor_trio import ReactorModel
 from reactor_trio.link.host import ModelHost
 from reactor_trio.server import connections, web_folder
-from reactor_trio.server.forwarded import Arrival
+from reactor_trio.server.arrival import Arrival
 from reactor_trio.server.http import BodyLost, Request, Response
 from reactor_trio.server.routes import is_guarded
 from reactor_trio.server.serve import Server

@@ -9,7 +9,7 @@ import base64
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from reactor_trio.server.forwarded import UNIX, Arrival, is_prefix
+from reactor_trio.server.arrival import UNIX, Arrival, is_prefix
 from reactor_trio.server.http import Request
 from reactor_trio.server.listeners import authority_of
 from reactor_trio.server.routes import WEBSOCKET_VERSION

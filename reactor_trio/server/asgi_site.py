@@ -12,8 +12,8 @@ import trio
 
 from reactor_trio.errors import TransportClosed
 from reactor_trio.logs.logger import get_logger
+from reactor_trio.server.arrival import UNIX
 from reactor_trio.server.asgi_http import events_of, request_of, server_of
-from reactor_trio.server.forwarded import UNIX
 from reactor_trio.server.http import BodyLost, Response, plain, unavailable
 from reactor_trio.server.settings import is_loopback_host
 from reactor_trio.session.failures import contained, split

@@ -1,107 +1,59 @@
-"""From whom a request comes, for which host and by which scheme: the one place where that is decided. No I/O.
+"""Finds the client, host, scheme and prefix of a request in the headers of trusted proxies. No I/O.
 
-Behind a reverse proxy the connection's peer is the proxy. What it says of its own client is taken if the
-proxy is trusted, and only as far as trusted proxies say it:
+`server.connections` calls `arrival_of` for each request. Behind a reverse proxy the connection's peer is the
+proxy. Headers about the client are believed only if they were written by trusted proxies:
 
-- `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix`, the customary ones; or
-- `Forwarded` (RFC 7239), if none of these is there. A proxy that knows nothing of `Forwarded` hands on what
-  a client has put into it, and most do not know it: so the customary ones win.
+- `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix`, which most proxies write; or
+- `Forwarded` (RFC 7239), if there is none of those. A proxy that does not know `Forwarded` passes on what
+  a client has written there, and most do not know it; so the other headers take precedence.
 
-Each proxy appends the address of its peer. They are read from the right, and the first one that is not itself
-a trusted proxy is the client: what stands left of it was written by the client. Whatever cannot be read
-counts as unknown, and an unknown client has the address of the proxy that told of it. Nothing here raises.
+Each proxy appends the address of its peer. Addresses are read from the right, and the first one that is not
+a trusted proxy is the client: the values left of it were written by the client. An address that cannot be
+parsed is unknown, and an unknown client gets the address of the proxy that has named it. Nothing here raises
+for what a client has sent.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import attrs
+
+from reactor_trio.server.arrival import AUTHORITY, UNIX, Arrival, ip_of, is_prefix, node_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from reactor_trio.server.arrival import IPAddress, Scheme
     from reactor_trio.server.http import Request
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-Scheme = Literal["http", "https"]
-
-UNIX: Final = "unix"
-"""The address of a peer on a unix socket."""
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
-"""The proxies that are trusted where the operator names none."""
+"""The proxies that are trusted if the operator names none."""
 MAX_HOPS = 32
-"""Proxies on the way to one server. What stands left of so many is not read."""
+"""The most proxies between client and server. Values further left are not read."""
 MAX_ELEMENT = 1024
-"""Characters of one proxy's part of `Forwarded`."""
+"""The most characters of one proxy's element of `Forwarded`."""
 MAX_COMMAS = 256
-"""In one line of `Forwarded`."""
-MAX_PREFIX = 256
-"""Characters of a path prefix."""
+"""The most commas in one line of `Forwarded`."""
 
-# RFC 9110, section 7.2; it may be empty.
-AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)?(:[0-9]{0,5})?")
-PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
-"""A path below which a server stands: no `..`, nothing to be escaped, no slash at the end."""
-
-# RFC 7239, section 6, and an IPv6 address without brackets, as X-Forwarded-For has it.
-_NODE = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<v4>[0-9.]{7,15}))(?::(?P<port>[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
-    r"|(?P<bare>[0-9A-Fa-f]*:[0-9A-Fa-f:.]{1,44})"
-)
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
-# An element of the list, up to its comma or the end; possessive, so that it is read once.
+# An element of the list, up to its comma or the end; possessive, so that no text is read twice.
 _ELEMENT = re.compile(rf'(?:[^",]++|{_QUOTED})*+(?=,|\Z)')
 _PAIR = re.compile(rf"[ \t]*+([A-Za-z0-9!#$%&'*+.^_`|~-]++)=([^\s\",;]*+|{_QUOTED})[ \t]*+(?:;|\Z)")
 _SCHEMES: Final[dict[str, Scheme]] = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 @attrs.frozen
-class Arrival:
-    """From whom a request comes, and how it was asked for."""
-
-    address: str = ""
-    """The client: `192.0.2.7:51234`, without a port where a proxy names none; `unix`; empty if it is gone."""
-    scheme: Scheme | None = None
-    """By which the client asked, as a proxy says; None: none does."""
-    host: str = ""
-    """For which the client asked, with its port if it is not the scheme's; empty: nobody says so."""
-    prefix: str = ""
-    """The path below which the client sees this server, such as `/app1`."""
-    is_forwarded: bool = False
-    """Whether a trusted proxy says any of it."""
-
-    @property
-    def is_by_program(self) -> bool:
-        """Whether the host is one that a hostile page cannot have chosen.
-
-        It cannot make a browser connect to a unix socket, nor say that a WebSocket was forwarded.
-        """
-        return self.is_forwarded or self.address == UNIX
-
-    @property
-    def ip(self) -> IPAddress | None:
-        """The client's address alone; None on a unix socket, and if it is gone."""
-        return ip_of(self.address)
-
-
-def ip_of(address: str) -> IPAddress | None:
-    """The IP address of `host:port`, `[host]:port`, or a host alone; None if it is none."""
-    node = _node(address)
-    return None if node is None else node[0]
-
-
-@attrs.frozen
 class TrustedProxies:
-    """Whose word on its clients is taken: these networks, and whoever may connect to a unix socket."""
+    """The networks of trusted proxies. Every peer on a unix socket is trusted too."""
 
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
     @classmethod
     def named(cls, names: Iterable[str]) -> TrustedProxies:
-        """Addresses and networks, such as `10.0.0.7` and `fd00::/8`; `*` is all. Raises `ValueError`."""
+        """Parse addresses and networks, such as `10.0.0.7` and `fd00::/8`, or `*`. Raises `ValueError`."""
         every = [each for name in names for each in (("0.0.0.0/0", "::/0") if name == "*" else (name,))]
         try:
             return cls(tuple(ipaddress.ip_network(name, strict=False) for name in every))
@@ -109,7 +61,7 @@ class TrustedProxies:
             raise ValueError(f"{exc}: write it as 10.0.0.7 or 10.0.0.0/8 (--trusted-proxy)") from None
 
     def trusts(self, address: str) -> bool:
-        """Whether the peer of this address, as `Arrival` writes it, is such a proxy."""
+        """Whether the peer with this address, as `Arrival` writes it, is a trusted proxy."""
         return address == UNIX or self._has(ip_of(address))
 
     def _has(self, ip: IPAddress | None) -> bool:
@@ -117,7 +69,7 @@ class TrustedProxies:
 
 
 def arrival_of(request: Request, peer: str, proxies: TrustedProxies | None, root_path: str = "") -> Arrival:
-    """What is known of a request whose connection is that of `peer`; None: no proxy is trusted."""
+    """The arrival of a request on a connection of `peer`; `proxies` None: no proxy is trusted."""
     own = Arrival(peer, host=request.host, prefix=root_path)
     if proxies is None or not proxies.trusts(peer):
         return own
@@ -126,7 +78,7 @@ def arrival_of(request: Request, peer: str, proxies: TrustedProxies | None, root
 
 
 def _customary(request: Request, own: Arrival, proxies: TrustedProxies) -> Arrival | None:
-    """By `X-Forwarded-*`; None without one that `Forwarded` would say too, as it does not know prefixes."""
+    """The arrival by `X-Forwarded-*`. None if only `X-Forwarded-Prefix` is there, or none of them."""
     addresses = request.items("x-forwarded-for")
     protos, hosts = request.items("x-forwarded-proto"), request.items("x-forwarded-host")
     if not (addresses or protos or hosts):
@@ -136,7 +88,7 @@ def _customary(request: Request, own: Arrival, proxies: TrustedProxies) -> Arriv
 
 
 def _standard(request: Request, own: Arrival, proxies: TrustedProxies) -> Arrival:
-    """By `Forwarded`, if it is there."""
+    """The arrival by `Forwarded`, or `own` without it; the prefix by `X-Forwarded-Prefix` in both cases."""
     texts = [text for line in request.all("forwarded")[-MAX_HOPS:] for text in _elements(line)]
     elements = [_pairs(text) for text in texts[-MAX_HOPS:]]
     if not elements:
@@ -162,18 +114,13 @@ def _told(
     )
 
 
-def is_prefix(path: str) -> bool:
-    """Whether a server may stand below this path; the empty one too."""
-    return len(path) <= MAX_PREFIX and PREFIX.fullmatch(path) is not None
-
-
 def _client(nodes: Sequence[str], peer: str, proxies: TrustedProxies) -> tuple[str, int]:
-    """The client's address, and at which place from the right it stands; 1 is the rightmost."""
+    """The client's address, and its position counted from the right; 1 is the rightmost."""
     address, hop = peer, 0
     for text in reversed(nodes[-MAX_HOPS:]):
         hop += 1
-        if (node := _node(text.strip('"'))) is None:
-            break  # unknown, obfuscated or no address: it is the client's, and tells nothing of it
+        if (node := node_of(text.strip('"'))) is None:
+            break  # unknown, obfuscated or no address: this is the client, whose address is not known
         address = _written(*node)
         if not proxies._has(node[0]):
             break
@@ -181,22 +128,8 @@ def _client(nodes: Sequence[str], peer: str, proxies: TrustedProxies) -> tuple[s
 
 
 def _at(values: Sequence[str], hop: int) -> str:
-    """What the proxy at this place has said. One that replaces what it was told leaves fewer values."""
+    """The value of the proxy at this position; the leftmost one if proxies have replaced earlier values."""
     return values[-min(hop, len(values))] if values else ""
-
-
-def _node(text: str) -> tuple[IPAddress, int | None] | None:
-    match = _NODE.fullmatch(text)
-    if match is None:
-        return None
-    try:
-        ip = ipaddress.ip_address(match["v6"] or match["v4"] or match["bare"])
-    except ValueError:
-        return None
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped  # what a socket for both families says
-    port = match["port"] or ""
-    return ip, int(port) if port.isdecimal() and int(port) <= 65535 else None
 
 
 def _written(ip: IPAddress, port: int | None) -> str:
@@ -208,12 +141,12 @@ def _written(ip: IPAddress, port: int | None) -> str:
 
 
 def _elements(line: str) -> list[str]:
-    """What each proxy has said. Of a line that is none, nothing but what stands behind its last comma."""
+    """The element of each proxy. Of a line that cannot be parsed, only the text behind its last comma."""
     found: list[str] = []
     at = 0 if line.count(",") <= MAX_COMMAS else len(line) + 1
     while at <= len(line):
         match = _ELEMENT.match(line, at)
-        if match is None:  # a quote that is not closed: a client's, behind which a proxy has appended
+        if match is None:  # a client's unclosed quote, behind which a proxy has appended its element
             found.clear()
             break
         if match[0].strip():
@@ -223,7 +156,7 @@ def _elements(line: str) -> list[str]:
 
 
 def _pairs(element: str) -> dict[str, str]:
-    """Names in lower case, and values; nothing if the element cannot be read."""
+    """Names in lower case, and values; empty if the element cannot be parsed."""
     found: dict[str, str] = {}
     at = 0
     while at < len(element):

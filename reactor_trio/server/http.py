@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import attrs
 import h11
 
-from reactor_trio.server.forwarded import AUTHORITY, Arrival
+from reactor_trio.server.arrival import AUTHORITY, Arrival
 
 Headers = tuple[tuple[str, str], ...]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from reactor_trio.errors import ListenError
-from reactor_trio.server.forwarded import UNIX
+from reactor_trio.server.arrival import UNIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -101,7 +101,7 @@ def _schema(request: Request, policy: Policy, state: State) -> Response:
     if state.schema is None:
         return unavailable(f"{state.model} is {state.status}")
     schema = state.schema
-    if prefix := request.arrival.prefix:  # `forwarded.PREFIX` has no character that JSON escapes
+    if prefix := request.arrival.prefix:  # `arrival.PREFIX` has no character that JSON escapes
         schema = b'{"servers":[{"url":"%b"}],%b' % (prefix.encode("ascii"), schema[1:])
     return Response(200, schema, "application/json")
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs.validators import ge, gt
 
+from reactor_trio.server.arrival import is_prefix
 from reactor_trio.server.auth import fixed_token
-from reactor_trio.server.forwarded import LOOPBACK, TrustedProxies, is_prefix
+from reactor_trio.server.forwarded import LOOPBACK, TrustedProxies
 from reactor_trio.server.http import MAX_HEAD_BYTES
 from reactor_trio.server.origins import Policy
 
