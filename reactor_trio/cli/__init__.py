@@ -12,11 +12,11 @@ _COMMANDS = {
     "call": "Send one command to a served model and print what it answers.",
     "serve": "Serve a model to WebSocket clients.",
 }
-"""Name of each command, which is that of its module and of the function in it, and its short help."""
+"""The short help of each command by its name, which is also the name of its module and function."""
 
 
 class _LazyGroup(click.Group):
-    """Imports the module of a command when it is used: `call` needs no server, `serve` no client."""
+    """Imports the module of a command when it is used: `call` imports no server, `serve` no client."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -34,7 +34,10 @@ class _LazyGroup(click.Group):
 
 
 class EndsProcess:
-    """The object of click's context where the command is the last that the process does, and may say so."""
+    """The object of click's context if the process ends after the command, as in `main`.
+
+    Then `serve` may end the process by force; a test that invokes `cli` passes no such object.
+    """
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

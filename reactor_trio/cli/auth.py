@@ -1,4 +1,4 @@
-"""How the operator says who may come in, but for the fixed token: signed tokens, or a function of theirs."""
+"""Options of `serve` for signed tokens, and the choice between them and the project's own hook."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ JWT_OPTIONS = (
 
 
 def take_authenticate(options: dict[str, Any], hook: Authenticate | None) -> Authenticate | None:
-    """Take these options out of all, and return what they ask for: signed tokens, or the project's hook.
+    """Remove these options from `options`, and return the hook for signed tokens, or the project's hook.
 
-    Raises `ValueError`, in words for the operator.
+    Raises `ValueError` with a text for the operator.
     """
     key, algorithm, audience, issuer = (
         options.pop(f"jwt_{name}") for name in ("key", "algorithm", "audience", "issuer")
@@ -58,7 +58,7 @@ def take_authenticate(options: dict[str, Any], hook: Authenticate | None) -> Aut
 
 def _read_key(file: Path) -> bytes:
     try:
-        # The newline that an editor, or `openssl rand -hex 32`, puts at the end is not meant.
+        # An editor, or `openssl rand -hex 32`, ends the file with a newline that is not part of the key.
         return file.read_bytes().rstrip(b"\r\n")
     except OSError as exc:
         raise ValueError(f"cannot be read: {exc.strerror}") from None

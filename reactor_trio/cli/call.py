@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from reactor_trio.client.client import Client
 
 BAR_BYTES = 1024 * 1024
-"""A file larger than this shows how far it is."""
+"""The upload of a file larger than this shows a progress bar."""
 
 
 class Refused(Failure):
-    """The server's own words, `code: message` and a line for each field, without a prefix."""
+    """The server's error, `code: message` and a line for each field, printed without a prefix."""
 
     def show(self, file: Any = None) -> None:
         click.echo(self.message, err=True)
@@ -38,7 +38,7 @@ class Refused(Failure):
 
 @attrs.frozen
 class Order:
-    """What to do, as the command line says it."""
+    """The arguments of the command."""
 
     url: str
     event: str
@@ -88,7 +88,7 @@ def call(
 
 
 def _read_fields(url: str, fields: tuple[str, ...]) -> list[Word]:
-    """What can be told wrong without a server. Raises `click.BadParameter`: exit status 2."""
+    """Check all that can be checked without a server. Raises `click.BadParameter`: exit status 2."""
     try:
         Address.parse(url)
     except ValueError as error:
@@ -158,7 +158,7 @@ async def _upload(client: Client, path: Path) -> object:
 
 @contextmanager
 def _progress(path: Path) -> Generator[Callable[[int, int], None] | None]:
-    """A bar on standard error, if someone is looking and the file is large."""
+    """A bar on standard error, if that is a terminal and the file is large."""
     size = path.stat().st_size
     if size <= BAR_BYTES or not sys.stderr.isatty():
         yield None

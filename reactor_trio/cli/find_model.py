@@ -1,4 +1,4 @@
-"""From what the operator typed to a model class: `module:Class`, `path/to/file.py:Class`, `reactor.yaml`."""
+"""Finds and imports the model class: by `module:Class`, `path/to/file.py:Class` or `reactor.yaml`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import attrs
 import yaml
 
 from reactor_trio.errors import ModelNotFound
+from reactor_trio.model.model import ReactorModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
-
-    from reactor_trio.model.model import ReactorModel
 
 DEMO = "reactor_trio.demo:Painter"
 PROJECT_FILE = "reactor.yaml"
@@ -27,25 +26,25 @@ PROJECT_FILE = "reactor.yaml"
 
 @attrs.frozen
 class ModelChoice:
-    """What is to be served."""
+    """The model to serve, and what `reactor.yaml` says about it."""
 
     target: str
     """`module:Class` or `path/to/file.py:Class`."""
     name: str | None = None
-    """What it is called; None: as its class."""
+    """The model's name; None: that of its class."""
     config: dict[str, Any] = attrs.field(factory=dict)
     authenticate: str | None = None
-    """The function that decides who may come in: `module:function` or `path/to/file.py:function`."""
+    """The hook `authenticate`: `module:function` or `path/to/file.py:function`."""
 
 
 class ModelImportError(Exception):
-    """The author's own file raised; `__cause__` is what it raised."""
+    """The author's file raised an exception when it was imported: `__cause__`."""
 
 
 def choose(target: str | None, folder: Path) -> ModelChoice:
-    """What to serve: what was typed, or what `reactor.yaml` in `folder` says, or the demo.
+    """The model to serve: `target`, else that of `reactor.yaml` in `folder`, else the demo.
 
-    Raises `ModelNotFound` if the file does not say it in the right way.
+    Raises `ModelNotFound` if `reactor.yaml` is malformed.
     """
     if target is not None:
         return ModelChoice(target)
@@ -87,7 +86,7 @@ def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty one. Raises `ModelNotFound`."""
+    """The mapping in a YAML file; that of an empty file is empty. Raises `ModelNotFound`."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as exc:
@@ -122,13 +121,13 @@ def _set(config: dict[str, Any], parts: list[str], value: object, override: str)
         inner = config.get(part, {})
         if not isinstance(inner, dict):
             raise ModelNotFound(f"--set {override}: {part} is no section but {inner!r}")
-        inner = config[part] = dict(inner)  # the caller's own is left as it is
+        inner = config[part] = dict(inner)  # a copy: the caller's mapping is not changed
         config = inner
     config[parts[-1]] = value
 
 
 def find_model(target: str) -> type[ReactorModel]:
-    """Import what `target` names.
+    """Import the model class that `target` names.
 
     Raises `ModelNotFound` if there is no such file, module or model, `ModelImportError` if importing it
     raised.
@@ -162,22 +161,22 @@ def _is_path(place: str) -> bool:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ModelNotFound(f"there is no file {path}")
-    # A name that no other module has: a model's file may well be called like a library.
+    # A name of its own: a model's file may have the same name as a library.
     name = f"reactor_model_{path.stem}"
     imported = sys.modules.get(name)
     if imported is not None and imported.__file__ == str(path):
-        return imported  # a hook beside the model: the file is run once
+        return imported  # model and hook in one file: it is executed once
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ModelNotFound(f"{path} is no Python file")
     _prefer(path.resolve().parent)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # annotations are resolved there
+    sys.modules[name] = module  # where annotations are resolved
     try:
         spec.loader.exec_module(module)
     except (SystemExit, KeyboardInterrupt):
         raise
-    except BaseException as exc:  # a library that is no Python may panic
+    except BaseException as exc:  # a library written in Rust may panic
         raise ModelImportError(str(path)) from exc  # noqa: ASYNC104  no Trio runs
     return module
 
@@ -191,7 +190,7 @@ def _import_module(name: str) -> ModuleType:
             raise ModelNotFound(f"there is no module {name}{_perhaps_a_file(name)}") from None
         raise ModelImportError(name) from exc
     except (TypeError, ValueError) as exc:
-        if not name or name.startswith("."):  # what import_module says of a name that cannot be one
+        if not name or name.startswith("."):  # as `import_module` raises it for a malformed name
             raise ModelNotFound(f"{name!r} is no name of a module") from None
         raise ModelImportError(name) from exc
     except (SystemExit, KeyboardInterrupt):
@@ -201,7 +200,7 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _prefer(folder: Path) -> None:
-    """What a model's file imports from beside it is found, as for a script."""
+    """Let a model's file import modules from its own folder, as a script can."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
@@ -212,8 +211,6 @@ def _perhaps_a_file(name: str) -> str:
 
 
 def _pick(module: ModuleType, place: str, class_name: str) -> type[ReactorModel]:
-    from reactor_trio.model.model import ReactorModel
-
     def is_model(value: object) -> TypeGuard[type[ReactorModel]]:
         return inspect.isclass(value) and issubclass(value, ReactorModel) and value is not ReactorModel
 

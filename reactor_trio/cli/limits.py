@@ -43,7 +43,7 @@ LIMITS = {
     "close_timeout": "The closing handshake, in seconds.",
     "hook_timeout": "What @disconnected may take, in seconds.",
 }
-"""Each field of `Limits`, and what its option's help says."""
+"""The help of the option for each field of `Limits`."""
 
 MEDIA = {
     "video_codec": "What video is sent in, unless a client asks for another: h264 needs the extra video.",
@@ -51,7 +51,7 @@ MEDIA = {
     "min_video_bit_rate": "Bits a second that H.264 may always take, however small the frames.",
     "max_video_bit_rate": "Bits a second that H.264 takes at most, a track and client.",
 }
-"""Each field of `MediaSettings`, and what its option's help says."""
+"""The help of the option for each field of `MediaSettings`."""
 
 
 def _options(settings: type[Limits] | type[MediaSettings], helps: Mapping[str, str]) -> list[Decorator]:

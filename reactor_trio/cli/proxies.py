@@ -1,4 +1,4 @@
-"""Options of a server that stands behind a reverse proxy, or is started by a service manager."""
+"""Options of a server behind a reverse proxy or a service manager, and the message that it is ready."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PROXY_OPTIONS = (
 
 
 def take_sockets(options: dict[str, Any]) -> None:
-    """Put what was handed over, by `--fd` or by systemd, into the place of `--fd`. Raises `ValueError`."""
+    """Replace the option `--fd` by the sockets of `--fd` or of systemd. Raises `ValueError`."""
     named, passed = options.pop("descriptors"), passed_descriptors(os.environ)
     if passed and (named or options["uds"] is not None):
         raise ValueError("sockets were handed over (LISTEN_FDS): --uds and --fd are to be left out")
@@ -58,13 +58,13 @@ def take_sockets(options: dict[str, Any]) -> None:
 
 
 def announce(server: Server) -> None:
-    """Say on standard output where the server is, and to a service manager that it is ready."""
+    """Print the addresses of the server on standard output, and tell a service manager that it is ready."""
     s, path = "s" if server.is_secure else "", server.settings.root_path
     places = [f"unix:{socket}" for socket in server.paths]
     if server.addresses:
         authority = f"{server.authority}{path}"
         places.insert(0, f"http{s}://{authority}/  (WebSocket ws{s}://{authority}/ws)")
-    with suppress(OSError, ValueError, AttributeError):  # no one reads it: no reason to stop
+    with suppress(OSError, ValueError, AttributeError):  # standard output is closed
         click.echo(f"{server.name} is served at {', and at '.join(places)}")
         sys.stdout.flush()
     notify("READY=1")

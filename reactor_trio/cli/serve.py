@@ -124,7 +124,7 @@ def _serve(
         raise SystemExit(INTERRUPTED) from None
     try:
         read_contract(model_class)
-    except TypeError as exc:  # two classes that do not go together: there is no line to show
+    except TypeError as exc:  # two classes that do not fit together: no line of the author's is wrong
         raise Failure(str(exc)) from None
     composition = Composition(
         model=model_class,
@@ -145,11 +145,11 @@ def _require_torch() -> None:
 
 
 def _keep_what_is_loaded() -> None:
-    """Have the garbage collector never look at the model and the libraries again.
+    """Exclude the model and the libraries from garbage collection.
 
-    It would find nothing, and stop all clients for 20 to 50 ms each time.
+    Each full collection would examine them, find nothing, and stop all clients for 20 to 50 ms.
     """
-    gc.collect()  # else what is garbage now, such as what `load` has left behind, would be kept too
+    gc.collect()  # otherwise the present garbage, such as that of `load`, would be kept for ever
     gc.freeze()
 
 
@@ -174,7 +174,7 @@ def _run(composition: Composition, process_log: Log, *, has_watchdog: bool) -> N
             trio.run(main)
         except (ListenError, BadModelSetting) as exc:
             raise Failure(str(exc)) from None
-        except SystemExit:  # of `load`: its status, or what it says on standard error
+        except SystemExit:  # of `load`: it ends the process with its own status or text
             raise
         except BaseException as exc:  # noqa: ASYNC103  no Trio runs
             if shutdown.status is None:

@@ -151,7 +151,7 @@ def read_settings(options: dict[str, Any], hook: Authenticate | None) -> Setting
         server = ServerSettings(ssl_context=context, authenticate=authenticate, **options)
         return Settings(limits, media, server)
     except ValueError as exc:
-        # attrs says `'send_timeout' must be > 0: 0.0`, the operator `--send-timeout`.
+        # attrs writes `'send_timeout' must be > 0: 0.0`; the operator knows it as `--send-timeout`.
         text = re.sub(r"^'(\w+)'(?= must )", lambda field: f"--{field[1].replace('_', '-')}", str(exc))
         raise Refusal(text) from None
 

@@ -1,4 +1,4 @@
-"""The traceback of an exception that the author's model raised, without the frames that are the runtime's."""
+"""Prints an exception of the author's model, without the frames of the runtime."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _OUR_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def print_traceback(exc: BaseException) -> None:
-    """Print what the author's code raised, from the first line of theirs; all of it if none is theirs.
+    """Print the traceback from the first frame of the author's code on; all of it if there is none.
 
-    A `TypeError` that the runtime itself raised, because of a class, ends at the author's last line too.
+    The traceback of a `TypeError` that the runtime raised because of the author's class also ends at the last
+    frame of the author's code.
     """
     frames = _first_of_theirs(exc.__traceback__)
     if frames is not None and isinstance(exc, TypeError):
         frames = _without_our_tail(frames)
-    if frames is None and not isinstance(exc, SyntaxError):  # which names the place itself
+    if frames is None and not isinstance(exc, SyntaxError):  # its text names the place
         frames = exc.__traceback__
     text = "".join(traceback.format_exception(type(exc), exc, frames))
     click.echo("\n".join(map(printable, text.rstrip("\n").split("\n"))), err=True)

@@ -16,7 +16,7 @@ Schema = dict[str, Any]
 
 
 class WordError(ValueError):
-    """A word of the command line that is no field; its text says which and why."""
+    """A word of the command line that is no valid field; the text names the word and the reason."""
 
 
 @attrs.frozen
@@ -35,7 +35,7 @@ class Word:
 
 
 def read_words(words: Sequence[str]) -> list[Word]:
-    """Take the words apart; whether a path is a file is left to the caller.
+    """Parse the words. Does not check whether a path is a file.
 
     Raises `WordError` for a word without `=`, an empty key, and a key given twice or inside another.
     """
@@ -72,10 +72,10 @@ def nest(values: Sequence[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
 
 
 def parse(text: str, key: tuple[str, ...], schema: Mapping[str, Any]) -> Any:
-    """The JSON value that a word means for the field at `key`.
+    """The JSON value of a word for the field at `key`.
 
     Where the schema wants a string, the text is the string: `5` stays "5". Elsewhere it is read as JSON,
-    else as YAML. What then does not fit is sent all the same: the server says best what is wrong.
+    else as YAML. A value that does not fit is sent all the same: the server says what is wrong with it.
     """
     allowed = _at(key, schema)
     if any(text in _values(each) for each in allowed):
@@ -87,7 +87,7 @@ def parse(text: str, key: tuple[str, ...], schema: Mapping[str, Any]) -> Any:
 
 
 def _at(key: tuple[str, ...], root: Mapping[str, Any]) -> list[Schema]:
-    """The schemas of which one holds at `key`; an empty one allows anything."""
+    """The alternative schemas of the field at `key`; an empty schema allows anything."""
     found = list(_alternatives(dict(root), root))
     for name in key:
         found = [each for schema in found for each in _alternatives(_property(schema, name), root)]
@@ -100,7 +100,7 @@ def _property(schema: Schema, name: str) -> Schema:
 
 
 def _alternatives(schema: Schema, root: Mapping[str, Any], depth: int = 0) -> Iterator[Schema]:
-    # A reference that leads back to itself would never end.
+    # The depth is bounded, since a reference may lead back to itself.
     reference = schema.get("$ref", "") if depth < 32 else ""
     if reference.startswith("#/$defs/"):
         target = root.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
@@ -131,7 +131,7 @@ def _scalar(text: str) -> Any:
         except (yaml.YAMLError, ValueError):  # a date such as 2024-99-99 is a ValueError
             return text
     try:
-        # YAML knows dates, sets and bytes, both know NaN: not JSON, so the text was meant.
+        # Dates, sets and bytes of YAML, and NaN, are not JSON: then the text itself is the value.
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         return text

@@ -1,4 +1,4 @@
-"""The connections of a server's listeners: each one's request is read, and answered or handed to `Sessions`.
+"""The connections of a server's listeners: each request is read, and answered or handed to `Sessions`.
 
 One connection is one call of `Connections.handle`: the gate, the TLS handshake, the request head, and then
 either an answer or a WebSocket, whose session runs in the same task. See docs/design.md#endings.
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 READ_BYTES = 64 * 1024
 ANSWER_SECONDS = 60.0
-"""How long a client may take to read an answer, however steadily it reads."""
+"""Seconds that a client may take to read an answer, even if it reads steadily."""
 LEAST_RATE = 64 * 1024
-"""Bytes of a long answer for which a client is given one second more."""
+"""Bytes a second: for a `long_body` the client is given so much more time."""
 LINGER_SECONDS = 2.0
-"""How long an answered client may take to read its answer and hang up."""
+"""Seconds that a client may take to close the connection after its answer was written."""
 
 log = get_logger(__name__)
 
@@ -82,11 +82,11 @@ class Connections:
                 await trio.aclose_forcefully(stream)  # noqa: ASYNC102  no checkpoint that matters
 
     def _turn_away(self, stream: trio.SocketStream) -> None:
-        """Answer 503 as far as that needs no waiting."""
+        """Answer 503 without waiting: if the socket does not take the answer at once, there is none."""
         fd = stream.socket.fileno()
         if self._settings.ssl_context is not None or fd < 0:
             return
-        # Another step of this task may have closed it, but not since `fileno` was asked.
+        # The socket was open when `fileno` was called, and there was no checkpoint since.
         with suppress(OSError):
             os.write(fd, TOO_MANY.encode())
         with suppress(OSError):
@@ -156,7 +156,7 @@ class Connections:
 
 
 async def _read_head(stream: trio.abc.Stream, parser: HeadParser, deadline: float) -> Request | None:
-    """The request, or None if the client closes before its end. Raises `HeadError`."""
+    """The request; None if the client closes before the end of the head. Raises `HeadError`."""
     request = None
     with trio.move_on_at(deadline) as scope:
         while request is None:
@@ -176,7 +176,7 @@ async def _send(stream: PatientStream, response: Response, *, with_body: bool) -
     """
     head, body = response.encode(with_body=False), response.long_body
     if body is None or not (body.size and with_body):
-        # Two parts: clients that read slowly share the body of a page, and have no copies of it.
+        # In two parts, so that clients that read slowly share one copy of the body.
         with STREAM:
             await stream.send_buffers((head, response.body if with_body else b""))
         return

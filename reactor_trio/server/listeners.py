@@ -1,4 +1,4 @@
-"""Where the server listens, and how addresses are written."""
+"""The sockets that the server listens on, and the text of their addresses and of those of peers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 UNIX_MODE = 0o660
-"""Who may connect to a unix socket: its owner and its group."""
+"""Permissions of a unix socket: its owner and its group may connect."""
 ACCEPT_LOG_SECONDS = 5.0
-"""Seconds between two lines of the log that say that no connection can be accepted."""
+"""Least seconds between two lines of the log about connections that cannot be accepted."""
 
 
 class _NowAndThen(logging.Filter):
-    """Lets a line through, and then none for a while."""
+    """Passes a record, and then none for `seconds`."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -47,7 +47,10 @@ class _NowAndThen(logging.Filter):
 
 @contextmanager
 def accept_errors_now_and_then(clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """In this block Trio, which looks ten times a second, says now and then that there are no descriptors."""
+    """In this block Trio logs at most every `ACCEPT_LOG_SECONDS` that it cannot accept connections.
+
+    Without descriptors it tries again, and logs that, ten times a second.
+    """
     logger, rare = logging.getLogger("trio.serve_listeners"), _NowAndThen(ACCEPT_LOG_SECONDS, clock)
     logger.addFilter(rare)
     try:
@@ -57,7 +60,7 @@ def accept_errors_now_and_then(clock: Callable[[], float] = time.monotonic) -> I
 
 
 async def open_listeners(settings: ServerSettings) -> list[trio.SocketListener]:
-    """The sockets that were handed over, or a unix socket, or the address: a name's all, on the same port.
+    """Listen on the sockets of the settings, on a unix socket, or on all addresses of the host, on one port.
 
     Raises `ListenError`. If cancelled, nothing is bound.
     """
@@ -85,8 +88,8 @@ def _unix_socket(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     try:
         _remove_stale(path)
-        # The file is never there with other permissions than it is to have. No thread runs yet that could
-        # make a file meanwhile.
+        # The file never exists with other permissions. The mask is that of the process: no other thread runs
+        # yet that could make a file meanwhile.
         mask = os.umask(0o777 & ~UNIX_MODE)
         try:
             listener.bind(path)
@@ -103,14 +106,14 @@ def _unix_socket(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket of a process that is gone. Raises `ListenError` for anything else that is there."""
+    """Remove the socket of a process that has ended. Raises `ListenError` for any other file."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ListenError(f"cannot listen on {path}: there is a file, and it is no socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # a full backlog is a process that listens, too
+        probe.setblocking(False)  # with a full backlog `connect` would wait
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
@@ -124,7 +127,7 @@ def _remove_stale(path: str) -> None:
 
 @contextmanager
 def removed_at_the_end(path: str | None) -> Iterator[None]:
-    """Remove the unix socket on leaving, unless another process has put its own there."""
+    """Remove the unix socket on leaving, unless another process has replaced it by its own."""
     if path is None:
         yield
         return
@@ -139,7 +142,7 @@ def removed_at_the_end(path: str | None) -> Iterator[None]:
 
 
 def places_of(listeners: Iterable[trio.SocketListener]) -> tuple[list[tuple[str, int]], list[str]]:
-    """Host and port of those that have one, and the paths of unix sockets; `@` begins an abstract name."""
+    """The addresses of TCP listeners, and the paths of unix sockets; an abstract name begins with `@`."""
     addresses: list[tuple[str, int]] = []
     paths: list[str] = []
     for listener in listeners:
@@ -152,17 +155,17 @@ def places_of(listeners: Iterable[trio.SocketListener]) -> tuple[list[tuple[str,
 
 
 def peer_of(stream: trio.SocketStream) -> str:
-    """Host and port of the peer; `unix` on a unix socket; empty if it has gone already."""
-    if stream.socket.family == getattr(socket, "AF_UNIX", None):  # clients have no name there
+    """Host and port of the peer; `unix` on a unix socket; empty if the peer has already closed."""
+    if stream.socket.family == getattr(socket, "AF_UNIX", None):  # its clients have no address
         return UNIX
     try:
         host, port, *_ = stream.socket.getpeername()
     except OSError:
         return ""
-    # A socket for both families says ::ffff:192.0.2.7 of an IPv4 address.
+    # A socket for both families writes an IPv4 address as ::ffff:192.0.2.7.
     return authority_of(host.removeprefix("::ffff:") if "." in host else host, port)
 
 
 def authority_of(host: str, port: int) -> str:
-    """Host and port as they stand in a URL."""
+    """Host and port in the form of a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,9 +1,8 @@
-"""`/metrics`: what the sessions tell, in Prometheus' words.
+"""`/metrics`: the numbers of the server and its sessions in the formats of Prometheus.
 
-Nothing here takes a lock or counts twice: the sessions keep plain numbers and call plain methods, on the
-loop; a collector puts them together when it is asked. The registry is this object's own. Labels are the
-events and tracks of the models that were loaded, so their number is bounded, whoever calls: what a client
-made up is `(unknown)`.
+Sessions keep plain numbers and call plain methods of `Metrics` on the loop, without locks; `collect` adds the
+numbers up when `/metrics` is asked for. `Metrics` has a registry of its own. Labels are the events and tracks
+of the loaded model, so their number is bounded: an event that a client has made up is counted as `(unknown)`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 OTHER_REASON: Final = "(other)"
 MAX_REASONS: Final = 32
-"""Reasons that sessions end for: more than there are in `session/endings.py`."""
+"""The most values of the label `reason`: more than there are reasons in `session/endings.py`."""
 BOUNDS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
@@ -52,10 +51,10 @@ _NOT_WANTED: Final = re.compile(r"0(\.0*)?")
 
 
 def _wants_openmetrics(accept: str) -> bool:
-    """Whether an Accept header (RFC 9110, 12.5.1) names OpenMetrics in a version that is spoken here.
+    """Whether an Accept header (RFC 9110, 12.5.1) names OpenMetrics in a supported version.
 
-    `choose_encoder` is not given the header itself: it raises for a version that is none, and repeats what
-    the client wrote in the answer's head.
+    `choose_encoder` is not given the header itself: it raises for a malformed version, and copies text of the
+    client into the head of the answer.
     """
     return any(map(_is_openmetrics, accept.split(",")))
 
@@ -70,7 +69,7 @@ def _is_openmetrics(accepted: str) -> bool:
 
 
 class Histogram:
-    """Counts by bucket, and their sum."""
+    """The number of observations in each bucket, and the sum of all, in seconds."""
 
     __slots__ = ("counts", "sum")
 
@@ -79,23 +78,23 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
-        # Most commands are in the first bucket, and looking there first is half the price.
+        """Count one observation."""
+        # Most observations are in the first bucket, and to test it first takes half the time.
         self.counts[0 if seconds <= FIRST else bisect_left(BOUNDS, seconds)] += 1
         self.sum += seconds
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
-        """As Prometheus wants them: each bucket contains those before it."""
+        """Cumulative counts by upper bound, as Prometheus has them."""
         return list(zip(_LE, accumulate(self.counts), strict=True))
 
 
 @attrs.define(eq=False)
 class _Event:
     seconds: Histogram = attrs.field(factory=Histogram)
-    """Of every command that was handled; so `ok` is what is left of it, and needs no counter."""
+    """Of every handled command. The number of `ok` follows from it and `others`, without a counter."""
     others: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(_OTHERS, 0))
-    """Commands by each other outcome."""
+    """Number of commands by outcome, without `ok`."""
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -104,29 +103,29 @@ class _Event:
 
 
 class Metrics:
-    """The observer of a server's sessions, and what `/metrics` answers. Everything happens on the loop."""
+    """Observes the sessions of a server, and answers `/metrics`. All methods are called on the loop."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.waiting_clients: Callable[[], int] = int
-        """How many clients wait in line; the server says."""
+        """Returns the number of clients in the queue; set by `server.service`."""
         self.gate = Gate()
-        """Connections, and clients that were refused; the server puts its own in this place."""
+        """Counts connections and refused clients; replaced by `server.service`."""
         self.log_losses: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        """Lines of the log that were lost, and that were left out; the process says."""
+        """Returns the lines of the log that were lost, and that were left out; set by the command line."""
         self.lag = Histogram()
-        """How late the loop was for a task that wanted to wake up at a certain time."""
+        """Delay of the loop: how much later than asked a sleeping task was woken."""
         self._stalls = 0
         self._live: set[Observed] = set()
         self._past = Counts()
-        """What sessions that have ended had counted."""
+        """The sum of the counts of sessions that have ended."""
         self._endings: Counter[str] = Counter()
-        # Only `model_loaded` adds to these four: their keys are labels.
+        # Only `model_loaded` adds keys to these four, since keys are labels.
         self._events: dict[str, _Event] = {}
         self._encode: dict[str, Histogram] = {}
         self._send: dict[str, Histogram] = {}
         self._display: dict[str, Histogram] = {}
-        # Of commands that no model has, and of messages for the runtime.
+        # Commands that the model does not have, and messages to the runtime.
         self._unknown = _Event()
         self._unknown_names = 0
         self._waited = Histogram()
@@ -136,9 +135,9 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The answer's body and its content type, for a request with this Accept header.
+        """The answer's body and content type, for a request with this Accept header.
 
-        OpenMetrics for who asks for it by name, else the text format, whatever the header says.
+        OpenMetrics if the header names it, else the text format.
         """
         encoder, content_type = choose_encoder(_OPENMETRICS if _wants_openmetrics(accept) else "")
         return encoder(self.registry), content_type
@@ -146,7 +145,7 @@ class Metrics:
     # ---- the observer (session/observer.py)
 
     def model_loaded(self, contract: Contract) -> None:
-        """Begin every counter at 0, so that the first increase of a rate is seen."""
+        """Begin every counter at 0, so that Prometheus sees the first increase."""
         for event in contract.declarations.events:
             self._events.setdefault(event, _Event())
         for track in contract.tracks:
@@ -170,7 +169,7 @@ class Metrics:
         numbers = self._events.get(event, self._unknown)
         if outcome != "ok":
             numbers.others[outcome] += 1
-        # `Histogram.observe`, twice, without the calls: this is on the way of every command.
+        # `Histogram.observe`, twice, without the calls: this runs for every command.
         histogram = numbers.seconds
         histogram.counts[0 if seconds <= FIRST else bisect_left(BOUNDS, seconds)] += 1
         histogram.sum += seconds
@@ -202,13 +201,13 @@ class Metrics:
     # ---- the loop (compute/watchdog.py)
 
     def stalled(self, seconds: float) -> None:
-        """A task step held the loop for so long."""
+        """Count a task step that has held the loop for so many seconds."""
         self._stalls += 1
 
     # ---- the collector
 
     def collect(self) -> Iterator[Metric]:
-        """Called by the registry."""
+        """The metrics of this moment. Called by the registry."""
         live = [session.statistics() for session in self._live]
         states = Counter(numbers.state for numbers in live)
         counts = Counts()
@@ -318,7 +317,7 @@ _FRAMES: Final = {
     "frames_unwanted": ("Frames that the client asked not to be sent.", "unwanted"),
     "silence_samples": ("Samples of silence for want of anything to play.", "silence"),
 }
-"""Of each output track: the counter's text, and the field of `FrameCounts`."""
+"""Counters of each output track: the name, its help text and the field of `FrameCounts`."""
 _INPUTS: Final = {
     "input_frames": ("Frames received from clients.", "received"),
     "input_frames_dropped": ("Frames of clients that newer ones replaced before they were read.", "dropped"),

@@ -1,4 +1,4 @@
-"""Decides what each request gets: an answer, or a place among the sessions. It reads and writes no bytes.
+"""Decides about each request: an answer, or a place among the sessions. It reads and writes no bytes.
 
 `server.connections` asks it for each request head that was read from a socket. See docs/design.md#http and
 docs/design.md#safe-defaults.
@@ -41,7 +41,7 @@ log = get_logger(__name__)
 
 
 class Reception:
-    """Decides what requests get.
+    """Decides about requests.
 
     `refused` counts the refused clients, `state` is asked at each request, `folder` has the author's page.
     """
@@ -66,9 +66,9 @@ class Reception:
     async def receive(
         self, request: Request, *, deadline: float, is_reserved: bool = False
     ) -> Response | Granted:
-        """The answer to a request, or a place that the caller gives up (`Sessions.serve` does).
+        """The answer to a request, or a place, which the caller must give up (`Sessions.serve` does).
 
-        The request's `arrival` is the caller's to fill in. `deadline` (seconds of Trio's clock)
+        The caller must have filled in the request's `arrival`. `deadline` (seconds of Trio's clock)
         ends `authenticate`, and the pause before a wrong token is answered. With `is_reserved` only the paths
         `ALWAYS_ANSWERED` are answered. Errors of `authenticate` are logged and answered, never raised. If
         cancelled, no place is taken. A checkpoint only if `authenticate` is one, the token is wrong, or the
@@ -94,7 +94,7 @@ class Reception:
         return found
 
     def _answer(self, request: Request) -> Response | Upgrade:
-        """What a request gets whose client may come in."""
+        """The answer to the request of an authenticated client."""
         found = answer(request, self._policy, self._state())
         if isinstance(found, Upgrade) and not self._admission.admits(network_of(request.arrival.address)):
             self._refused["address"] += 1
@@ -102,7 +102,7 @@ class Reception:
         return found
 
     async def _refusal(self, request: Request, response: Response, deadline: float) -> Response:
-        """The answer to a client that may not come in; after a pause if it has shown many wrong tokens."""
+        """The answer to a client that is refused; after a pause if its address has sent many wrong tokens."""
         if response.status != 401 or offered_token(request) is None:
             return response
         self._refused["token"] += 1
@@ -115,7 +115,7 @@ class Reception:
         return too_many("too many wrong tokens", FORGOTTEN_AFTER) if guess.is_one_too_many else response
 
     def _log_refused_page(self, request: Request, status: int) -> None:
-        # A browser does not tell its page why, so the operator has to be told.
+        # A browser hides the reason from its page, so the operator is told.
         address = request.arrival.address
         if status == 403:
             origin = ", ".join(request.all("origin"))[:MAX_LOGGED]

@@ -1,4 +1,4 @@
-"""The server: a `Service` behind listeners of its own, from binding them to the end of the last connection.
+"""The server: a `Service` with listeners, from binding them to the end of the last connection.
 
 See docs/design.md#shutting-down and docs/design.md#the-process.
 """
@@ -110,8 +110,8 @@ class Server:
     ) -> None:
         """Bind, load the model while requests are answered with 503, then serve until drained or cancelled.
 
-        `task_status` is told once the model is loaded. Raises `ListenError`, and whatever `load` raises.
-        If cancelled, sessions are cancelled too.
+        `task_status` is told once the model is loaded. Raises `ListenError`, and the errors of `load`. If
+        cancelled, the sessions are cancelled too, and run their `@disconnected`.
         """
         service = self._service
         bound = await open_listeners(self.settings) if listeners is None else list(listeners)

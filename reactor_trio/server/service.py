@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """One model and its clients. `reception` decides what a request gets; `sessions` serves who was let in.
+    """One model and its clients. `reception` decides about requests; `sessions` serves clients with a place.
 
     `metrics` is shown by `/metrics`, and must also be the observer of the host that `open` is given.
     `executor` is that of the host: `/health` asks it whether the device is stuck, and it reads the files of
@@ -90,7 +90,7 @@ class Service:
         )
 
     def open(self, host: ServedHost) -> None:
-        """The model is loaded: let clients in from now on."""
+        """Take the host of the loaded model, and let clients in from now on."""
         contract = host.contract
         self._schema = orjson.dumps(openapi(contract, version=_version()))
         self.sessions.open(host)

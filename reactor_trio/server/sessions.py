@@ -92,7 +92,7 @@ class Sessions:
 
     @property
     def limits(self) -> Limits:
-        """Those of the loaded model's host; the defaults while it is loading."""
+        """The limits of the loaded model's host; the defaults while the model is loading."""
         return Limits() if self._host is None else self._host.limits
 
     @property
@@ -107,13 +107,13 @@ class Sessions:
         return bool(left) and all(each.is_in_its_last_hook for each in left)
 
     def open(self, host: ServedHost) -> None:
-        """From now on clients can be served: the model is loaded."""
+        """Take the host of the loaded model; clients can be served from now on."""
         self._host = host
 
     async def serve(self, granted: Granted, opening: AbstractAsyncContextManager[Transport]) -> None:
-        """Open the client's transport, have the client wait if it must, and run its session.
+        """Open the client's transport, keep the client in the queue until it is let in, and run its session.
 
-        The place is given up at the end, whatever happens. Raises what `opening` raises, and nothing for a
+        The place is given up at the end in any case. Raises what `opening` raises, and nothing for a
         client that goes away. If cancelled, the session runs its `@disconnected` first.
         """
         host, place = self._host, granted.place

@@ -1,4 +1,4 @@
-"""How a server is reached, and by whom: one frozen value."""
+"""The settings of a server: its addresses, its limits, and who may connect. One frozen value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from reactor_trio.server.auth import Authenticate
 
-# What browsers send; `null` is what they say of a file.
+# As browsers write it; `null` is the origin of a page that was opened as a file.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+/?", re.IGNORECASE)
 
 
@@ -32,9 +32,9 @@ def _without_last_slash(path: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class ServerSettings:
-    """How the server is reached, and by whom. Sizes are in bytes, times in seconds.
+    """The addresses of a server, its limits, and who may connect. Sizes are in bytes, times in seconds.
 
-    Raises `ValueError` for a value out of range, for what is no origin, for two ways to authenticate, for a
+    Raises `ValueError` for a value out of range, for a malformed origin, for two ways to authenticate, for a
     `web` that is no folder, and for an address that others can reach if there is neither a token nor
     `authenticate`, and `no_auth` does not say that this is meant.
     """
@@ -45,47 +45,48 @@ class ServerSettings:
     uds: str | None = None
     """Path of a unix socket to listen on, instead of host and port; its owner and group may connect."""
     sockets: tuple[socket.socket, ...] = ()
-    """Sockets that listen already, instead of all these; see `server.systemd`."""
+    """Sockets that listen already, instead of host, port and uds; see `server.systemd`."""
     token: str | None = attrs.field(default=None, repr=False)
     """The fixed token that clients must show."""
     authenticate: Authenticate | None = None
-    """Decides who may come in, instead of a token; see `server.auth`."""
+    """The hook that decides who may connect, instead of a token; see `server.auth`."""
     no_auth: bool = False
+    """Allow an address that other machines can reach without a token or `authenticate`."""
     allow_origins: tuple[str, ...] = ()
     """Origins besides the server's own whose pages may connect; `*` allows any."""
     allow_hosts: tuple[str, ...] = ()
-    """Names besides its own under which a server of this machine alone may be asked."""
+    """Names that a Host header may have, besides its own, of a server that only this machine can reach."""
     max_sessions: int = attrs.field(default=0, validator=ge(0))
     """0 is no limit."""
     max_sessions_per_address: int = attrs.field(default=0, validator=ge(0))
-    """Sessions and places in line of one address, or of one IPv6 network (/64); 0 is no limit."""
+    """Sessions and places in the queue of one address, or of one IPv6 network (/64); 0 is no limit."""
     max_connections: int = attrs.field(default=0, validator=ge(0))
-    """Connections of all kinds; 0: as many as the descriptors of the process are good for."""
+    """Connections of all kinds; 0: as many as the descriptors of the process allow."""
     max_handshakes: int = attrs.field(default=512, validator=ge(1))
-    """Connections that have no session: their request is still to come, or its answer to be read."""
+    """Connections without a session: the request has not arrived, or the answer is not read yet."""
     max_waiting: int = attrs.field(default=100, validator=ge(0))
-    """Clients that may wait in line while all sessions are taken; 0: they are refused at once."""
+    """Clients in the queue while all sessions are taken; 0: they are refused at once."""
     max_wait: float = attrs.field(default=300.0, validator=gt(0))
-    """How long a client may wait in line."""
+    """How long a client may be in the queue."""
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
-    """Speak TLS (https, wss), and nothing else; see `server.tls.load_context`."""
+    """Accept only TLS (https, wss); see `wire.tls.load_context`."""
     proxy_headers: bool = False
-    """Believe trusted proxies who their client is and how it asked; see `server.forwarded`."""
+    """Take client, scheme, host and prefix from the headers of trusted proxies; see `server.forwarded`."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses and networks of these proxies; `*` is all. By default those of this machine (loopback).
+    """Addresses and networks of trusted proxies; `*` is all. By default those of this machine (loopback).
 
-    Whoever may connect to a unix socket is trusted too.
+    Every peer on a unix socket is trusted too.
     """
     web: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """A folder with a page of the author's own, which is served at `/`; see `server.web_folder`."""
     root_path: str = attrs.field(default="", converter=_without_last_slash)
-    """The path below which a proxy serves this server, such as `/app1`; it may take it away or leave it."""
+    """The path below which a proxy serves this server, such as `/app1`. The proxy may remove it, or not."""
     drain_timeout: float = attrs.field(default=30.0, validator=ge(0))
     """How long sessions may take to end after the first signal."""
     stuck_timeout: float = attrs.field(default=300.0, validator=ge(0))
-    """How long a call may keep the model's device until `/health` says `failed`; 0: for ever."""
+    """How long a call may occupy the model's device before `/health` says `failed`; 0: for ever."""
     handshake_timeout: float = attrs.field(default=10.0, validator=gt(0))
-    """How long the TLS handshake, the request head and `authenticate` may take together."""
+    """How long the TLS handshake, reading the request head, and `authenticate` may take together."""
     max_head_bytes: int = attrs.field(default=MAX_HEAD_BYTES, validator=gt(0))
 
     def __attrs_post_init__(self) -> None:
@@ -119,17 +120,17 @@ class ServerSettings:
 
     @property
     def authenticator(self) -> Authenticate | None:
-        """Who decides who may come in; None: anyone may."""
+        """The hook that decides who may connect; None: every client may."""
         return self.authenticate if self.token is None else fixed_token(self.token)
 
     @property
     def proxies(self) -> TrustedProxies | None:
-        """The proxies that are believed; None: none is."""
+        """The trusted proxies; None: no proxy is trusted."""
         return TrustedProxies.named(self.trusted_proxies or LOOPBACK) if self.proxy_headers else None
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The addresses that are listened on; empty: unix sockets only."""
+        """The addresses that the server listens on; empty if there are only unix sockets."""
         if self.sockets:
             names = [each.getsockname() for each in self.sockets]
             return tuple(name[0] for name in names if isinstance(name, tuple))
@@ -137,12 +138,12 @@ class ServerSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect. To a unix socket, whoever its file's permissions let."""
+        """Whether only programs of this machine can connect. True if there are only unix sockets."""
         return all(map(is_loopback_host, self.hosts))
 
     @property
     def policy(self) -> Policy:
-        """Whose pages may connect."""
+        """The origins whose pages may connect, and the names of this server."""
         guarded = self.authenticator is not None or not self.is_loopback
         return Policy(
             frozenset(self.allow_origins),

@@ -1,11 +1,11 @@
-"""The signals that end a server, heard by a thread: also while a line of the model blocks the loop.
+"""Receives the signals that end a server in a thread, also while the main thread is blocked.
 
-Python runs its own handlers in the main thread, and only between two lines: one that hangs in C code, or
-waits for a lock, keeps them from running. So the number of a signal is written into a socket as it arrives
-(`signal.set_wakeup_fd`), and a thread reads it there.
+Python runs signal handlers in the main thread, between two bytecode instructions. A main thread that is in C
+code, or waits for a lock, runs none. So the number of a signal is written into a socket when it arrives
+(`signal.set_wakeup_fd`), and a thread reads it from there.
 
-A child that was forked, as by `multiprocessing`, gets Python's own handling back. Else a signal that is meant
-for the child would end its parent too, which has the other end of that socket.
+A forked child, as of `multiprocessing`, gets Python's own handling of signals back. It shares the socket with
+its parent, so a signal for the child would end the parent too.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NEWS = b"\0"
-"""In the place of a signal: something else has happened."""
+"""The byte that `tell` writes instead of a signal's number."""
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """The signals by which a server is told to end.
+    """The signals that end a server: SIGINT, SIGTERM, and SIGHUP (the terminal is closed).
 
-    SIGHUP, of a terminal that is closed, is not one of them where it was ignored from the start, as by
-    `nohup`. SIGINT always is: a shell without job control ignores it for what it starts in the background.
+    Not SIGHUP if it was ignored when the process was started, as by `nohup`. SIGINT is one even then, since a
+    shell without job control starts background processes with SIGINT ignored.
     """
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -38,26 +38,26 @@ def ending_signals() -> tuple[signal.Signals, ...]:
 
 
 class SignalSocket:
-    """Takes the signals of the process; `wait` gives them to one thread, in their order.
+    """Takes the signals of the process; `wait` returns them, in order, in one thread.
 
-    Several of a kind may come as one, as with all signals.
+    Several signals of one kind may be merged into one, as with all signals.
     """
 
     def __init__(self) -> None:
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
-        # Whether Python writes into the socket as a signal arrives. Else its handler in the main thread does.
+        # Whether Python writes into the socket when a signal arrives; otherwise `_handle` does.
         self._is_wired = False
         self._before: dict[signal.Signals, Any] = {}
         _of_this_process.add(self)
 
     def take(self) -> None:
-        """From now on the signals end nothing by themselves. Only in the main thread."""
+        """Handle the signals from now on. Only in the main thread."""
         for signum in ending_signals():
             self._before[signum] = signal.signal(signum, self._handle)
 
     def give_back(self) -> None:
-        """Undo `take`, and free the socket. Only in the main thread, and when nobody waits."""
+        """Undo `take`, and close the socket. Only in the main thread, and while no thread is in `wait`."""
         for signum, handler in self._before.items():
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
@@ -67,8 +67,8 @@ class SignalSocket:
 
     @contextmanager
     def wired(self) -> Iterator[None]:
-        """In this block, inside of `trio.run`, signals are heard whatever the main thread does."""
-        before = self.wire()  # Trio's: it too writes signals into a socket
+        """In this block, inside of `trio.run`, signals are received even while the main thread is blocked."""
+        before = self.wire()  # the socket of Trio
         try:
             yield
         finally:
@@ -76,7 +76,7 @@ class SignalSocket:
             signal.set_wakeup_fd(before)
 
     def wire(self) -> int:
-        """The same from now on; returns what was in its place. Only in the main thread."""
+        """Begin what `wired` does; returns the descriptor that it replaces. Only in the main thread."""
         before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         self._is_wired = True
         return before
@@ -86,15 +86,15 @@ class SignalSocket:
             self._put(bytes([signum]))
 
     def tell(self) -> None:
-        """Have `wait` return None."""
+        """Make `wait` return None."""
         self._put(_NEWS)
 
     def _put(self, data: bytes) -> None:
-        with suppress(OSError):  # full: whoever reads has enough to do; or closed
+        with suppress(OSError):  # the socket is full, so the reader has signals to read; or it is closed
             self._write.send(data)
 
     def wait(self, seconds: float | None) -> signal.Signals | None:
-        """Wait for the next signal; None if none has come in so many seconds, or `tell` was called."""
+        """Wait for a signal; returns None if none arrives in so many seconds, or `tell` is called."""
         self._read.settimeout(None if seconds is None else max(seconds, 0.001))
         try:
             data = self._read.recv(1)
@@ -102,7 +102,7 @@ class SignalSocket:
             return None
         if data == _NEWS or not data:
             return None
-        # Other signals that have a handler of Python's are written here too, such as SIGCHLD.
+        # Python writes every signal that has a handler, such as SIGCHLD.
         return signal.Signals(data[0]) if data[0] in self._before else None
 
     def _leave_child(self) -> None:
@@ -115,7 +115,7 @@ _of_this_process: weakref.WeakSet[SignalSocket] = weakref.WeakSet()
 
 
 class _Forking(threading.local):
-    """What a thread that forks has blocked meanwhile: a signal for the child may come before it is ready."""
+    """Blocks signals in a thread while it forks: one may arrive before the child has its own handling."""
 
     before: set[int] | None = None
 

@@ -1,6 +1,6 @@
-"""Signed tokens with an expiry (JWT, RFC 7519): whoever signs them decides who comes in.
+"""Signed tokens with an expiry (JWT, RFC 7519): a hook that lets in each client whose token is valid.
 
-Needs PyJWT: `pip install "reactor-trio[auth]"`. Only this module imports it.
+Needs PyJWT: `pip install "reactor-trio[auth]"`. Only this module imports PyJWT.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reactor_trio.server.auth import Algorithm, Authenticate
 
 LEEWAY = 30.0
-"""Seconds by which the clocks of the signer and of this machine may differ."""
+"""Seconds by which the clocks of the signer and of this machine may differ, unless told otherwise."""
 
 _DIGEST_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 
@@ -36,17 +36,17 @@ def signed_tokens(
     issuer: str | None = None,
     leeway: float = LEEWAY,
 ) -> Authenticate:
-    """Let in whoever shows a token that `key` verifies, with `exp` in the future and a `sub`: the subject.
+    """A hook that lets in a client whose token `key` verifies, if it has a `sub` and its `exp` is not over.
 
-    `key` is the secret itself for HS256 and its kin, else a public key in PEM. With `audience` or `issuer`
-    the token must name it; a token that names an audience is refused where none is expected (RFC 7519,
-    4.1.3). The expiry counts when the client connects: a session may outlast its token. `leeway` is in
-    seconds.
+    `sub` becomes the identity's subject. `key` is the secret for HS256, HS384 and HS512, else a public key in
+    PEM. With `audience` or `issuer` the token must name it; without `audience` a token that names one is
+    refused (RFC 7519, 4.1.3). The expiry is checked when the client connects, so a session may outlast its
+    token. `leeway` is in seconds.
 
-    Raises `ValueError` for an unknown algorithm, and a key that is none for it.
+    Raises `ValueError` for an unknown algorithm, and for a key that does not fit the algorithm.
     """
     prepared = _prepared(key, algorithm)
-    # One algorithm: were both kinds allowed, a public key could be abused as a secret (RFC 8725, 2.1).
+    # One algorithm only: if both kinds were allowed, a public key could serve as a secret (RFC 8725, 2.1).
     algorithms: Sequence[str] = (algorithm,)
 
     def authenticate(request: AuthRequest) -> Identity | None:
@@ -63,7 +63,7 @@ def signed_tokens(
                 options={"require": ["exp", "sub"]},
             )
         except jwt.InvalidTokenError as exc:
-            # The class says enough; the text may quote the token.
+            # Only the class is logged, since the text may quote the token.
             log.info("token refused", reason=type(exc).__name__, address=request.address)
             return None
         return Identity(claims["sub"], claims)
@@ -89,7 +89,7 @@ def _secret(key: bytes, algorithm: str) -> bytes:
         raise ValueError(
             f"{algorithm} is verified by a secret, and this is a key in PEM: say which algorithm"
         )
-    # RFC 7518, 3.2: no shorter than the digest.
+    # RFC 7518, 3.2: a secret is at least as long as the digest.
     if len(key) < _DIGEST_BYTES[algorithm]:
         raise ValueError(f"{algorithm} wants a secret of {_DIGEST_BYTES[algorithm]} bytes, not {len(key)}")
     return key

@@ -1,6 +1,6 @@
-"""What a service manager hands over and wants to hear: sockets that it listens on, and when we are ready.
+"""The protocols of a service manager: it passes sockets on, and is told when the server is ready.
 
-The protocols are those of sd_listen_fds(3) and sd_notify(3), and need no library.
+They are those of sd_listen_fds(3) and sd_notify(3), and need no library.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 FIRST_FD: Final = 3
 MOST_FDS: Final = 64
-"""Sockets that one server listens on."""
+"""The most sockets that are passed to one server."""
 _ENVIRONMENT: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 def passed_descriptors(environ: MutableMapping[str, str]) -> range:
-    """The descriptors that a service manager has passed to this process; empty if it has not.
+    """The descriptors that a service manager has passed to this process; empty if there are none.
 
-    The variables are taken out of the environment, so that no child process takes them for its own. Raises
-    `ValueError` if they make no sense.
+    The variables are removed from the environment, so that no child process takes them for its own. Raises
+    `ValueError` for a malformed number of descriptors.
     """
     pid, count, _ = (environ.pop(name, "") for name in _ENVIRONMENT)
     if pid != str(os.getpid()):
@@ -34,7 +34,7 @@ def passed_descriptors(environ: MutableMapping[str, str]) -> range:
 
 
 def listening_sockets(descriptors: Sequence[int]) -> tuple[socket.socket, ...]:
-    """The sockets that stand behind these descriptors. Raises `ValueError` for what nobody can connect to."""
+    """The sockets of these descriptors, listening. Raises `ValueError` for one that cannot listen."""
     return tuple(_listening_socket(fd) for fd in descriptors)
 
 
@@ -49,13 +49,13 @@ def _listening_socket(fd: int) -> socket.socket:
             raise ValueError(f"descriptor {fd} is no stream socket of TCP or unix")
         if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             name = found.getsockname()
-            # To listen on a socket without an address would choose one, for everybody to reach.
+            # `listen` on a socket without an address would choose one that other machines can reach.
             if not (name[1] if isinstance(name, tuple) else name) or _is_connected(found):
                 raise ValueError(f"descriptor {fd} is a socket that does not listen")
             found.listen(socket.SOMAXCONN)
         found.set_inheritable(False)
     except BaseException:
-        found.detach()  # it was not ours to close
+        found.detach()  # a descriptor that was passed by mistake must not be closed
         raise
     return found
 
@@ -69,7 +69,7 @@ def _is_connected(found: socket.socket) -> bool:
 
 
 def notify(state: str) -> None:
-    """Tell the service manager `READY=1` or `STOPPING=1`, if there is one. Never raises, and never waits."""
+    """Tell the service manager `READY=1` or `STOPPING=1`, if there is one. Never raises and never blocks."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return

@@ -1,7 +1,7 @@
-"""The files of the `web` folder, as they are served: the playground and the JavaScript client.
+"""The files of the package's `web` folder: the playground and the JavaScript client, read into memory once.
 
-They are read once, at the start, into a table of paths. A request is looked up in it and nothing is ever
-made into a file's name, so there is no path to traverse.
+They are in a table by the path of their URL. A request is looked up there and is never made into the name of
+a file, so no request can leave the folder. `server.web_folder` serves a folder of the author's.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CONTENT_TYPES = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-"""By a file's suffix; a file with another suffix, such as those for the type checker, is not served."""
+"""Content types by suffix. A file with another suffix, such as those of the type checker, is not served."""
 
-# Nothing from elsewhere, and nothing inline: what a model's texts hold can never become a script. `'self'` in
+# Nothing from other origins and nothing inline, so that no text of a model can become a script. `'self'` in
 # `connect-src` is also the WebSocket of this host and port (CSP 3, 6.7.2.8).
 _POLICY = "; ".join(
     (
@@ -52,20 +52,20 @@ HEADERS = (
     ("Content-Security-Policy", _POLICY),
     ("Permissions-Policy", "camera=(self), microphone=(self)"),
     ("Referrer-Policy", "no-referrer"),
-    # A browser may keep a file, but asks each time whether it is still the same one.
+    # A browser may keep a file, but asks each time whether it has changed.
     ("Cache-Control", "no-cache"),
 )
-"""Of every file."""
+"""Headers of every file."""
 
 
 @attrs.frozen
 class WebFile:
-    """A file, ready to be sent."""
+    """A file in memory."""
 
     body: bytes = attrs.field(repr=False)
     content_type: str
     etag: str
-    """Strong (RFC 9110, 8.8.3), made of the content."""
+    """A strong ETag (RFC 9110, 8.8.3): a hash of the content."""
 
 
 @functools.cache

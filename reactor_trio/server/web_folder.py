@@ -72,16 +72,16 @@ A file with another suffix, or none, is not served: a folder that also holds the
 its weights does not give them away.
 """
 HEADERS: Final = (
-    # A page of the author's may use scripts and styles as it likes; a `meta` element can forbid more.
+    # No rules for scripts and styles: the author's page may add its own by a `meta` element.
     ("Content-Security-Policy", "base-uri 'self'; frame-ancestors 'self'; object-src 'none'"),
     ("Permissions-Policy", "camera=(self), microphone=(self)"),
     ("Referrer-Policy", "same-origin"),
-    # A browser may keep a file, but asks each time whether it is still the same one.
+    # A browser may keep a file, but asks each time whether it has changed.
     ("Cache-Control", "no-cache"),
 )
 """Headers of every file."""
 
-# Slashes of both kinds, the colon of drives and streams on Windows, and what no file's name holds.
+# Both slashes, the colon of drives and streams on Windows, and control characters.
 _REFUSED = frozenset("/\\:\x7f" + "".join(map(chr, range(32))))
 
 log = get_logger(__name__)
@@ -90,8 +90,8 @@ log = get_logger(__name__)
 def segments_of(path: str) -> tuple[str, ...] | None:
     """The names in the path of a URL, percent-decoded; that of the index for a path that ends with a slash.
 
-    None for a path that can lead to no file: one with an empty name, a name that begins with a dot, which
-    `..` and hidden files do, a slash or backslash that was escaped, a control character, or what is no UTF-8.
+    None for a path that can lead to no file: with an empty name, a name that begins with a dot (as `..` and
+    hidden files do), an escaped slash or backslash, a colon, a control character, or bytes that are no UTF-8.
     """
     if not path.startswith("/") or not path.isascii():
         return None
@@ -118,7 +118,7 @@ class _File:
     version: tuple[int, int, int]
     """Changes with the file: its inode, when it was changed in nanoseconds, and its size."""
     first: bytes = attrs.field(default=b"", repr=False)
-    """Its first piece, if that was asked for."""
+    """Its first piece, if it is to be sent."""
 
     @property
     def etag(self) -> str:
@@ -127,7 +127,7 @@ class _File:
 
 
 class FileBody:
-    """A file that is sent: never more than a piece of it is in memory, and no descriptor stays open."""
+    """A file that is sent: at most one piece of it is in memory, and no descriptor is open between pieces."""
 
     def __init__(self, file: _File, executor: Executor) -> None:
         self.size = file.size
@@ -147,7 +147,7 @@ class WebFolder:
     def __init__(self, folder: Path, executor: Executor) -> None:
         self._folder = folder
         self._executor = executor
-        # Suffixes that the log has named as not served.
+        # Unknown suffixes that were logged.
         self._unknown: set[str] = set()
 
     async def answer(self, request: Request) -> Response:
@@ -181,7 +181,7 @@ class WebFolder:
         )
 
     def _log_unknown(self, path: str, suffix: str) -> None:
-        """Say once for each suffix why a file that is there is not served. They are the author's, so few."""
+        """Log once for each suffix that a file is not served. A folder has few suffixes."""
         if suffix not in self._unknown:
             self._unknown.add(suffix)
             log.warning("a file of the page is not served, as its type is not known", path=path)
@@ -192,8 +192,8 @@ def _suffix(name: str) -> str:
 
 
 def _with_slash(request: Request, name: str) -> Response:
-    # Relative links in a folder's index are right below the folder's own address only. The location is
-    # relative too, as a proxy may serve the page below a longer path.
+    # Relative links in a folder's index are right only if the address ends with a slash. The location is
+    # relative, since a proxy may serve the page below a longer path.
     location = f"{quote(name, safe='')}/"
     _, mark, query = request.target.partition("?")
     return plain(307, f"it is at {location}", ("Location", f"{location}{mark}{query}"))
