@@ -39,12 +39,12 @@ class RunningCall:
 
 
 class PendingCall(Protocol):
-    """A call that no task waits for. It belongs to the one who began it."""
+    """A call that no task waits for. It belongs to the caller of `Executor.begin`."""
 
     async def end(self) -> None:
         """Cancel the call, and return when it is over. Its outcome is not handed over any more.
 
-        If this is cancelled itself, it goes on all the same. If the call is over, it returns at once.
+        If the task that awaits this is cancelled, it waits all the same. Returns at once if the call is over.
         """
 
 
@@ -53,9 +53,9 @@ class Call(Generic[T]):
     """A call of one executor, made by its `Calls`."""
 
     lane: Lane
-    # Holds the function until the first one takes it who asks: the thread, or the one who cancels.
+    # Holds the function until it is taken: by the thread that makes the call, or by `cancel`.
     _fn: list[Callable[[], T]]
-    # The name, or the function, whose name is only looked up if somebody asks for it.
+    # The name, or the function: its name is looked up only if it is asked for.
     _named: str | Callable[[], T]
     _running: dict[Call[Any], None]
     _now: Callable[[], float]
@@ -63,13 +63,13 @@ class Call(Generic[T]):
     """When the call was asked for, in seconds of Trio's clock."""
     began: float = math.inf
     """When its thread began with it; infinity before that."""
-    # What the outcome is handed over to, on the loop. None: nobody wants it (any more).
+    # Called on the loop with the outcome. None: the outcome is not wanted, or not any more.
     _done: Callable[[outcome.Outcome[T]], object] | None = None
     _given_up: Callable[[], object] | None = None
 
     @property
     def name(self) -> str:
-        """The qualified name of the function, or what the caller has named the call."""
+        """The qualified name of the function, or the name that the caller gave to the call."""
         return self._named if isinstance(self._named, str) else name_of(self._named)
 
     # ---- in the thread
@@ -117,13 +117,13 @@ class Call(Generic[T]):
         self._done, self._given_up = done, given_up
 
     def hand_over(self, result: outcome.Outcome[T]) -> None:
-        """Give the outcome to whoever wants it."""
+        """Call `done` with the outcome, unless the call was abandoned."""
         done, self._done = self._done, None
         if done is not None:
             done(result)
 
     def cancel(self) -> bool:
-        """Cancel the call; returns False if it has to be waited for, and its outcome is handed over then."""
+        """Cancel the call; returns False if it runs and must be waited for: its outcome is handed over."""
         if self.take() is not None:
             self._done = None
             if self._given_up is not None:

@@ -1,10 +1,10 @@
 """Where blocking work runs: worker threads, as the lane of the work says (`compute/lanes.py`).
 
 There are three ways into a thread, for three kinds of callers: `run`, for a task that waits for the result;
-`begin`, for what happens once a frame, where a task for each would be too much; and the worker of
-`open_worker`, for calls that belong into one and the same thread. One rule says what becomes of a call that
-is cancelled (`compute/calls.py`). The executor is handed in from outside, so a test under a mock clock needs
-no thread (`reactor_trio.testing` has the inline one).
+`begin`, for a call for each frame, where a task for each would cost too much; and the worker of
+`open_worker`, for calls that have to be made in one and the same thread. One rule holds for a call that is
+cancelled (`compute/calls.py`). The executor is handed in from outside, so a test under a mock clock needs no
+thread (`reactor_trio.testing` has the inline one).
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class Executor(Protocol):
         ...
 
     def open_worker(self, lane: Lane, name: str) -> AbstractAsyncContextManager[Worker]:
-        """A thread of one's own for calls in this lane; `name` is what `running` shows.
+        """Open a thread of the caller's own, for calls in this lane. `running` shows the calls by `name`.
 
-        Leaving it waits for the thread.
+        Leaving the context waits for the thread.
         """
         ...
 
@@ -131,8 +131,8 @@ class ThreadExecutor:
     ) -> PendingCall | None:
         """See `Executor.begin`. Raises `RuntimeError` if it needs a thread, and none can be started.
 
-        With a single core what is `short` is done right away: a thread would only take turns with the loop,
-        and each change costs a tenth of a JPEG.
+        With a single core a call that is `short` is made right away, on the loop: a thread would only take
+        turns with the loop, and each turn costs a tenth of a JPEG.
         """
         check_has_own_threads(lane)
         if short and self._cores == 1:
@@ -147,7 +147,7 @@ class ThreadExecutor:
         """See `Executor.open_worker`."""
         worker = ThreadWorker(lane, name, self._limiter(lane), self._calls)
         async with trio.open_nursery() as nursery:
-            # Not `start`: if that were cancelled, nobody would tell the thread to stop.
+            # Not `start`: if it were cancelled, the thread would never be told to stop.
             host = f"{trio.lowlevel.current_task().name}/thread"
             nursery.start_soon(worker.serve, name=host)  # noqa: ASYNC113
             try:
@@ -181,7 +181,7 @@ class ThreadExecutor:
 
 
 def _available_cores() -> int:
-    """Also where the process was bound to some of the machine's, as in `taskset` and many containers."""
+    """The processor cores that the process may use: fewer than the machine's under `taskset`, for example."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Calls from a worker thread to what belongs to the loop."""
+"""Functions of the loop that a worker thread may call too."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ T = TypeVar("T")
 
 
 def on_loop(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function that belongs to the loop callable from worker threads too, which then wait for it.
+    """Make a function that belongs to the loop callable from threads of Trio's too: the thread waits for it.
 
-    So a plain `inference`, or what `compute` runs, may set `self.output.fps`.
+    So a plain `inference`, or a function that `compute` runs, may set `self.output.fps`. A thread that is not
+    Trio's gets a `RuntimeError`.
     """
 
     @functools.wraps(function)

@@ -1,7 +1,7 @@
-"""Lanes: of which calls how many may run at a time, in which threads, and what becomes of a cancelled one.
+"""Lanes: how many calls of a kind run at a time, in which threads, and whether a cancelled call is abandoned.
 
-A lane is a value. Two lanes that are equal are the same one, wherever they were made: the executor keeps the
-limits and the threads of each, and whatever it does differently for one of them stands here as a field.
+A lane is a value: lanes that are equal are the same lane, wherever they were made. The executor knows none of
+them by its name. All differences in how it treats the calls of two lanes are fields of the lanes.
 """
 
 from __future__ import annotations

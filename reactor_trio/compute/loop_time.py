@@ -1,8 +1,9 @@
-"""What the machine gave the loop's thread, so that a line is not blamed for time that it never had.
+"""The time that the machine gave to the loop's thread, so that no line is blamed for time that it lacked.
 
-A step that takes 200 ms may have waited for a processor all that time, or the whole process was stopped. That
-differs from a line that blocks in what the kernel counts for the thread: processor time, and time that it was
-ready to run and had no processor. `time.sleep` uses neither; it is asleep, and so it is the line that blocks.
+A step that takes 200 ms may have waited for a processor all that time, or the whole process was stopped. The
+kernel's counters of the thread tell such a step from a line that blocks: one is the thread's processor time,
+the other the time in which it was ready to run and had no processor. `time.sleep` adds to neither of them:
+the line of the call blocks.
 """
 
 from __future__ import annotations
@@ -22,32 +23,33 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Usage:
-    """What a thread has had since it began, in seconds."""
+    """The times of a thread since it began, in seconds."""
 
     running: float
     """Processor time."""
     queued: float = 0.0
-    """Ready to run, with no processor to run on; 0 where the system does not tell."""
+    """Time in which it was ready to run and had no processor; 0 on systems that do not count it."""
     collecting: float = 0.0
-    """Time that Python's garbage collector has held all threads."""
+    """Time in which Python's garbage collector has stopped all threads."""
 
 
 @attrs.frozen
 class Reading:
-    """A look at a thread and at the one that watches it."""
+    """One reading of the watched thread's times, and of the lateness of the thread that watches it."""
 
     at: float
     usage: Usage
     late: float
-    """Seconds, in all, that the watching thread woke later than it had asked for: it was not scheduled
-    either, or had to wait for Python's lock."""
+    """Seconds, in all, by which the watching thread woke later than it had asked for: because it had no
+    processor either, or had to wait for Python's lock."""
 
 
 def excused(before: Reading, now: Reading) -> float:
     """Seconds between two readings in which the watched thread could not have run.
 
-    Lateness of the one that watches counts only where the watched one did not run either: a line that holds
-    Python's lock makes it late too. At most too much: a line that blocks is told another time.
+    The lateness of the watching thread counts only as far as the watched thread did not run either, since a
+    line that holds Python's lock makes the watching thread late as well. In doubt the result is too large: a
+    line that blocks is then reported the next time it does.
     """
     running = now.usage.running - before.usage.running
     queued = now.usage.queued - before.usage.queued
@@ -55,13 +57,13 @@ def excused(before: Reading, now: Reading) -> float:
 
 
 class ThreadUsage:
-    """The clocks of the thread that makes this; any thread may read them while that one lives."""
+    """The clocks of the thread that makes this object. Any thread may read them while that thread lives."""
 
     def __init__(self) -> None:
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self._collecting = 0.0
         self._collection_began = 0.0
-        # Linux alone. Kept open, as it is read twenty times a second; nobody else's number until `close`.
+        # Linux alone. Kept open until `close`, as it is read twenty times a second.
         self._schedstat: int | None = None
         with suppress(OSError):
             self._schedstat = os.open(
@@ -69,7 +71,7 @@ class ThreadUsage:
             )
 
     def read(self) -> Usage:
-        """The times now. Takes some microseconds."""
+        """Read the times. Takes some microseconds."""
         queued = 0.0
         if self._schedstat is not None:
             with suppress(OSError, ValueError, IndexError):
@@ -78,14 +80,14 @@ class ThreadUsage:
         return Usage(time.clock_gettime(self._clock), queued, self._collecting)
 
     def close(self) -> None:
-        """No more reading."""
+        """Close the file that `read` reads; `queued` is 0 from now on."""
         fd, self._schedstat = self._schedstat, None
         if fd is not None:
             os.close(fd)
 
     @contextmanager
     def counting_collections(self) -> Iterator[None]:
-        """In this block the garbage collector's time is counted."""
+        """Count the time of the garbage collector in this block."""
         gc.callbacks.append(self._collects)
         try:
             yield

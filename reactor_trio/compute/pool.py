@@ -71,7 +71,7 @@ class CallQueue:
         self.calls -= 1
 
     def _deliver(self) -> None:
-        self._is_told = False  # before it looks: a result that comes now is told of again
+        self._is_told = False  # before the loop looks: for an outcome that comes now it is told again
         while self._outcomes:
             call, result = self._outcomes.popleft()
             self.calls -= 1
@@ -95,7 +95,7 @@ class CallQueue:
                 if call is None:
                     return
                 self._make(call)
-                del call  # and what it refers to: a frame is large
+                del call  # and all that the call refers to: a frame is large
 
     def _make(self, call: Call[Any]) -> None:
         fn = call.take()
@@ -108,7 +108,7 @@ class CallQueue:
 
 
 class ThreadPool:
-    """At most `size` threads of this name, each there as long as there is work. Calls begin in their order.
+    """At most `size` threads of this name, each of which ends when it is idle. Calls begin in their order.
 
     `on_idle` is called on the loop when the last thread has ended. Used in one Trio run at a time.
     """
@@ -150,8 +150,8 @@ class _PoolQueue(CallQueue):
 
     def put(self, call: Call[T], done: Callable[[outcome.Outcome[T]], object]) -> None:
         if self._threads < min(self.calls + 1, self._size):
-            # First, since it raises where no thread can be had: the caller does not wait then, and nobody may
-            # wake it with a result.
+            # First, since it raises where no thread can be started: then the caller does not wait, and must
+            # not be woken by an outcome.
             work = partial(self.work, IDLE_SECONDS, self._dismiss_idle)
             trio.lowlevel.start_thread_soon(work, _ended, self._name)
             self._threads += 1

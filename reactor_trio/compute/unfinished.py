@@ -1,4 +1,4 @@
-"""What keeps a session or a process from ending: calls in threads, tasks, a blocked loop, children."""
+"""Descriptions of what keeps a session or a process from ending: calls, tasks, a blocked loop, children."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
 
 MAX_NAMED = 10
-"""Of each kind, so many are named."""
+"""So many of each kind are named, and the others counted."""
 
 
 def calls_in_threads(executor: Executor, now: float) -> list[str]:
-    """What the runtime has handed to threads; `now` in seconds of Trio's clock."""
+    """Describe the calls that run in threads of the runtime; `now` in seconds of Trio's clock."""
     return [f"{call.name} in lane {call.lane}, for {now - call.asked:.0f} s" for call in executor.running()]
 
 
 def tasks_of_authors(nurseries: Iterable[trio.Nursery]) -> list[str]:
-    """The tasks in and below these that wait in a line that a model's author wrote; from any thread."""
+    """Describe the tasks in and below the nurseries that wait in an author's code. From any thread."""
     try:
         return [described for task in _below(nurseries) if (described := _described(task)) is not None]
-    except RuntimeError:  # the loop goes on, and has changed what was looked at
+    except RuntimeError:  # the loop goes on, and has changed a set of tasks meanwhile
         return []
 
 
@@ -49,7 +49,7 @@ def _described(task: trio.lowlevel.Task) -> str | None:
 
 
 def blocked_loop(thread: int) -> str:
-    """Where the loop is, which runs in this thread and does not answer."""
+    """Describe where the loop is that runs in this thread and does not answer."""
     frame = sys._current_frames().get(thread)
     if frame is None:
         return "the loop"
@@ -58,17 +58,17 @@ def blocked_loop(thread: int) -> str:
 
 
 def threads_and_children() -> list[str]:
-    """What Python waits for at the end of a process: threads that are no daemons, and child processes."""
+    """Describe the threads and children that Python waits for at its end: those that are no daemons."""
     main = threading.main_thread()
     threads = [f"thread {each.name}" for each in threading.enumerate() if not (each.daemon or each is main)]
-    # Not imported for this: a process that has children of this kind has it.
+    # Not imported for this purpose: a process with children of `multiprocessing` has imported it.
     multiprocessing = sys.modules.get("multiprocessing")
     children = multiprocessing.active_children() if multiprocessing is not None else []
     return threads + [f"process {each.name} (pid {each.pid})" for each in children if not each.daemon]
 
 
 def listed(names: Iterable[str], otherwise: str) -> str:
-    """The names in a line, or what is said without any."""
+    """The names in one line, or `otherwise` if there are none."""
     names = [*names]
     more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
     return "; ".join([*names[:MAX_NAMED], *more]) or otherwise

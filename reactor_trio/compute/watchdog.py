@@ -1,12 +1,12 @@
 """The watchdog of the loop: which task held it, where, and for how long (docs/design.md#the-watchdog).
 
-All sessions share one loop, so a step of one task that blocks stops every client. At the ends of each
-step an instrument looks at the time, no more: that is what a command pays. A thread looks every `limit`
-seconds whether the step under way is overdue, and only then samples the loop's stack, again and again
-while it lasts. When the step is over, the place that was seen most often is logged, once for each place.
+All sessions share one loop, so a step of one task that blocks stops every client. At both ends of a step an
+instrument reads the clock, and does no more, since every command pays for it. A thread looks every `limit`
+seconds whether the current step is overdue. Only then it samples the loop's stack, again and again until the
+step is over. Then the place that was sampled most often is logged, once for each place.
 
-Time that the machine did not give to the loop is no line's fault (`loop_time`): the thread notes now and then
-what the loop has had, and a step is only blamed for what is left.
+No line is to blame for time that the machine did not give to the loop (`loop_time`): the thread reads the
+times of the loop's thread now and then, and a step is blamed for the rest alone.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 LIMIT = 0.050
 """Seconds that one step of a task may hold the loop."""
 HUNG = 5.0
-"""Seconds after which a step that still goes on is logged; if it never ends, nothing else would be."""
+"""Seconds after which a step is logged that is not over: if it never ends, it would not be logged at all."""
 MAX_PLACES = 1000
-"""Places that are logged, in all."""
+"""At most so many places are logged in the life of a process."""
 LAG_PERIOD = 0.1
 """Seconds between two measurements of the loop's lag."""
 ADVICE = (
@@ -58,7 +58,7 @@ log = get_logger(__name__)
 
 @attrs.define(eq=False)
 class _Samples:
-    """What was seen of one overdue step."""
+    """The places that were sampled in one overdue step."""
 
     began: float
     places: Counter[Place] = attrs.field(factory=Counter)
@@ -68,8 +68,8 @@ class _Samples:
 class Watchdog(trio.abc.Instrument):
     """Notices steps longer than `limit` seconds; `on_stall` is called with the length of each.
 
-    Only for use in `watching`, which says how the loop's `usage` is read. `clock` and `frame`, the loop's
-    innermost frame now, are there for tests.
+    Use it in `watching`, which tells the watchdog how to read the loop's `usage`. Tests pass a `clock`, and a
+    `frame` that returns the loop's innermost frame.
     """
 
     # Slots, as the two hooks run at every step of every task: a sixth less.
@@ -105,24 +105,24 @@ class Watchdog(trio.abc.Instrument):
         self._loop_thread = threading.get_ident()
         self._frame = frame or self._loop_frame
         self._usage = usage
-        # Written by the thread: what the loop had had at its last two looks, before the step under way was
-        # overdue; when it is to look again; and how late it has been, in all.
+        # Written by the thread: the readings of its last two looks before the current step was overdue; the
+        # time of its next look; and the seconds by which its looks were late, in all.
         self._bases: tuple[Reading | None, Reading | None] = None, None
         self._due = math.inf
         self._late = 0.0
-        # Written by the loop at each step; read by the thread. Infinity: no step is under way.
+        # Written by the loop at each step; read by the thread. Infinity while no step is under way.
         self._began = math.inf
         self._task: trio.lowlevel.Task | None = None
-        # Written by the thread, read by the loop when the step with the same `began` is over.
+        # Written by the thread; read by the loop when the step is over that has the same `began`.
         self._samples: _Samples | None = None
         self._seen: set[object] = set()
-        # Set by `stop`; the thread waits for it between two looks.
+        # Set by `stop`. The thread waits for it between two looks.
         self._stopped = threading.Event()
 
-    # ---- on the loop, at every step: what stands here is what all commands pay
+    # ---- on the loop, at every step: all commands pay for these lines
 
-    # Calling a hook costs more than what it does. So a step ends where the next one begins, or the loop
-    # waits: at many clients that is half the price of `after_task_step`.
+    # To call a hook costs more than its body. So a step ends where the next one begins, or where the loop
+    # waits: with many clients that is half the price of `after_task_step`.
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio's hook."""
@@ -159,7 +159,7 @@ class Watchdog(trio.abc.Instrument):
         self._say("the loop was blocked", task, place, seconds)
 
     def _held(self, now: float, seconds: float) -> tuple[float, float]:
-        """How much of a step it may be blamed for; and how much of that the garbage collector took."""
+        """Seconds of a step that are not excused, and how many of them the garbage collector took."""
         reading, (older, newer) = self._read(now), self._bases
         # A step began between two readings: the older of them covers all of it.
         base = newer if newer is not None and newer.at <= now - seconds else older
@@ -206,8 +206,8 @@ class Watchdog(trio.abc.Instrument):
         if task is None or seconds < self._limit:
             self._bases = self._bases[1], self._read(now)
             return self._limit if began == math.inf else self._limit - seconds
-        # Before the stack is read: it gives Python's lock away and takes it anew, so that the frames are let
-        # go before another thread asks for it.
+        # Before the stack is read: `_held` gives Python's lock away and takes it anew, so that this thread
+        # can drop the frames before another one asks for the lock.
         held, _ = self._held(now, seconds)
         place = place_in(stack_of(self._frame()))
         if self._began != began:  # it has ended while its stack was read
@@ -223,11 +223,11 @@ class Watchdog(trio.abc.Instrument):
         return self._limit
 
     def watch(self) -> None:
-        """What the thread does, until `stop`."""
+        """Look again and again until `stop`. The thread runs this."""
         wait = self._limit
         while True:
-            # A look counts as lateness too: this thread has Python's lock in it, and may be put off the
-            # processor with it.
+            # The time of a look counts as lateness too: this thread has Python's lock meanwhile, and may lose
+            # the processor with the lock in its hands.
             now = self._clock()
             self._late, self._due = self._late + max(0.0, now - self._due), now + wait
             if self._stopped.wait(wait):
@@ -235,7 +235,7 @@ class Watchdog(trio.abc.Instrument):
             wait = self.look()
 
     def read_usage_by(self, usage: Callable[[], Usage]) -> None:
-        """What `watching` says, unless the constructor was told; before the thread begins."""
+        """Set how the loop's times are read, unless the constructor did. Call it before the thread begins."""
         if self._usage is None and self._clock is time.perf_counter:
             self._usage = usage
         first = self._read(self._clock())
@@ -276,18 +276,21 @@ def _thread(watchdog: Watchdog) -> Iterator[None]:
 
 
 async def measure_lag(observe: Callable[[float], object], *, period: float = LAG_PERIOD) -> None:
-    """Tell `observe` again and again how late the loop was. Runs until it is cancelled."""
+    """Measure the loop's lag every `period` seconds, and call `observe` with it, in seconds.
+
+    Runs until it is cancelled.
+    """
     due = trio.current_time()
     while True:
         due += period
         await trio.sleep_until(due)
         now = trio.current_time()
         observe(now - due)
-        due = max(due, now - period)  # what was missed is not made up for
+        due = max(due, now - period)  # measurements that were missed are not made up for
 
 
 def _session_id(task: trio.lowlevel.Task) -> object:
-    """What the session's task had bound for all of its log lines; tasks inherit it, also the author's."""
+    """The session's id, which its task has bound for all log lines: all its tasks inherit the context."""
     name = f"{STRUCTLOG_KEY_PREFIX}session_id"
     found = next((value for variable, value in task.context.items() if variable.name == name), None)
-    return None if found is Ellipsis else found  # so structlog marks what is not bound any more
+    return None if found is Ellipsis else found  # structlog's mark of a name that is not bound any more

@@ -1,4 +1,4 @@
-"""A worker thread of one's own: every call runs in it, for what belongs to its thread, as generators do."""
+"""A worker: one thread that makes all calls of one owner, such as the steps of a generator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Worker(Protocol):
         ...
 
     async def finish(self, fn: Callable[[], object], /) -> None:
-        """The same for a last call, which must happen: if cancelled while it waits, it waits no longer."""
+        """Run a last call that must be made: if cancelled while it waits for the lane, it waits no longer."""
 
 
 class ThreadWorker:
@@ -46,7 +46,7 @@ class ThreadWorker:
         self.started = trio.Event()
 
     async def serve(self) -> None:
-        """Keep the thread until `stop`; a task of its own. If cancelled, it goes on until then."""
+        """Keep the thread until `stop`, in a task of its own, even if that task is cancelled."""
         # The lanes limit how many calls run, the server's limit of sessions how many threads there are.
         limiter = trio.CapacityLimiter(1)
         await trio.to_thread.run_sync(self._take_calls, limiter=limiter)
@@ -56,7 +56,7 @@ class ThreadWorker:
         self._queue.work()
 
     def stop(self) -> None:
-        """Let the thread go when it has made the calls that it was handed."""
+        """End the thread when it has made the calls in its queue."""
         self._queue.dismiss()
 
     async def run(self, fn: Callable[..., T], /, *args: Any) -> T:
