@@ -1,11 +1,11 @@
-"""Log lines: made so that they cannot raise, and written so that they cannot block.
+"""Log lines: to make one cannot raise, and to write one cannot block.
 
-values     any value -> a bounded one that JSON can hold; any text -> one that a terminal can bear
+values     any value -> a bounded value that JSON can hold; any text -> text without control characters
 failures   any exception -> a bounded traceback
-repeats    how much one place in the code may say
+repeats    how much one place in the code may log
 rendering  the last of structlog's processors: an event -> a line
-logger     structlog's loggers, whose methods never raise
-writer     a bounded queue and the thread that writes it
-process    what goes this way in a process that serves: structlog, `logging`, warnings, hooks, `print`
+logger     structlog's loggers, with methods that never raise
+writer     a bounded queue of lines, and the thread that writes them
+process    the log of a process: it takes over structlog, `logging`, warnings, hooks and `print`
 setup      the only module that changes the configuration of structlog and `logging`
 """

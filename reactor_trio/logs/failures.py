@@ -1,4 +1,4 @@
-"""Tracebacks for log lines: bounded, without the values of variables, and never a failure of their own."""
+"""Tracebacks for log lines: bounded, and without the values of variables. To make one never raises."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from structlog.tracebacks import ExceptionDictTransformer
 
 MAX_FRAMES = 40
-"""Lines of code of one exception; the innermost are kept."""
+"""At most so many lines of code of one exception are shown: the innermost."""
 MAX_CHAIN = 16
-"""Exceptions of which one was the cause or context of the next, and those in groups."""
+"""At most so many exceptions are shown: causes, contexts, and members of groups."""
 MAX_TRACEBACK = 24_000
-"""Characters of a traceback; the middle is left out."""
+"""At most so many characters of a traceback are shown; the middle is left out."""
 _INDENT = "  "
-"""Before each line. A message with line breaks in it cannot look like a log line of its own."""
+"""Stands before each line, so that a message with line breaks cannot fake a log line."""
 
 
 def exception_of(exc_info: object) -> BaseException | None:
-    """What `exc_info` stands for in a call of a logger: an exception, a tuple as `sys.exc_info`, or True."""
+    """The exception that a logger was given as `exc_info`: itself, a tuple as of `sys.exc_info`, or True."""
     match exc_info:
         case BaseException():
             return exc_info
@@ -43,26 +43,26 @@ def text_of(exc: BaseException) -> str:
 
 
 def indented(text: str) -> str:
-    """Text of several lines, such as a traceback that was made elsewhere."""
+    """Indent text of several lines, such as a traceback that was made elsewhere."""
     text = _without_middle(text, MAX_TRACEBACK)
     lines = text.replace("\t", "    ").rstrip("\n").split("\n")
     return "\n".join(f"{_INDENT}{printable(cut(line))}" for line in lines)
 
 
 def data_of(exc: BaseException, transform: ExceptionDictTransformer) -> object:
-    """What structlog makes of it for JSON; its text where it belongs to a chain that is too long."""
+    """The traceback as structlog makes it for JSON; as text if there are more than `MAX_CHAIN` exceptions."""
     if not _is_large(exc):
         try:
             return transform((type(exc), exc, exc.__traceback__))
         except PASSES:
             raise
-        except BaseException:  # a panic in the exception's own text; Python's way of printing it bears that  # noqa: ASYNC103  it awaits nothing
+        except BaseException:  # the exception's own text cannot be made; Python's way of printing copes  # noqa: ASYNC103  it awaits nothing
             pass
     return text_of(exc)
 
 
 def transformer() -> ExceptionDictTransformer:
-    """For `data_of`. Local variables stay out of it: among them are requests, with their tokens."""
+    """Make the transformer of `data_of`. It leaves local variables out, which may be requests with tokens."""
     return structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
 
 
@@ -72,7 +72,7 @@ def _formatted(exc: BaseException) -> Iterator[str]:
             type(exc), exc, exc.__traceback__, limit=-MAX_FRAMES, compact=True
         ).format()
         return
-    # Python would look at all of them before it writes the first line.
+    # Python would look at all exceptions before it writes the first line.
     for each in reversed(_chain(exc)):
         yield "Traceback (most recent call last):\n"
         yield from traceback.format_tb(each.__traceback__, limit=-MAX_FRAMES)
@@ -88,7 +88,7 @@ def _said(exc: BaseException) -> Iterable[str]:
 
 
 def _chain(exc: BaseException) -> list[BaseException]:
-    """The last exception, and those before it, as many as are shown."""
+    """The last exception and those before it, at most `MAX_CHAIN`."""
     chain = [exc]
     while len(chain) < MAX_CHAIN:
         before = _before(chain[-1])

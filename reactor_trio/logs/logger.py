@@ -1,4 +1,4 @@
-"""Loggers whose methods never raise, whatever structlog was told to do with their lines."""
+"""Loggers with methods that never raise, however structlog is configured."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _METHODS = ("debug", "info", "warning", "warn", "error", "critical", "fatal", "e
 class Logger:
     """The runtime's own logger: `structlog.get_logger(name)` with these fields.
 
-    An author may have configured structlog, so that its lines go to a file on a disk that is full: what fails
-    there must not end a session. What travels on is `KeyboardInterrupt` and `trio.Cancelled`.
+    An author may have configured structlog to write to a file, and its disk may be full: such a failure must
+    not end a session. Only `KeyboardInterrupt` and `trio.Cancelled` are passed on.
     """
 
     __slots__ = ("_fields", "_structlog")
 
     def __init__(self, name: str, fields: dict[str, object]) -> None:
-        # A logger without fields is a module's, made before structlog is configured: it asks each time. One
-        # with fields is a session's, and a line below the level must cost it next to nothing.
+        # A logger without fields belongs to a module and is made before structlog is configured, so it looks
+        # the configuration up each time. One with fields belongs to a session: there a line below the level
+        # must cost next to nothing.
         self._structlog: FilteringBoundLogger = structlog.get_logger(name)
         self._fields = fields
         if fields:
@@ -37,7 +38,7 @@ class Logger:
                 self._structlog, self._fields = self._structlog.bind(**fields), {}
 
     def bind(self, **fields: object) -> Logger:
-        """The same logger with more fields."""
+        """Make a logger that adds these fields to each line."""
         bound = Logger.__new__(Logger)
         bound._structlog, bound._fields = self._structlog, self._fields | fields
         return bound
@@ -59,7 +60,7 @@ class Logger:
         self._say("error", event, fields)
 
     def exception(self, event: str, **fields: object) -> None:
-        """Log at level `error`, with the traceback of what is being handled."""
+        """Log at level `error`, with the traceback of the exception that is being handled."""
         self._say("error", event, {"exc_info": True, **fields})
 
     def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
@@ -67,17 +68,17 @@ class Logger:
             getattr(self._structlog, level)(event, **self._fields, **fields)
         except (KeyboardInterrupt, trio.Cancelled):
             raise
-        except BaseException:  # nowhere is left to say so
+        except BaseException:  # there is no other place to report it
             return
 
 
 def get_logger(name: str, **fields: object) -> Logger:
-    """A logger of the runtime's."""
+    """Make a logger for the runtime's own lines."""
     return Logger(name, fields)
 
 
 def never_raising(bound_logger: T) -> T:
-    """The same class of structlog's, for authors' lines: one that cannot be made says what it was given."""
+    """Derive a logger class for authors. In place of a line that cannot be made it logs the arguments."""
     methods = {
         name: _contained(method)
         for name in _METHODS

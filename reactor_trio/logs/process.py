@@ -1,4 +1,4 @@
-"""A process's log: structlog, `logging`, warnings, what nobody caught, and `print`, all without blocking.
+"""The log of a process: structlog, `logging`, warnings, uncaught errors and `print`, all without blocking.
 
 One loop serves every client, so a log that stalls must not stop it (docs/design.md#the-process).
 """
@@ -34,9 +34,9 @@ _STDLIB_LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "crit
 
 
 class Log:
-    """Makes lines of events and writes them to `stream`: in a thread if that is a file of the system's.
+    """Makes lines of events and writes them to `stream`: in a thread if the stream has a file descriptor.
 
-    Another stream, such as one that keeps what is written for a test, is written to at once.
+    A stream without one, such as a test's `StringIO`, is written to at once.
     """
 
     def __init__(self, log_format: LogFormat, stream: TextIO | None) -> None:
@@ -46,7 +46,7 @@ class Log:
         self._stream = stream
         self._lost = 0
         self.outputs: list[LineWriter] = []
-        """Of what is printed, where that is not this log."""
+        """The writers of printed text that does not go into this log."""
         fd = descriptor_of(stream)
         self.writer: LineWriter | None = None
         if fd is not None:
@@ -60,7 +60,7 @@ class Log:
 
     @property
     def lost(self) -> int:
-        """Lines that could not be written, also those that were printed."""
+        """Lines that could not be written, printed ones included."""
         writers = self.outputs if self.writer is None else [self.writer, *self.outputs]
         return self._lost + sum(writer.lost for writer in writers)
 
@@ -76,7 +76,7 @@ class Log:
                 self._lost += 1
 
     def say(self, level: str, event: object, *, exc_info: object = None, **fields: object) -> None:
-        """Log what does not come from structlog. Never blocks, never raises."""
+        """Log an event that does not come from structlog. Never blocks, never raises."""
         entry = {**get_contextvars(), **fields, "event": event, "exc_info": exc_info}
         with suppress(structlog.DropEvent):
             self.write(self.line(None, level, self._stamped(level, entry)))
@@ -98,13 +98,13 @@ class Log:
         ]
 
     def close(self) -> None:
-        """Write what waits; wait at most `CLOSE_SECONDS` for it."""
+        """Write the lines that wait, for at most `CLOSE_SECONDS`."""
         if self.writer is not None:
             self.writer.close()
 
 
 class LineLogger:
-    """What structlog hands finished lines to."""
+    """The logger to which structlog hands finished lines."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -117,7 +117,7 @@ class LineLogger:
 
 
 class LogHandler(logging.Handler):
-    """Takes what goes through the standard library's `logging`: authors' and libraries' lines, and Trio's."""
+    """Takes the records of the standard library's `logging`: those of authors, of libraries, and of Trio."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class LogHandler(logging.Handler):
         self._extra = ExtraAdder()
 
     def createLock(self) -> None:  # noqa: N802  logging's name
-        """None: whoever logs on the loop would wait for a thread that is in the middle of a `repr`."""
+        """Use no lock: for one, a line on the loop would wait for a thread in the middle of a `repr`."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -136,7 +136,7 @@ class LogHandler(logging.Handler):
         return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never raises."""
+        """Log a record. Never raises."""
         event = attempt(record.getMessage, f"a message that does not fit: {cut(str(record.msg), 200)!r}")
         fields: EventDict = {"logger": record.name, "_record": record}
         fields = dict(self._extra(_NO_LOGGER, "", fields))
@@ -149,7 +149,7 @@ class LogHandler(logging.Handler):
 
 
 class _QueuedOutput(io.RawIOBase):
-    """The lowest layer of a `sys.stdout` that never blocks, and never raises when nobody reads."""
+    """The lowest layer of a `sys.stdout` that never blocks, and that never raises if its reader is gone."""
 
     def __init__(self, fd: int, put: Callable[[bytes], object]) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class _QueuedOutput(io.RawIOBase):
 
 
 def _queued_output(stream: TextIO, fd: int, put: Callable[[bytes], object]) -> io.TextIOWrapper:
-    """A text stream in place of `stream`: what is printed to it is put somewhere, line by line."""
+    """Make a text stream that replaces `stream`, and hands printed text to `put`, line by line."""
     raw = io.BufferedWriter(_QueuedOutput(fd, put))
     return io.TextIOWrapper(
         raw, encoding=stream.encoding or "utf-8", errors="backslashreplace", line_buffering=True
@@ -179,7 +179,7 @@ def _queued_output(stream: TextIO, fd: int, put: Callable[[bytes], object]) -> i
 
 
 class _PrintedLines:
-    """What is printed among lines of JSON: an event a line."""
+    """Makes a log event of each line that is printed, so that JSON is all that standard error shows."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -187,7 +187,7 @@ class _PrintedLines:
 
     def put(self, data: bytes) -> None:
         *lines, rest = (self._rest + data).split(b"\n")
-        # A progress bar may go on for ever without a line break.
+        # A progress bar may print for ever without a line break.
         self._rest = rest[-MAX_LINE:]
         for line in lines:
             if line.strip():
@@ -195,7 +195,7 @@ class _PrintedLines:
 
 
 def descriptor_of(stream: TextIO | None) -> int | None:
-    """The descriptor behind a stream, if it has one."""
+    """The file descriptor of a stream; None if it has none, or a closed one."""
     if stream is None:
         return None
     try:
@@ -213,14 +213,15 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
-# ---- what is the process's own, and is put back
+# ---- hooks of the process, which are restored at the end
 
 
 @contextmanager
 def process_hooks(log: Log) -> Iterator[None]:
-    """In this block, warnings, what nobody caught, and what is printed go the log's way too.
+    """Take warnings, uncaught errors and printed text into the log, in this block.
 
-    At its end what waits is written, for at most `CLOSE_SECONDS`; then all is as it was.
+    At the end of the block the lines that wait are written, for at most `CLOSE_SECONDS`, and all hooks are
+    restored.
     """
     with ExitStack() as stack:
         stack.callback(log.close)
@@ -282,7 +283,7 @@ def _showing_warnings(log: Log) -> Callable[..., None]:
 
 def _telling_unraisable(log: Log) -> Callable[[Any], None]:
     def tell(unraisable: Any) -> None:
-        # Not the object itself: it may be half gone, and whoever keeps it brings it back to life.
+        # Not the object itself: it may be half destroyed, and a reference would bring it back to life.
         where = attempt(lambda: repr(unraisable.object), "an object without a repr")
         text = unraisable.err_msg or "exception ignored"
         log.say("error", text, where=cut(where, 200), exc_info=unraisable.exc_value)

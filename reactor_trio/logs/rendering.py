@@ -1,4 +1,4 @@
-"""From an event to its line: the last of structlog's processors, and what all other lines go through too."""
+"""From an event to its line: the last of structlog's processors, which renders all other lines too."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 LogFormat = Literal["text", "json"]
 
 _OWN_COLUMNS = ("timestamp", "level", "logger", "logger_name")
-"""Fields that structlog prints as they are."""
+"""Fields that structlog prints unquoted."""
 _LEVELS = frozenset(structlog.dev.ConsoleRenderer.get_default_level_styles())
 _PARTS = ("exc_info", "exception", "stack")
 _LOGGING = ("structlog", "logging", "warnings", "reactor_trio.logs")
-"""Modules that a place which logs is not in."""
+"""Modules that are skipped on the way to the line of code that logs."""
 _QUOTED = frozenset(" =\"'")
 
 
 class _Ready:
-    """Text that structlog's renderer, which shows the `repr` of what is no string, is to print as it is."""
+    """Text that structlog's renderer prints unquoted: it prints the `repr` of a value that is no string."""
 
     __slots__ = ("_text",)
 
@@ -42,9 +42,9 @@ class _Ready:
 
 
 class LineRenderer:
-    """Makes a line of an event; raises `structlog.DropEvent` where there were too many from that place.
+    """Makes a line of an event; raises `structlog.DropEvent` if its place in the code has logged too much.
 
-    Never raises anything else, whatever is in the event; a line that cannot be made says so.
+    Raises nothing else, whatever the event contains. In place of a line that cannot be made, a line says so.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LineRenderer:
         )
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
-        """The processor."""
+        """Render the event, as a processor of structlog's."""
         exc = exception_of(event.get("exc_info"))
         place = self.repeats.place(_place(sys._getframe(1), exc), lambda: _what(event))
         if not self.repeats.admit(place):
@@ -70,14 +70,14 @@ class LineRenderer:
         return line
 
     def render(self, event: EventDict, exc: BaseException | None = None) -> str:
-        """The line of an event, wherever it comes from, without counting it."""
+        """The line of an event from anywhere. It is not counted as a line of its place."""
 
         def rendered() -> str:
             return self._json(event, exc) if self._is_json else self._text(event, exc)
 
         line = attempt(rendered, "a line that could not be made")
         if line.startswith("<a line"):
-            # Not by the renderer: it has just failed. Nothing here is anybody else's object.
+            # Not by the renderer, which has just failed, and from plain text alone.
             text = f"{_what(event)} {line}"
             return json.dumps({"event": text, "level": "error"}) if self._is_json else printable(text)
         return line
@@ -90,7 +90,7 @@ class LineRenderer:
                 fields[part] = indented(str(event[part]))
         if exc is not None:
             fields["exception"] = _bounded(data_of(exc, self._transform))
-        # ASCII alone: what a terminal takes for a control character stands in it as \\uXXXX.
+        # ASCII alone: all control characters of a terminal are written as \\uXXXX.
         return json.dumps(fields, allow_nan=False).replace("\x7f", "\\u007f")
 
     def _text(self, event: EventDict, exc: BaseException | None) -> str:
@@ -128,7 +128,7 @@ def _bounded(exception: object) -> object:
 
 
 def _tidied_traceback(value: Any) -> Any:
-    """The same with its strings cut; how many there are is bounded already."""
+    """The traceback with its strings cut. The number of its strings is bounded already."""
     match value:
         case str():
             return Tidier().text(value)
@@ -144,7 +144,7 @@ def _tidied_traceback(value: Any) -> Any:
 def _shown(value: object) -> str:
     if isinstance(value, str) and value.isprintable() and _QUOTED.isdisjoint(value):
         return value
-    return repr(value)  # of a plain value: it has no character that is not printable
+    return repr(value)  # the value is plain, so all characters are printable
 
 
 def _what(event: EventDict) -> str:
@@ -152,7 +152,7 @@ def _what(event: EventDict) -> str:
 
 
 def _place(frame: FrameType | None, exc: BaseException | None) -> Hashable:
-    """The line of code that logs, and the one that raised what it logs: no client makes up more of them."""
+    """The line of code that logs, and the line that raised the logged error: clients cannot invent any."""
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_LOGGING):
         frame = frame.f_back
     logs = None if frame is None else (frame.f_code, frame.f_lasti)

@@ -1,8 +1,8 @@
-"""How much one place in the code may log: clients decide how often it comes by there.
+"""A budget of log lines for each place in the code, since clients decide how often the code gets there.
 
-A page that is refused, a handler that fails, a session that begins: each is a line, or a traceback, and a
-client may cause as many as it can send. So each place has so many characters at once and so many a second.
-What is beyond that is counted, not written, and the next line from there says how many were left out.
+A page that is refused, a handler that fails, a session that begins: each makes a line, or a traceback, and a
+client can cause as many as it can send requests. So each place may log so many characters at once and so many
+a second. Further lines are counted and not written; the next line of the place says how many were left out.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
 BURST = 256 * 1024
-"""Characters that one place may log at once: a thousand sessions' beginnings, a hundred tracebacks."""
+"""Characters that one place may log at once: a thousand lines of new sessions, a hundred tracebacks."""
 RATE = 8 * 1024
-"""Characters a second that it may log after that: some 700 MB a day."""
+"""Characters a second that one place may log after that: some 700 MB a day."""
 MAX_PLACES = 1000
-"""Places that are told apart; further ones share one budget: code made at run time may have any number."""
+"""Places with a budget of their own. Further ones share one: code made at run time may have any number."""
 
 
 @attrs.define(eq=False)
@@ -28,27 +28,27 @@ class Place:
     """The budget of one place."""
 
     what: str
-    """What it said first."""
+    """The event of its first line."""
     tokens: float
     at: float
     left_out: int = 0
-    """Lines that were not written, and of which no line has told yet."""
+    """Lines that were left out since the last line that was written."""
 
 
 class Repeats:
     """Decides which lines are written. Called from any thread; `clock` is in seconds.
 
-    Threads may get into each other's way here: a line too many is no harm, and a lock might be held by a
-    thread that is not scheduled.
+    There is no lock, since the thread that has it may not be scheduled: races between threads let a line too
+    many through, which does no harm.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, burst: float = BURST) -> None:
         self.suppressed = 0
         """Lines that were left out, in all."""
         self.owes = False
-        """Whether there are lines of which nobody has been told yet that they were left out."""
+        """Whether lines were left out of which no line has told yet."""
         self.on_owing: Callable[[], object] = bool
-        """Called when `owes` becomes true: `settle` is to be asked from now on."""
+        """Called when `owes` becomes true: from then on `settle` has something to tell."""
         self._clock = clock
         self._burst = burst
         self._places: dict[Hashable, Place] = {}
@@ -58,7 +58,7 @@ class Repeats:
         return Place(what, self._burst, self._clock())
 
     def place(self, key: Hashable, what: Callable[[], str]) -> Place:
-        """The budget of a place in the code; `what` is asked once."""
+        """The budget of a place in the code. `what` is called for its first line."""
         place = self._places.get(key)
         if place is None:
             if len(self._places) >= MAX_PLACES:
@@ -67,7 +67,7 @@ class Repeats:
         return place
 
     def admit(self, place: Place) -> bool:
-        """Whether a line may be written; if so, `charge` must be told of it."""
+        """Whether a line may be written. If so, call `charge` when it is."""
         now = self._clock()
         place.tokens = min(self._burst, place.tokens + RATE * (now - place.at))
         place.at = now
@@ -81,15 +81,15 @@ class Repeats:
         return False
 
     def charge(self, place: Place, characters: int) -> int:
-        """A line was written. Returns how many before it were left out."""
+        """Take a written line off the budget. Returns how many lines before it were left out."""
         place.tokens -= characters
         left_out, place.left_out = place.left_out, 0
         return left_out
 
     def settle(self) -> Iterator[tuple[str, int]]:
-        """What places that may speak again said, and how many more lines from there were left out.
+        """For each place that may log again: the event of its first line, and how many lines were left out.
 
-        A place that goes on tells of it with its next line.
+        A place that logs again before this is called tells the number with its next line.
         """
         now = self._clock()
         owing = [place for place in (*tuple(self._places.values()), self._others) if place.left_out]

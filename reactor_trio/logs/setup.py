@@ -24,7 +24,7 @@ __all__ = ["LEVELS", "LogFormat", "configure_logging", "logging_process", "plain
 
 LEVELS = ("debug", "info", "warning", "error")
 KIT_SECONDS = 1.0
-"""How long a test waits for who reads its output."""
+"""Seconds that a test waits for the reader of its output."""
 
 _handler: LogHandler | None = None
 
@@ -32,7 +32,7 @@ _handler: LogHandler | None = None
 def configure_logging(log_format: LogFormat = "text", level: str = "info") -> Log:
     """Set up structlog and `logging` for the process. `level` is one of `LEVELS`.
 
-    From now on no line raises or blocks, whatever is in it and whoever reads it.
+    From now on no line raises or blocks, whatever it contains and however slowly it is read.
     """
     log = Log(log_format, sys.stderr)
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -62,9 +62,9 @@ def _take_over_stdlib(log: Log, level: int) -> None:
 
 @contextmanager
 def logging_process(log_format: LogFormat, level: str) -> Iterator[Log]:
-    """The log of a process that serves: `configure_logging`, and warnings, `print`, and what nobody caught.
+    """Set up the log of a process that serves: `configure_logging`, warnings, `print` and uncaught errors.
 
-    On the way out what waits is written, for at most a second.
+    At the end of the block the lines that wait are written, for at most a second.
     """
     hold_standard_descriptors()
     log = configure_logging(log_format, level)
@@ -73,9 +73,9 @@ def logging_process(log_format: LogFormat, level: str) -> Iterator[Log]:
 
 
 def hold_standard_descriptors() -> None:
-    """Open what was closed of standard input, output and error (`2>&-`).
+    """Open those of standard input, output and error that are closed (`2>&-`).
 
-    Else the next socket would get the number, and a client what C libraries print there.
+    Otherwise the next socket would get the number, and its client all that C libraries print there.
     """
     for fd in range(3):
         try:
@@ -88,9 +88,9 @@ def hold_standard_descriptors() -> None:
 
 
 def plain_tracebacks() -> None:
-    """For a process that has not set up structlog: its default, but without the values of variables.
+    """Keep structlog's default in a process that has not set it up, but show no values of variables.
 
-    A line that cannot be written raises no error, and does not stop a test for longer than a second.
+    A line that cannot be written raises no error, and blocks a test for a second at most.
     """
     *before, _ = structlog.get_config()["processors"]
     line = LineRenderer(

@@ -1,7 +1,7 @@
-"""What may stand in a log line: bounded values that JSON can hold, and text without control characters.
+"""The values of a log line: bounded ones that JSON can hold, and text without control characters.
 
-Any object may be logged, also one whose `__repr__` raises, a string of 20 MB, or one that a client wrote to
-move the cursor of the terminal that shows it. Nothing here raises, whatever it is given, but what `passes`.
+Any object may be logged, also one with a `__repr__` that raises, a string of 20 MB, or a string by which a
+client would move the cursor of the terminal that shows it. The functions here raise nothing but `PASSES`.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ MAX_TEXT = 2000
 MAX_ITEMS = 50
 """Items of a container, and fields of a line."""
 MAX_DEPTH = 5
-"""Containers in containers."""
+"""Depth of containers in containers."""
 MAX_LINE = 16_000
-"""Characters of all strings of a line together, but for its traceback."""
+"""Characters of all strings of a line together, its traceback left out."""
 _FEWEST = 20
-"""Characters of a string that are left when a line has no room any more."""
+"""Characters that a string keeps when its line is full."""
 
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
-"""What JSON can hold."""
+"""A value that JSON can hold."""
 
 PASSES = (KeyboardInterrupt, trio.Cancelled)
-"""What no function here stops."""
+"""The exceptions that every function here lets through."""
 
 
 def attempt(function: Callable[[], str], otherwise: str) -> str:
-    """What a function of somebody else's returns, or, if it raises or returns no text, something else."""
+    """The text that a foreign function returns; `otherwise` if it raises."""
     try:
         text = function()
     except PASSES:
         raise
     except BaseException as failure:  # noqa: ASYNC103  it awaits nothing
         return f"<{otherwise}: {type(failure).__name__}>"  # noqa: ASYNC104  it awaits nothing
-    # `str` and not a subclass, whose methods are somebody else's too.
+    # A `str` and not a subclass, with methods that are foreign too.
     return text if type(text) is str else str.__str__(text)
 
 
 def cut(text: str, limit: int = MAX_TEXT) -> str:
-    """The beginning, and how much is missing."""
+    """The beginning of the text, and how many characters are missing."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text) - limit} more characters)"
 
 
 def printable(text: str) -> str:
-    """With a backslash sequence for each character that is not printable.
+    """The text with a backslash sequence for each character that is not printable.
 
     Those are line breaks, ESC and the other control characters, C1 too; marks that turn the direction of text
     round; lone surrogates; and spaces that are not U+0020.
@@ -66,20 +66,20 @@ def escape(character: str) -> str:
 
 
 class Tidier:
-    """Makes the values of one line plain, and counts how long it gets."""
+    """Makes the values of one line plain, and bounds the length of the line."""
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._left = limit
 
     def text(self, text: str) -> str:
-        """A string, cut; its lone surrogates, which no JSON can hold, are backslash sequences."""
+        """Cut a string. Lone surrogates, which JSON cannot hold, become backslash sequences."""
         text = cut(text, min(MAX_TEXT, max(self._left, _FEWEST)))
         self._left -= len(text)
         return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
     def value(self, value: object, depth: int = 0) -> Plain:
-        """Any value; one that JSON has no word for is its `repr`."""
-        # By the exact type: a subclass may do as it likes in any method.
+        """Make any value plain; one that JSON cannot express becomes its `repr`."""
+        # By the exact type: a subclass may override any method.
         match value:
             case None:
                 return None
@@ -124,18 +124,18 @@ class Tidier:
         return tidied
 
     def key(self, key: object) -> str:
-        """A field's name."""
+        """Make the name of a field plain."""
         plain = self.value(key, MAX_DEPTH)
         return plain if isinstance(plain, str) else repr(plain)
 
 
 def _copy(value: Mapping[object, object]) -> dict[object, object]:
-    # In one step of C: another thread may change it.
+    # In one step of C, since another thread may change the mapping.
     return dict(value)
 
 
 def _large(value: int) -> str:
-    # Python refuses to write out more than 4300 digits, and takes its time with fewer.
+    # Python refuses to write out more than 4300 digits, and is slow with fewer.
     digits = value.bit_length() * math.log10(2)
     if digits > min(MAX_TEXT, sys.int_info.str_digits_check_threshold):
         return f"<an integer of about {digits:.0f} digits>"

@@ -1,7 +1,7 @@
-"""Writes lines to a descriptor without ever making their author wait, or telling it that it did not work.
+"""Writes lines to a file descriptor: the caller never waits, and never sees an error.
 
 The reader of a log may go away, its disk may be full, or it may just not read: a pipe takes 64 KiB and then
-stops who writes to it. So a thread writes, and what it cannot write in time is counted and lost.
+blocks its writer. So a thread writes, and lines that find the queue full are counted and lost.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 MAX_LINES = 10_000
 MAX_BYTES = 4 * 1024 * 1024
-"""What may wait to be written."""
+"""At most so many lines and bytes wait to be written."""
 MAX_WRITE = 64 * 1024
-"""Bytes that are written at once."""
+"""Bytes of one write."""
 CLOSE_SECONDS = 1.0
-"""How long the end of a process waits for a reader that does not read."""
+"""Seconds that the end of a process waits for a reader that does not read."""
 _PATIENCE = 0.25
-"""Seconds that a line waits which is written without the thread."""
+"""Seconds that a line may wait that is written without the thread."""
 _NOTICE_PERIOD = 1.0
 """Seconds between two questions for notices, while there may be some."""
 
@@ -35,9 +35,9 @@ _NOTICE_PERIOD = 1.0
 class LineWriter:
     """A bounded queue of bytes, and the daemon thread that writes them to a copy of the descriptor `fd`.
 
-    `put` may be called from any thread, a signal handler, a finaliser or a forked child. When it can write
-    again, it writes what `lost_notice` makes of the number of items that were lost. While `has_notices`, it
-    asks for `notices` to write, once a second; an empty `put` has it look.
+    `put` may be called from any thread, a signal handler, a finaliser or a forked child. When the thread can
+    write again, it writes the notice that `lost_notice` makes of the number of lost items. As long as
+    `has_notices()` is true, it writes `notices()` once a second; an empty `put` makes it ask.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LineWriter:
         max_lines: int = MAX_LINES,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        # A copy: were the number closed and given to a client's socket, the client would read the log.
+        # A copy: if the number were closed and given to a client's socket, the client would read the log.
         self._fd = os.dup(fd)
         weakref.finalize(self, os.close, self._fd).atexit = False
         self._lost_notice = lost_notice
@@ -59,13 +59,13 @@ class LineWriter:
         self._max_lines = max_lines
         self._max_bytes = max_bytes
         self.lost = 0
-        """Items that were not written, or not as a whole."""
-        # Lost ones of which no notice was written; only the thread takes from it.
+        """Items that were not written, or only in part."""
+        # Lost items of which no notice has told yet. Only the thread takes from it.
         self._untold = 0
-        # Where lines go without the thread: in a forked child, and when it was closed.
+        # Whether lines are written without the thread: in a forked child, and after `close`.
         self._is_direct = False
         self._patience = _PATIENCE
-        # The last write was cut: the next line begins with a line break.
+        # Whether the last write was cut: then the next line begins with a line break.
         self._is_torn = False
         self._begin()
         _writers.add(self)
@@ -73,13 +73,13 @@ class LineWriter:
     def _begin(self) -> None:
         # Reentrant: a finaliser may log while its thread is in `put`.
         self._lock = threading.RLock()
-        # Reentrant too, as only a `SimpleQueue` is. None ends the thread, an event is set when it is reached.
+        # Reentrant too, as only a `SimpleQueue` is. None ends the thread; an event is set in its turn.
         self._queue: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
         self._bytes = 0
         self._thread: threading.Thread | None = None
 
     def put(self, data: bytes) -> None:
-        """Have it written. Never blocks, never raises; lost if there is no room."""
+        """Have the data written. Never blocks, never raises; the data are lost if there is no room."""
         if self._is_direct:
             self._write_directly(data)
             return
@@ -106,7 +106,7 @@ class LineWriter:
             self._untold += count
 
     def flush(self, timeout: float = CLOSE_SECONDS) -> bool:
-        """Wait until what was put before is written, at most so many seconds; returns whether it is."""
+        """Wait until all that was put before is written, at most `timeout` seconds; returns whether it is."""
         with self._lock:
             if self._thread is None or self._is_direct:
                 return True
@@ -115,7 +115,7 @@ class LineWriter:
         return reached.wait(timeout)
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
-        """Flush, and let the thread end. What comes later is written at once, or lost."""
+        """Flush, and end the thread. Lines that are put later are written at once, or lost."""
         with self._lock:
             thread, self._is_direct = self._thread, True
             self._queue.put(None)
@@ -123,7 +123,7 @@ class LineWriter:
             return
         thread.join(timeout)
         if thread.is_alive():
-            # It is in a write that does not end. The copy of the descriptor stays with it.
+            # The thread is in a write that does not end, and keeps the copy of the descriptor.
             self._patience = 0.0
             self._lose(self._queue.qsize())
 
@@ -150,7 +150,7 @@ class LineWriter:
     def _take(
         self, queue_: queue.SimpleQueue[bytes | threading.Event | None]
     ) -> list[bytes | threading.Event | None]:
-        """What waits, as much as is written at once; nothing if it is time to ask for notices."""
+        """Items that wait, as many as one write takes; none if it is time to ask for notices."""
         items: list[bytes | threading.Event | None] = []
         size = 0
         with suppress(queue.Empty):
@@ -176,7 +176,7 @@ class LineWriter:
         written = _write(self._fd, data)
         self._is_torn = 0 < written < len(data) or (self._is_torn and written == 0)
         if written < len(data) and not is_notice:
-            # Those that went out whole are not lost.
+            # Lines that were written whole are not lost.
             end = written - (len(data) - sum(map(len, lines)))
             for count, line in enumerate(lines):
                 end -= len(line)
@@ -191,21 +191,21 @@ class LineWriter:
         done = write_within(self._fd, data, self._patience)
         if not done:
             self._lose()
-        # Who did not read once is not waited for again, until it does.
+        # A reader that did not read in time is not waited for again, until it reads.
         self._patience = _PATIENCE if done else 0.0
 
     def _after_fork(self) -> None:
-        """In the child the thread is gone, and the queue's lines are the parent's to write."""
+        """Begin anew in the child: the thread is gone, and the parent writes the lines in the queue."""
         self._begin()
         self._is_direct = True
 
 
 def _write(fd: int, data: bytes) -> int:
-    """Write it all, however long that takes; returns how much it was when it failed."""
+    """Write all data, however long that takes; returns how many bytes were written before it failed."""
     view, written = memoryview(data), 0
     while written < len(data):
         try:
-            with suppress(BlockingIOError):  # somebody else, who has the descriptor too, has made it so
+            with suppress(BlockingIOError):  # another process with this descriptor has set O_NONBLOCK
                 written += os.write(fd, view[written:])
                 continue
             is_writable(fd, None)
@@ -215,14 +215,14 @@ def _write(fd: int, data: bytes) -> int:
 
 
 def write_within(fd: int, data: bytes, seconds: float) -> bool:
-    """Write it in this thread, but wait for at most so long in all; returns whether it was written.
+    """Write the data in this thread, within so many seconds in all; returns whether all was written.
 
-    Never raises. What has been written by then stays written.
+    Never raises. If the time is over, a part may have been written.
     """
     view = memoryview(data)
     deadline = time.monotonic() + seconds
     try:
-        # A pipe that is writable takes that much without blocking; a file may take all at once.
+        # A pipe that is writable takes `PIPE_BUF` bytes without blocking; a file may take all at once.
         piece = len(data) if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
         while view:
             if not is_writable(fd, max(0.0, deadline - time.monotonic())):
@@ -235,7 +235,7 @@ def write_within(fd: int, data: bytes, seconds: float) -> bool:
 
 
 def is_writable(fd: int, seconds: float | None) -> bool:
-    """Wait until something can be written, or the reader is gone; at most so long. Raises `OSError`."""
+    """Wait until data can be written or the reader is gone, at most so long. Raises `OSError`."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(None if seconds is None else 1000 * seconds))
