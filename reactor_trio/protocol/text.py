@@ -103,7 +103,8 @@ def _decode(
         message = loads(text)
     except ValueError as error:
         # Of 1024 levels that is, which is more than anyone's limit.
-        fault = _TOO_DEEP if "depth limit" in str(error) else f"not JSON: {error}"
+        # Of orjson a "depth limit", or in older versions a "recursion depth exceeded".
+        fault = _TOO_DEEP if "depth" in str(error) else f"not JSON: {error}"
         raise ProtocolError(BAD_MESSAGE, fault) from None
     if type(message) is not dict:
         raise ProtocolError(BAD_MESSAGE, f"a message must be a JSON object, not {_json_name(message)}")
