@@ -1,4 +1,4 @@
-"""Who is at the other end of a session."""
+"""`ClientInfo`: the client of a session."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class ClientInfo:
     joined_at: float
     """When the session began, in seconds of the runtime's clock."""
     address: str
-    """Where the client connects from, such as `192.0.2.7:51234`; empty where there is no network.
+    """The address of the client, such as `192.0.2.7:51234`; empty where there is no network.
 
-    What a trusted proxy tells may have no port; on a unix socket it is `unix`."""
+    The address that a trusted proxy reports may have no port. On a unix socket the address is `unix`."""
     identity: Identity | None = None
-    """Who it is, where the server asks (`--token`, `--jwt-key`, `server.authenticate`); else None."""
+    """The authenticated client, if the server authenticates (`--token`, `--jwt-key`, `server.authenticate`);
+    otherwise None."""

@@ -9,7 +9,7 @@ class Connected:
     """Set once `@connected` has finished, cleared as soon as the client is gone or the session ends."""
 
     def __init__(self) -> None:
-        # Set by the dispatcher; `wait` waits for it. Replaced at the end, as events cannot be unset.
+        # The dispatcher sets the event; `wait` waits for it; `end` replaces it, as no event can be unset.
         self._event = trio.Event()
         self._has_ended = False
 
@@ -25,12 +25,15 @@ class Connected:
         await self._event.wait()
 
     def set(self) -> None:
-        """For the runtime. Does nothing after `end`: a hook may still be at it when the client is gone."""
+        """Tell the model that the client is there. For the runtime.
+
+        Does nothing after `end`: `@connected` may still be running when the client is gone.
+        """
         if not self._has_ended:
             self._event.set()
 
     def end(self) -> None:
-        """For the runtime: the client is gone, for good."""
+        """Tell the model that the client is gone; it does not come back. For the runtime."""
         self._has_ended = True
         if self._event.is_set():
             self._event = trio.Event()

@@ -1,4 +1,4 @@
-"""`@event` and the hooks. They only mark a method; `contract/events.py` reads the marks."""
+"""`@event` and the hooks. A decorator only marks a method; `contract/events.py` reads the marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKER: Final = "__reactor_marker__"
 
 @attrs.frozen
 class EventMarker:
-    """The arguments of `@event`; a `name` of None is the method's own."""
+    """The arguments of `@event`. A `name` of None stands for the name of the method."""
 
     name: str | None = None
     description: str = ""
@@ -50,11 +50,11 @@ def event(
 ) -> Any:
     """Make a method a command that the client can send; its parameters are the payload's fields.
 
-    `name` is the command's name, the method's own by default. `dedupe` keeps only the newest of the
-    commands that wait. `in_thread` runs a `def` handler in a worker thread.
+    `name` is the name of the command, by default the name of the method. `dedupe` keeps only the newest of
+    the commands of this name that wait. `in_thread` runs a `def` handler in a worker thread.
 
-    Raises `TypeError` if it is not a method, or is marked already; what is wrong with the signature
-    shows when the class is made.
+    Raises `TypeError` if the decorated object is not a method, or is marked already. A mistake in the
+    signature is a `TypeError` when the class is made.
     """
     return _apply("@event", EventMarker(name, description, dedupe, in_thread), function)
 
@@ -64,7 +64,7 @@ def connected(function: F, /) -> F: ...
 @overload
 def connected() -> Callable[[F], F]: ...
 def connected(function: Any = None, /) -> Any:
-    """Run the method once a client is there, before any event and before `run` gets past its wait."""
+    """Run the method once the client is there, before any event and before `self.connected` is set."""
     return _apply("@connected", HookMarker("connected"), function)
 
 
@@ -73,7 +73,7 @@ def disconnected(function: F, /) -> F: ...
 @overload
 def disconnected() -> Callable[[F], F]: ...
 def disconnected(function: Any = None, /) -> Any:
-    """Run the method once the client is gone and everything else of its session has ended."""
+    """Run the method once the client is gone and every other task of the session has ended."""
     return _apply("@disconnected", HookMarker("disconnected"), function)
 
 
@@ -82,7 +82,7 @@ def file_uploaded(function: F, /) -> F: ...
 @overload
 def file_uploaded() -> Callable[[F], F]: ...
 def file_uploaded(function: Any = None, /) -> Any:
-    """Run the method, with `uploaded_file: UploadedFile`, once for every upload that is complete."""
+    """Run the method, with `uploaded_file: UploadedFile`, once for each complete upload."""
     return _apply("@file_uploaded", HookMarker("file_uploaded"), function)
 
 
@@ -95,7 +95,7 @@ def _apply(decorator: str, marker: EventMarker | HookMarker, function: Any) -> A
             raise TypeError(f"{decorator} marks a method, not {name}")
         if hasattr(target, MARKER):
             raise TypeError(f"{name}: {decorator} marks a method that is marked already")
-        # A staticmethod or classmethod takes the mark too, so that the refusal can name the class.
+        # A staticmethod or classmethod is marked too: the class that contains it is then refused by name.
         setattr(target, MARKER, marker)
         return target
 

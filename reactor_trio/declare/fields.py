@@ -1,4 +1,4 @@
-"""What an author writes to the right of a field: bounds and a description for the client."""
+"""`InputField` and `MessageField`: default, rules and description of a field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Missing(enum.Enum):
-    """The type of `MISSING`, which stands where no default was given (`None` is a default)."""
+    """The type of `MISSING`, the default of a field that has none (`None` is a default)."""
 
     MISSING = "MISSING"
 
@@ -26,11 +26,11 @@ INPUT_FIELD: Final = "reactor_input_field"
 """Key of a payload field's metadata: its `InputFieldInfo`."""
 
 
-# Compared by identity: a dataclass refuses a default whose class has no hash, and two fields that
-# happen to have the same bounds are not one.
+# Compared by identity, for two reasons: a dataclass refuses a default whose class has no hash, and two
+# fields with equal bounds are still two fields.
 @attrs.frozen(kw_only=True, eq=False)
 class InputFieldInfo:
-    """What was said about one field of a payload. It is checked when the model's class is made."""
+    """The arguments of one `InputField`. The contract checks them when the model's class is made."""
 
     default: Any = MISSING
     description: str | None = None
@@ -48,7 +48,7 @@ class InputFieldInfo:
 
 @attrs.frozen(kw_only=True, eq=False)
 class MessageFieldInfo:
-    """What was said about one field of a message."""
+    """The arguments of one `MessageField`."""
 
     default: Any = MISSING
     description: str | None = None
@@ -69,16 +69,19 @@ def InputField(  # noqa: N802  (it reads as a type beside a default, as in pydan
     max_size: int | None = None,
     mime_types: Collection[str] | None = None,
 ) -> Any:
-    """Bounds, choices and a description for one parameter of an `@event` method.
+    """Default, rules and description of a field that clients send.
+
+    It stands in the place of a default, or inside the type, as in `list[Annotated[int, InputField(ge=0)]]`:
+    there its rules are those of the items. A default then stands behind `=`.
 
     `ge`, `gt`, `le` and `lt` bound a number; `min_length` and `max_length` count the characters of a
-    string or the items of a list, a `tuple[T, ...]` or a dict; `pattern` is searched for in a string, by
-    RE2, so it has no back-references and no look-around, and its classes are ASCII's; `choices` lists the
-    values allowed. For an `UploadedFile`, `max_size` is in bytes and `mime_types` are patterns such as
-    `image/*`. `null`, where the type allows it, skips them all.
+    string or the items of a list, a `tuple[T, ...]` or a dict; `pattern` is a regular expression that RE2
+    searches for in a string, without back-references and look-around, and with classes of ASCII; `choices`
+    lists the values allowed. For an `UploadedFile`, `max_size` is in bytes and `mime_types` are patterns such
+    as `image/*`. No rule applies to `null`, where the type allows it.
 
-    A default that breaks the rules beside it, or a rule that does not apply to the type, is a
-    `TypeError` when the class is made.
+    A default that breaks the rules beside it, and a rule that does not apply to the type, are `TypeError`s
+    when the class is made.
     """
     return InputFieldInfo(
         default=default,

@@ -1,8 +1,8 @@
-"""Annotations -> types, also where `from __future__ import annotations` made them strings.
+"""Annotations -> types, also where `from __future__ import annotations` made strings of them.
 
-A model made inside a function, as in a test, names classes that no module knows. They are looked for,
-in this order: in the class body, in the closure of the method, in the module, and last in the running
-functions that the class is being made in.
+A model made inside a function, as in a test, names classes that no module knows. A name is looked up, in this
+order, in the class body, in the closure of the method, in the module, and last in the local variables of the
+running functions around the class statement.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLASS_HINTS: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
 
 
 class Unresolved(Exception):
-    """An annotation names something that is not there, or not there yet. `field` says whose it is."""
+    """An annotation of `field` names something that is not there, or not there yet."""
 
     def __init__(self, field: str, annotation: object, reason: str) -> None:
         super().__init__(field, annotation, reason)
@@ -77,7 +77,7 @@ def names_class(annotation: object, name: str) -> bool:
 def class_hints(cls: type) -> dict[str, Any]:
     """Field name -> type, for the annotations of a class and its bases. Raises `Unresolved`.
 
-    The answer is kept: what could be resolved while the class was made may be out of sight later.
+    The result is kept: a local class that is in sight while `cls` is made may be out of sight later.
     """
     known = _CLASS_HINTS.get(cls)
     if known is not None:
@@ -105,7 +105,10 @@ def parameter_hint(field: str, annotation: object, function: Callable[..., Any],
 
 
 def closure(function: Callable[..., Any]) -> dict[str, Any]:
-    """The names that a function took from the functions around it, as far as they have a value."""
+    """The names that a function takes from the functions around it, with their values.
+
+    A name without a value yet is left out.
+    """
     names = getattr(getattr(function, "__code__", None), "co_freevars", ())
     cells = getattr(function, "__closure__", None) or ()
     found = {}
@@ -152,10 +155,10 @@ def _resolve(
 
 
 def plain_type(tp: Any) -> Any:
-    """What a type is under its names: `NewType` and `type X = ...` are looked through, wherever they stand.
+    """The type without names: `NewType`s and aliases (`type X = ...`) are replaced, wherever they stand.
 
-    So are the notes of `Annotated`, but for an `InputField`, which says something of the field (`declared`).
-    Raises what the value of an alias raises, and `RecursionError` for one that contains itself.
+    Notes in `Annotated` are dropped, except an `InputField`, which belongs to the field (`declared`). Raises
+    the error that the value of an alias raises, and `RecursionError` for an alias that contains itself.
     """
     if isinstance(tp, typing.NewType):
         return plain_type(tp.__supertype__)
@@ -174,7 +177,7 @@ def plain_type(tp: Any) -> Any:
     is_union = origin in (typing.Union, types.UnionType)
     found = [rule for rule in map(_rules, inner) if rule is not None] if is_union else []
     if len(found) == 1 and len(inner) == 2 and types.NoneType in inner:
-        # `Annotated[int, InputField(ge=0)] | None`: the rules are the field's, and skip what is null.
+        # `Annotated[int, InputField(ge=0)] | None`: the rules become those of the union; null skips them.
         bare = functools.reduce(operator.or_, [declared(each)[0] for each in inner])
         return typing.Annotated[bare, found[0]]
     if all(now is before for now, before in zip(inner, arguments, strict=True)):
@@ -187,7 +190,7 @@ def _rules(tp: Any) -> InputFieldInfo | None:
 
 
 def _is_alias(tp: Any) -> bool:
-    """Whether `type X = ...` has made it, or its forerunner of `typing_extensions`."""
+    """Whether it is an alias: made by `type X = ...`, or by `TypeAliasType` of `typing_extensions`."""
     return type(tp).__name__ == "TypeAliasType"
 
 
@@ -219,7 +222,7 @@ def _written(annotation: object) -> object:
 
 
 def _class_body(owner: type) -> dict[str, Any]:
-    # Without its methods: an event called `list` is not what `list[int]` means.
+    # Without its methods: an event called `list` must not hide the `list` of `list[int]`.
     return {name: value for name, value in vars(owner).items() if not inspect.isroutine(value)}
 
 

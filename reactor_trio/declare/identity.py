@@ -1,4 +1,4 @@
-"""Who a client is: what an operator's `authenticate` is asked, and what it answers."""
+"""`AuthRequest` and `Identity`: the argument and the result of an operator's `authenticate`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def _read_only(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @attrs.frozen
 class Identity:
-    """A client that was let in: `self.client.identity`."""
+    """An authenticated client: `self.client.identity`."""
 
     subject: str
-    """Who it is, in the words of whoever vouches for it: the `sub` of a signed token."""
+    """The client's name, given by the issuer of its token: the claim `sub` of a JWT."""
     claims: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only, hash=False)
-    """What else is known of it; read-only."""
+    """All claims of the token; read-only."""
 
 
 @attrs.frozen
 class AuthRequest:
-    """What `authenticate(request)` decides by. Neither token nor headers show in its repr."""
+    """The request of a client that wants to connect. Its repr shows neither the token nor the headers."""
 
     token: str | None = attrs.field(repr=False)
-    """The bearer token, by header or, from browsers, by subprotocol; None if there is none to be read."""
+    """The bearer token, from a header or, for browsers, from a subprotocol; None if there is none."""
     headers: Mapping[str, str] = attrs.field(converter=_read_only, repr=False)
-    """The request's headers, names in lower case; several lines of one name are joined by `, `."""
+    """The headers of the request, names in lower case. Several headers of one name are joined by `, `."""
     address: str
-    """Where the client connects from, such as `192.0.2.7:51234`; behind a proxy, the proxy's, unless
-    the server believes it (`--proxy-headers`). `unix` on a unix socket."""
+    """The address of the client, such as `192.0.2.7:51234`, or `unix` on a unix socket. Behind a proxy, the
+    proxy's address, unless the server trusts the proxy's headers (`--proxy-headers`)."""
     path: str
     """`/ws` or `/schema`."""
     query: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=False)
-    """What stands after the `?` of the URL; of several values of a name, the last."""
+    """The parameters after the `?` of the URL; the last value of each name."""

@@ -16,28 +16,29 @@ NO_METADATA: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class ReadMode(enum.Enum):
-    """Which of the frames that wait a read gives, oldest first in either case."""
+    """Which of the waiting frames a read takes. Both modes give them oldest first."""
 
     LATEST = "latest"
-    """The newest; what is older is thrown away. For models that react: an old frame is of no use."""
+    """The newest frames; older ones are thrown away. For models that react: an old frame is of no use."""
     FIFO = "fifo"
-    """The oldest; newer ones stay. For models that want every frame, as long as they keep up."""
+    """The oldest frames; newer ones stay. For models that want every frame, as long as they keep up."""
 
 
 class InputFrame(np.ndarray[Any, np.dtype[Any]]):
-    """One frame of an input track, a numpy array with the time and the number that the client gave it.
+    """One frame of an input track: a numpy array with the time and the number that the client gave the frame.
 
-    Video is `(H, W, 3)`, uint8, RGB; audio `(channels, samples)`, int16. The memory is the model's own: it
-    may draw into it. Views and copies (`frame[10:20]`, `frame.copy()`, a pickle) are `InputFrame`s and keep
-    the attributes; what is calculated from a frame (`255 - frame`, `frame.mean(axis=2)`) is a plain array.
+    Video is `(H, W, 3)`, uint8, RGB; audio is `(channels, samples)`, int16. The memory belongs to the model,
+    which may draw into the frame. Views and copies (`frame[10:20]`, `frame.copy()`, a pickle) are
+    `InputFrame`s and keep the attributes; the result of a calculation (`255 - frame`, `frame.mean(axis=2)`)
+    is a plain array.
     """
 
     pts: float
-    """Seconds on the client's clock, for audio those of the first sample."""
+    """Seconds on the client's clock; for audio, the time of the first sample."""
     seq: int
-    """The client's number of the frame; a gap is one that was lost."""
+    """The client's number of the frame. A gap between two numbers is a frame that was lost."""
     metadata: Mapping[str, Any]
-    """What the client said with it, a JSON object; empty if it said nothing."""
+    """The JSON object that the client sent with the frame; empty if there is none."""
 
     def __new__(
         cls, values: np.ndarray[Any, Any], *, pts: float, seq: int, metadata: Mapping[str, Any] | None = None
@@ -49,13 +50,13 @@ class InputFrame(np.ndarray[Any, np.dtype[Any]]):
         return frame
 
     def __array_finalize__(self, origin: object) -> None:
-        # Called for whatever numpy makes of a frame; `origin` is what it was made of.
+        # numpy calls it for each array that it makes of a frame, `origin`.
         self.pts = getattr(origin, "pts", 0.0)
         self.seq = getattr(origin, "seq", 0)
         self.metadata = getattr(origin, "metadata", NO_METADATA)
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        # The result of a calculation. With `out=frame` and `frame += 1` it is that frame.
+        # numpy calls it with the result of a calculation, which is the frame itself for `frame += 1`.
         if array is self:
             return self
         return array[()] if return_scalar else np.asarray(array)
@@ -71,5 +72,5 @@ class InputFrame(np.ndarray[Any, np.dtype[Any]]):
 
     @property
     def data(self) -> np.ndarray[Any, Any]:  # type: ignore[override]
-        """The same values as a plain array (its name in Reactor's runtime)."""
+        """The same values as a plain array. The name is that of Reactor's runtime."""
         return self.view(np.ndarray)

@@ -1,6 +1,6 @@
-"""`Message`: the base by which the contract recognises what a model sends.
+"""`Message`: the base class by which the contract recognises messages.
 
-Authors derive from `ModelMessage` (`model/messages.py`), which checks each class as it is made.
+Authors derive from `ModelMessage` (`model/messages.py`), which checks each class when it is made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Message(metaclass=RecordType):
     """The base of `ModelMessage`. The class variables describe a message to clients."""
 
     __wire_name__: ClassVar[str] = ""
-    """The message's type on the wire; empty for a base that is no message itself."""
+    """The type of the message on the wire; empty for a base class that is no message itself."""
     __message_fields__: ClassVar[tuple[str, ...]] = ()
     __message_description__: ClassVar[str] = ""
 

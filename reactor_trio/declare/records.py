@@ -1,7 +1,7 @@
 """Classes that become attrs classes when they are written: `ModelMessage`, `Output`, `InputState`.
 
-`@dataclass` and `@attrs.define` may stand on top of one and change nothing. That works because both keep
-the methods that a class already has, so `__init__`, `__eq__` and `__repr__` stay those made here.
+`@dataclass` or `@attrs.define` may stand on top of such a class, and changes nothing: both decorators keep
+the methods that a class already has, here `__init__`, `__eq__` and `__repr__`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _FIELD_INFO = (MessageFieldInfo, InputFieldInfo, dataclasses.Field, type(attrs.f
 
 
 class RecordType(type):
-    """Keeps the fields as they were declared, and refuses `frozen=True`, whatever decorator stands on top.
+    """Keeps the fields as they were declared, and refuses `frozen=True`, if a decorator stands on top.
 
-    A decorator tells the class nothing, but it sets attributes on it.
+    A class learns of a decorator only from the attributes that the decorator sets.
     """
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -33,18 +33,18 @@ class RecordType(type):
         if name == "__setattr__" and _is_frozen_setattr(value):
             raise TypeError(_no_frozen(cls))
         if name == "__attrs_attrs__" and _FIELDS in vars(cls):
-            return  # `@attrs.define` knows nothing of descriptions and default factories.
+            return  # The fields of `@attrs.define` lack descriptions and default factories.
         super().__setattr__(name, value)
 
 
 def make_record(cls: type, *, is_state: bool = False) -> bool:
-    """Turn a class that was just made into an attrs class, with its bases' fields before its own.
+    """Turn a class that was just made into an attrs class, with the fields of its bases before its own.
 
-    Returns False, and does nothing, if it is the copy that a `slots=True` on top has made. `is_state` takes
-    `InputField` in the place of `MessageField`.
+    Returns False, and does nothing, for the copy of a class that `slots=True` on top of it makes. With
+    `is_state` a field takes an `InputField`, otherwise a `MessageField`.
 
-    Raises `TypeError` naming class and field for a mutable default, a required field after one with a
-    default (in a state: a field without a default), or a field that has no annotation.
+    Raises `TypeError`, naming class and field, for a mutable default, a required field after one with a
+    default (in a state: a field without a default), and a field without an annotation.
     """
     if _is_frozen_setattr(vars(cls).get("__setattr__")):
         raise TypeError(_no_frozen(cls))
@@ -62,7 +62,7 @@ def make_record(cls: type, *, is_state: bool = False) -> bool:
     for name, field in own.items():
         _show_default(cls, name, field)
     if hasattr(cls, "__post_init__") and "__attrs_post_init__" not in vars(cls):
-        # What a dataclass on top would have called.
+        # A dataclass on top would have called it.
         cls.__attrs_post_init__ = _call_post_init  # type: ignore[attr-defined]
     attrs.define(cls, these=own, slots=False)
     setattr(cls, _FIELDS, attrs.fields(cls))
@@ -70,12 +70,12 @@ def make_record(cls: type, *, is_state: bool = False) -> bool:
 
 
 def field_names(cls: type) -> tuple[str, ...]:
-    """The fields of a class that `make_record` has seen, its bases' first."""
+    """The names of the fields of a class made by `make_record`, those of its bases first."""
     return tuple(field.name for field in attrs.fields(cls))
 
 
 def missing_annotation(cls: type, name: str, remedy: str) -> str:
-    """The words for a field that was written with `=`, and what to write."""
+    """The text of the error for a field that has `=` but no annotation; `remedy` is the right code."""
     return f"{cls.__qualname__}.{name} has no annotation: write `{remedy}`, with a colon"
 
 
@@ -86,7 +86,7 @@ def _unannotated(cls: type, name: str, value: Any, is_state: bool) -> str:
 
 
 def _field(cls: type, name: str, value: Any, is_state: bool) -> Any:
-    """The attrs field for what stands to the right of an annotation."""
+    """The attrs field for the value to the right of an annotation."""
     field: Any
     if isinstance(value, MessageFieldInfo if is_state else InputFieldInfo):
         of_message, of_payload = "MessageField is for messages", "InputField is for payloads"
@@ -102,7 +102,7 @@ def _field(cls: type, name: str, value: Any, is_state: bool) -> Any:
         field = value
     else:
         field = attrs.field(default=attrs.NOTHING if value is MISSING else value)
-    # A field's name is its name: attrs would take the underscore off, a dataclass on top would not.
+    # The argument has the name of the field: attrs would take a leading underscore off, a dataclass would not.
     field.alias = field.alias or name
     if _is_mutable(_default_of(field)):
         raise TypeError(
@@ -129,7 +129,7 @@ def _from_dataclass_field(field: Any) -> Any:
 
 
 def _show_default(cls: type, name: str, field: Any) -> None:
-    """Leave in the class body what a decorator on top understands."""
+    """Leave the default in the class body, in a form that a decorator on top understands."""
     default = _default_of(field)
     if default is attrs.NOTHING:
         if name in vars(cls):
@@ -172,7 +172,7 @@ def _positional(fields: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _default_of(field: Any) -> Any:
-    # Before the class is made attrs keeps it in `_default`, afterwards in `default`.
+    # attrs keeps the default in `_default` before the class is made, and in `default` afterwards.
     return field.default if isinstance(field, attrs.Attribute) else field._default
 
 

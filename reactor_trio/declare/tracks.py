@@ -16,10 +16,8 @@ from reactor_trio.declare.records import RecordType, make_record, missing_annota
 if TYPE_CHECKING:
 
     class _Track:
-        """What the annotation means to a type checker.
-
-        The field of an `Output` takes arrays and tensors, that of an `Input` is read from.
-        """
+        """The annotation for a type checker: a field of an `Output` takes any array or tensor, and a field of
+        an `Input` is an `InputTrack`."""
 
         @overload
         def __get__(self, instance: Input, owner: type | None = None) -> InputTrack: ...
@@ -54,7 +52,7 @@ else:
     class Audio:
         """Annotation of an audio track: `(channels, samples)` or `(samples,)`, int16 or float in [-1, 1].
 
-        As the field's default, `Audio(sample_rate=24000)` sets the rate; the field stays required.
+        `Audio(sample_rate=24000)` in the place of a default sets the rate; the field stays required.
         """
 
         sample_rate: int = attrs.field(default=48_000, validator=_check_rate)
@@ -66,7 +64,7 @@ Direction = Literal["out", "in"]
 
 @attrs.frozen
 class TrackSpec:
-    """One track of a model, as the model sees it: `out` is to its client, `in` from there."""
+    """One track of a model. The direction `out` is from the model to the client, `in` from the client."""
 
     name: str
     kind: Literal["video", "audio"]
@@ -127,31 +125,31 @@ class InputTrack(Protocol):
 
 @dataclass_transform(field_specifiers=(Video, Audio, _keyword_only))
 class _Tracks(metaclass=RecordType):
-    """What a type checker reads the fields of `Output` by: it skips those of the marked class itself."""
+    """The base of `Output` for type checkers, which take no field from the decorated class itself."""
 
 
 @attrs.define(slots=False)
 class Output(_Tracks):
-    """One piece of media that a model emits; each field is a track, and its name the track's.
+    """One piece of media that a model emits. Each field is a track, and has the name of the track.
 
     A field is required unless `= None` stands behind it. Beside the tracks, each output takes `metadata=`.
 
-    Raises `TypeError` naming class and field, when the subclass is made, for a field that is neither
-    `Video` nor `Audio`, or that is named `metadata`.
+    Raises `TypeError`, naming class and field, when the subclass is made, for a field that is neither
+    `Video` nor `Audio`, or has the name `metadata`.
     """
 
     metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = _keyword_only(
         default=None, kw_only=True
     )
-    """A JSON object of at most 16 KiB, which goes to the client with each frame of this output, or, if it has
-    no video, with the first block of its audio. For a batch of N frames, also a list of N of them."""
+    """A JSON object of at most 16 KiB, which goes to the client with each frame of this output, or with the
+    first block of audio if the output has no video. For a batch of N frames, also a list of N objects."""
 
     __tracks__: ClassVar[tuple[TrackSpec, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__tracks__" in vars(cls):
-            return  # The copy that a `slots=True` on top has made.
+            return  # A copy of the class, made by `slots=True` on top of it.
         _check_annotated(cls)
         if "metadata" in own_annotations(cls):
             raise TypeError(
@@ -164,12 +162,12 @@ class Output(_Tracks):
 
 
 class Input:
-    """Media that a model takes from its client; each field is a track, and its name the track's.
+    """Media that a model takes from its client. Each field is a track, and has the name of the track.
 
-    An annotation on the model binds it: with `input: Camera` there, `self.input.webcam` is the track
-    `webcam` of the session, to be read from (see `InputTrack`). So nobody makes one.
+    An annotation of the model binds the tracks: with `input: Camera` in the model, `self.input.webcam` is the
+    track `webcam` of the session, an `InputTrack`. The class is never instantiated by the author.
 
-    Raises `TypeError` naming class and field, when the subclass is made, for a field that is neither
+    Raises `TypeError`, naming class and field, when the subclass is made, for a field that is neither
     `Video` nor `Audio`.
     """
 
@@ -184,13 +182,13 @@ class Input:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__tracks__" in vars(cls):
-            return  # The copy that a `slots=True` on top has made.
+            return  # A copy of the class, made by `slots=True` on top of it.
         _check_annotated(cls)
         tracks = {track.name: track for track in cls.__tracks__}
         tracks.update({track.name: track for track in _own_tracks(cls, "in")})
         cls.__tracks__ = tuple(tracks.values())
 
-    if not TYPE_CHECKING:  # or any attribute would be taken for one
+    if not TYPE_CHECKING:  # a type checker would take any attribute for a track
 
         def __getattr__(self, name: str) -> Any:
             tracks = ", ".join(track.name for track in self.__tracks__)
@@ -200,7 +198,7 @@ class Input:
 
 
 def _check_annotated(cls: type) -> None:
-    """`main_video = Video` would be no track, but a class attribute that no one misses."""
+    """Raises `TypeError` for `main_video = Video`, which makes a class attribute and no track."""
     annotated = own_annotations(cls)
     for name, value in vars(cls).items():
         kind = value if isinstance(value, type) else type(value)
@@ -234,7 +232,7 @@ def _track(cls: type, name: str, hint: Any, direction: Direction) -> TrackSpec:
             f"not {options!r}"
         )
     if options is not None:
-        delattr(cls, name)  # Not a value for the field.
+        delattr(cls, name)  # The options of the track are no default of the field.
     if kind is Video:
         return TrackSpec(name, "video", direction)
     return TrackSpec(name, "audio", direction, _rate(options))

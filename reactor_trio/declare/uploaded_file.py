@@ -1,4 +1,4 @@
-"""A file that the client sent, as a handler sees it."""
+"""`UploadedFile`: a file that the client sent, as a handler sees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class _OnDisk:
-    """What a file has instead of its bytes while they are on the disk."""
+    """The function that reads the bytes of a file on the disk; unset for a file in memory."""
 
     __slots__ = ("_read",)
 
@@ -20,14 +20,14 @@ class _OnDisk:
 
 @attrs.frozen
 class UploadedFile(_OnDisk):
-    """One uploaded file, whole and in memory.
+    """One complete uploaded file.
 
-    `name` is a label as the client gave it, never a path; `mime_type` is what the client says, not
-    what was looked at; `size` is in bytes.
+    `name` is a label that the client gave, never a path; `mime_type` is the client's statement, which nobody
+    has checked; `size` is in bytes.
 
-    A large file is on the disk until a handler or `@file_uploaded` takes it: its `data` is there when they
-    begin, and for as long as the model keeps the file. Code that looks at `data` before, such as a validator,
-    has it read right there, which blocks; that raises `OSError` if it cannot be read.
+    A large file is on the disk until a handler or `@file_uploaded` takes it: `data` is in memory when the
+    handler begins, and for as long as the model keeps the file. If other code asks for `data` before that,
+    such as a validator, the file is read at that moment, which blocks, and raises `OSError` on a failure.
     """
 
     name: str
@@ -36,14 +36,14 @@ class UploadedFile(_OnDisk):
     data: bytes = attrs.field(repr=False)
 
     def __getattr__(self, name: str) -> Any:
-        # Python asks only for what is not there: the bytes of a file that is still on the disk.
+        # Python calls it for missing attributes only: here the bytes of a file that is still on the disk.
         if name != "data":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return fill(self, self._read())
 
 
 def on_disk(name: str, mime_type: str, size: int, read: Callable[[], bytes]) -> UploadedFile:
-    """A file whose bytes `read` gives, once they are needed."""
+    """A file on the disk: `read` is called for its bytes when they are needed."""
     file: UploadedFile = object.__new__(UploadedFile)
     for attribute, value in (("name", name), ("mime_type", mime_type), ("size", size), ("_read", read)):
         object.__setattr__(file, attribute, value)
@@ -51,7 +51,7 @@ def on_disk(name: str, mime_type: str, size: int, read: Callable[[], bytes]) -> 
 
 
 def is_on_disk(file: UploadedFile) -> bool:
-    """Whether its bytes are yet to be read."""
+    """Whether the bytes of a file have not been read yet."""
     try:
         object.__getattribute__(file, "data")
     except AttributeError:
@@ -60,7 +60,7 @@ def is_on_disk(file: UploadedFile) -> bool:
 
 
 def fill(file: UploadedFile, data: bytes) -> bytes:
-    """Give a file its bytes; returns those that it has, for somebody may have been first."""
+    """Give a file its bytes, unless it has them already; returns the bytes that it has."""
     if is_on_disk(file):
         object.__setattr__(file, "data", data)
     return file.data
