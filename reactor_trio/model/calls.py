@@ -1,4 +1,4 @@
-"""What `send`, `emit` and `compute` of a model return, so that a forgotten `await` is told."""
+"""`Call`: the coroutine that `send`, `emit` and `compute` return. It reports a forgotten `await`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Caller(Protocol):
 
 
 class Call(Coroutine[Any, Any, T]):
-    """The coroutine of a call, which logs an error if it is dropped without having been begun.
+    """The coroutine of a call. It logs an error if it is dropped and was never awaited.
 
-    Python's own warning for that names neither the model's line, in most cases, nor the remedy. It is a
+    Python's own warning names, in most cases, neither the line of the model nor the remedy. The class is a
     `Coroutine`, since `nursery.start_soon(self.send, message)` takes no other awaitable.
     """
 
@@ -52,14 +52,14 @@ class Call(Coroutine[Any, Any, T]):
         self._method = method
         self._coroutine = coroutine
         self._begun = False
-        # Whoever called the model's method. Its line is looked up only if it is needed, and the frame
-        # itself is not kept, as it would keep all that is in it.
+        # The code that called the model's method. Its line is looked up only if it is needed. The frame is
+        # not kept, as it would keep its local variables alive.
         frame = sys._getframe(2)
         self._code, self._lasti = frame.f_code, frame.f_lasti
 
     @property
     def method(self) -> str:
-        """Which of the model's methods was called."""
+        """The name of the method that was called."""
         return self._method
 
     def __await__(self) -> Generator[Any, Any, T]:
@@ -67,7 +67,7 @@ class Call(Coroutine[Any, Any, T]):
         return self._coroutine.__await__()
 
     def send(self, value: Any, /) -> Any:
-        """As of any coroutine."""
+        """See `Coroutine`."""
         self._begun = True
         return self._coroutine.send(value)
 
@@ -78,24 +78,24 @@ class Call(Coroutine[Any, Any, T]):
         tb: TracebackType | None = None,
         /,
     ) -> Any:
-        """As of any coroutine."""
+        """See `Coroutine`."""
         self._begun = True
         if isinstance(typ, BaseException):  # the form that does not warn from Python 3.12 on
             return self._coroutine.throw(typ)
         return self._coroutine.throw(typ, val, tb)
 
     def close(self) -> None:
-        """As of any coroutine."""
+        """See `Coroutine`."""
         self._begun = True
         self._coroutine.close()
 
     def __del__(self) -> None:
         if self._begun:
             return
-        self._coroutine.close()  # so that Python does not complain as well
+        self._coroutine.close()  # Python would warn as well
         model, method = self._model, self._method
         where = f"{self._code.co_filename}:{_line(self._code, self._lasti)}"
-        # Once for each place in a session: it may be in a loop.
+        # Once for each place and session, as the call may be in a loop.
         told: set[str] = vars(model).setdefault("_reactor_told", set())
         if where in told:
             return

@@ -1,4 +1,4 @@
-"""What a model says to its client."""
+"""`ModelMessage`: the base of the messages that a model sends."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from reactor_trio.declare.records import field_names, make_record, missing_annot
 
 @dataclass_transform(field_specifiers=(MessageField, attrs.field, dataclasses.field))
 class ModelMessage(Message):
-    """A message that a model sends; a subclass with annotations is all there is to write.
+    """A message that a model sends: a subclass with annotated fields.
 
         class CurrentPrompt(ModelMessage):
             prompt: str
 
-    On the wire its type is the class's name in snake_case, here `current_prompt`, and its fields are
-    those of its bases and its own. The class's docstring is its description for the client.
+    The type of the message on the wire is the name of the class in snake_case, here `current_prompt`; the
+    fields are those of the bases and of the class. The docstring of the class describes the message to
+    clients.
 
-    Raises `TypeError` naming class and field, when the subclass is made, for a field type that has no
-    JSON form, a mutable default, or a required field after one with a default.
+    Raises `TypeError`, naming class and field, when the subclass is made, for a field type that has no
+    JSON form, a mutable default, and a required field after one with a default.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -46,14 +47,12 @@ class ModelMessage(Message):
 
 
 def check_annotated(cls: type) -> None:
-    """Raises `TypeError` where an `=` stands for a colon.
-
-    `prompt = str` would be no field, but a class attribute that no one misses.
-    """
+    """Raises `TypeError` for an `=` in the place of a colon: `prompt = str` makes a class attribute, no
+    field."""
     annotated = own_annotations(cls)
     for name, value in vars(cls).items():
         is_nested = getattr(value, "__qualname__", "").startswith(f"{cls.__qualname__}.")
         is_type = isinstance(value, type) or typing.get_origin(value) is not None or value is Any
-        # A class's name, in capitals, may well be an alias.
+        # A name in capitals may be meant as an alias of the class.
         if is_type and name[0].islower() and name not in annotated and not is_nested:
             raise TypeError(missing_annotation(cls, name, f"{name}: {name_of(value)}"))

@@ -1,4 +1,4 @@
-"""`ReactorModel`: the one class that a model's author writes."""
+"""`ReactorModel`: the base class of models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class _OfTheSession:
-    """An attribute that the session provides; assigning to it is a mistake worth a clear word."""
+    """An attribute that the session provides. Raises `AttributeError` if a model assigns to it."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -45,28 +45,29 @@ class _OfTheSession:
 
 
 class ReactorModel:
-    """Base of every model: `load()` brings the weights in, `run()` produces frames and messages.
+    """Base of every model: `load()` loads the weights, `run()` produces frames and messages.
 
-    The runtime makes one instance, the prototype, and calls `load` on it once. Each connection then gets
-    `copy.copy(prototype)`: what `load` stored is shared by all sessions, by reference, and what a handler
-    or `run` assigns to `self` is the session's own. So a mutable container made in `load` is shared.
+    The runtime makes one instance, the prototype, and calls its `load` once. Each session then gets
+    `copy.copy(prototype)`: all sessions share the attributes that `load` has set, by reference, and an
+    attribute that a handler or `run` sets belongs to its session. So a mutable container made in `load` is
+    shared.
 
     An annotation with an `Input`, such as `input: Camera`, binds its tracks: see `InputTrack`.
 
     A mistake in the declaration of events and hooks is a `TypeError` when the class is made. `send`, `emit`
-    and `compute` are to be awaited; one that was not is an error in the log, with its place.
+    and `compute` must be awaited; a call without `await` is an error in the log, with its place.
     """
 
     fps: float = 30.0
     """Frames per second at which the output is paced."""
-    # Two, not Reactor's four: each frame that waits is a period between a command and its picture, and two
-    # outlast a step that takes three times as long as it should.
+    # Two, not Reactor's four: each waiting frame adds a period between a command and its picture, and two
+    # frames last through a step that takes three times its usual time.
     buffer_size: int = 2
-    """Frames that may wait to be shown; then `emit` waits. A batch that is larger is let in whole. Of sound
-    without video as much may wait as these frames take."""
-    # Any: it is a string, a torch.device, or what else the author's library takes.
+    """Frames that may wait to be shown; if the buffer is full, `emit` waits. A larger batch is let in whole.
+    Sound without video may wait up to the duration of these frames."""
+    # Any: a string, a torch.device, or another object that the author's library takes.
     device: Any = "cpu"
-    """What `compute` runs on: one call at a time for each device, all sessions together."""
+    """The device of `compute`, which runs one call at a time for each device, of all sessions together."""
 
     __reserved__: ClassVar[frozenset[str]]
     __declarations__: ClassVar[Declarations]
@@ -98,7 +99,7 @@ class ReactorModel:
         check_tracks(cls)
 
     def load(self, config: dict[str, Any]) -> Any:
-        """Bring the weights in: called once in the process, before any client is accepted.
+        """Load the weights: called once in the process, before any client is accepted.
 
         May be `def` (run in a worker thread) or `async def`. `config` is the model's YAML file with the
         command line's `--set` on top, {} if there is none.
@@ -107,15 +108,16 @@ class ReactorModel:
     async def run(self) -> None:
         """Produce frames and messages for as long as the client is there; the default waits for ever.
 
-        Started once for each session, before `@connected`. Returning ends the session politely, raising
-        ends it with `model_error`. Cancelled when the session ends for any other reason.
+        The runtime starts it once for each session, before `@connected`. If it returns, the session ends
+        normally; if it raises, the session ends with `model_error`. It is cancelled when the session ends for
+        any other reason.
         """
         await trio.sleep_forever()
 
     def send(self, message: ModelMessage) -> Coroutine[Any, Any, None]:
-        """Send a message to the client, after all that was sent before; waits while the client is behind.
+        """Send a message to the client, after all earlier messages; waits while the client is behind.
 
-        Raises `TypeError` if a value in it cannot be serialised. In `@disconnected` it does nothing. If
+        Raises `TypeError` if a value in the message has no JSON form. In `@disconnected` it does nothing. If
         cancelled, the message was not sent.
         """
         return Call(self, "send", self._reactor_send(message))
@@ -126,26 +128,27 @@ class ReactorModel:
     def emit(
         self, output: Output, drop: bool = False, compute_time: float | None = None
     ) -> Coroutine[Any, Any, bool]:
-        """Show a frame, or a batch of frames, with the sound that belongs to it; returns if it was taken.
+        """Show a frame, or a batch of frames, with its sound; returns whether the output was taken.
 
         Video is `(H, W, 3)` or `(N, H, W, 3)`, RGB, uint8 or float in [0, 1], as numpy array or as torch
         tensor on any device; tensors also `(3, H, W)`. Audio is `(channels, samples)` or `(samples,)`, of 1
         to 8 channels, int16 or float in [-1, 1] (clipped; NaN is silence), at the track's `sample_rate`; the
-        number of channels stays the same in a session. The values are copied: the buffer may be reused. A
-        track that is None is left as it is. `metadata` of the output goes with its frames.
+        number of channels stays the same in a session. The values are copied: the model may reuse the buffer.
+        A track that is None is left as it is. The `metadata` of the output goes with its frames.
 
-        Frames leave at `self.output.fps`, and none before the sound of the one before has been played. Sound
-        begins with its frame; that of a batch is spread over its frames; what is missing is silence. Sound
-        without video is paced by its own length.
+        Frames leave at `self.output.fps`, and no frame leaves before the sound of the frame before it has
+        been played. Sound begins with its frame; the sound of a batch is spread over its frames; missing
+        sound is silence. Sound without video is paced by its own length.
 
-        When `buffer_size` frames wait, or sound without video that lasts as long as these do, `emit` waits,
-        or with `drop=True` throws the output away and returns False. What is larger than the buffer is let
-        in when it is empty. `compute_time`, the seconds that the model took for this output, lowers the rate
-        to what it can sustain: a smoothed average, in which one slow step does not count for much.
+        When `buffer_size` frames wait, or sound without video of the same duration, `emit` waits; with
+        `drop=True` it throws the output away and returns False. An output larger than the buffer is let in
+        when the buffer is empty. `compute_time` is the time in seconds that the model took for this output: a
+        smoothed average of it, in which one slow step counts little, lowers the frame rate to one that the
+        model can sustain.
 
-        Raises `ValueError`, with track, shape and dtype, for anything else, for tracks with different numbers
-        of frames, and for metadata that is no JSON object of at most 16 KiB. In `@disconnected` it returns
-        False. If cancelled, the output was not taken.
+        Raises `ValueError`, with track, shape and dtype, for any other value, for tracks with different
+        numbers of frames, and for metadata that is no JSON object of at most 16 KiB. In `@disconnected` it
+        returns False. If cancelled, the output was not taken.
         """
         port = self._session_port("emit")
         return Call(self, "emit", port.emit(output, drop=drop, compute_time=compute_time))
@@ -153,8 +156,8 @@ class ReactorModel:
     def compute(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Run blocking work in a worker thread and return its result; one call at a time for each device.
 
-        The loop that serves every client goes on meanwhile. If cancelled while waiting for the device, `fn`
-        is not called; if cancelled later, this waits for `fn` to end, since a thread cannot be stopped.
+        The loop that serves all clients goes on meanwhile. If cancelled while waiting for the device, `fn` is
+        not called. If cancelled later, the call waits for `fn` to end, since a thread cannot be stopped.
         """
         return Call(self, "compute", self._reactor_compute(fn, *args, **kwargs))
 
@@ -164,7 +167,7 @@ class ReactorModel:
         return await self._reactor_executor.compute(self.device, fn, *args, **kwargs)
 
     def _reactor_begin(self) -> None:
-        """Make what is the session's own, just before `@connected`. For the runtime."""
+        """Make the attributes that belong to the session, just before `@connected`. For the runtime."""
 
     def _session_port(self, name: str) -> SessionPort:
         if self._reactor_port is None:

@@ -1,4 +1,4 @@
-"""`ReactorPipeline`: a model that is a generator, and a state that clients set."""
+"""`ReactorPipeline`: a model written as a generator, with a state that clients set."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class ReactorPipeline(ReactorModel):
                 while True:
                     yield Picture(main_video=self.pipe(self.state.prompt))
 
-    The annotation `state: GameState` names an `InputState`, of which each session has its own as
-    `self.state`, and whose public fields are commands. It may be left out. An `@event` called like one of
-    those commands takes its place.
+    The annotation `state: GameState` names an `InputState`: each session has an instance of its own as
+    `self.state`, and the public fields are commands. The annotation may be left out. An `@event` with the
+    name of such a command replaces it.
 
-    `load`, events, hooks, `send`, `emit` and `compute` are those of a `ReactorModel`; `run` is the runtime's.
+    `load`, events, hooks, `send`, `emit` and `compute` are those of a `ReactorModel`; `run` belongs to the
+    runtime.
 
     Raises `TypeError`, when the class is made, also for a `state` that is no `InputState`, for an
     `inference` that is no generator, and for a `run`.
@@ -52,18 +53,19 @@ class ReactorPipeline(ReactorModel):
         _check_setters(cls)
 
     def inference(self) -> Any:
-        """Yield what is to be shown: a generator, `def` or `async def`.
+        """Yield the outputs to show: a generator, `def` or `async def`.
 
-        It is started when `@connected` has finished, and goes on until the session ends; if it returns, it
-        is started again. A plain one runs in a worker thread of the session's own, each step under the
-        limiter of the model's `device`, so blocking code is right there. Handlers and hooks run only between
-        its steps.
+        The runtime starts the generator when `@connected` has finished, and drives it until the session ends;
+        a generator that returns is started again. A `def` generator runs in a worker thread of its session,
+        each step under the limiter of the model's `device`, so it may block. Handlers and hooks run only
+        between two steps.
 
-        It yields an `Output`; `Idle` or None, if there is nothing to show; an array or a tensor, if the model
-        has one output with one track; or a `ModelMessage`, which is sent. Anything else, and whatever it
-        raises but `BufferClosed`, ends the session with `model_error`.
+        The generator yields an `Output`; `Idle` or None, if there is nothing to show; an array or a tensor,
+        if the model has one output with one track; or a `ModelMessage`, which is sent. Any other value, and
+        any exception but `BufferClosed`, ends the session with `model_error`.
 
-        When the session ends it is closed where it stands: `finally` blocks run before `@disconnected`.
+        When the session ends, the generator is closed at its current `yield`: its `finally` blocks run before
+        `@disconnected`.
         """
         raise NotImplementedError
 
@@ -71,7 +73,7 @@ class ReactorPipeline(ReactorModel):
         if self.__state_class__ is not None:
             self.state = self.__state_class__()
 
-    if not TYPE_CHECKING:  # or any attribute would be taken for one
+    if not TYPE_CHECKING:  # a type checker would take any attribute for one of the model
 
         def __getattr__(self, name: str) -> Any:
             text = f"{type(self).__qualname__!r} object has no attribute {name!r}"
@@ -89,7 +91,7 @@ ReactorPipeline.__reserved__ = ReactorModel.__reserved__ | {"inference", "state"
 
 
 def _state_class(cls: type[ReactorPipeline]) -> type[InputState] | None:
-    """What `state` is annotated with, in the class itself or in a base of it."""
+    """The class that `state` is annotated with, in the class itself or in a base class."""
     _check_no_value(cls)
     for owner in cls.__mro__[: cls.__mro__.index(ReactorPipeline)]:
         if owner is not cls and issubclass(owner, ReactorPipeline):
@@ -124,7 +126,7 @@ def _check_no_value(cls: type) -> None:
 
 
 def _check_setters(cls: type[ReactorPipeline]) -> None:
-    """A method that is called like a field's command, but is no event, would never be called."""
+    """Raises `TypeError` for a method that has the name of a field's command, but is no event."""
     for name, spec in cls.__state_events__.items():
         if cls.__declarations__.events[name] is spec and hasattr(cls, name):
             raise TypeError(

@@ -1,6 +1,7 @@
-"""What a model is given to reach its session and the worker threads, as seen from the model.
+"""Ports: the protocols through which a model reaches its session and the worker threads.
 
-The session and the executors stand above this room, and have these members; nothing derives from a port.
+The session and the executors are defined in rooms above. They have these members without deriving from a
+port.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What clients may set in a `ReactorPipeline`, and what it yields when there is nothing to show."""
+"""`InputState`, the fields of a `ReactorPipeline` that clients may set, and `Idle`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reactor_trio.declare.records import RecordType, make_record, missing_annota
 from reactor_trio.model.messages import check_annotated
 
 if TYPE_CHECKING:
-    # So that `Iterator[Picture | None]` is the type of a generator that yields it.
+    # `Iterator[Picture | None]` is the type of a generator that yields `Idle`.
     Idle: Final[None] = None
 else:
 
@@ -32,7 +32,8 @@ else:
             return "Idle"
 
     Idle = _Idle.IDLE
-    """`yield Idle`: there is nothing to show; go on when a command was handled, or a frame's time is over."""
+    """`yield Idle`: there is nothing to show. The generator goes on after a command, or after one frame
+    period."""
 
 
 _PLAIN: Final = (str, int, float, bool)
@@ -40,20 +41,20 @@ _PLAIN: Final = (str, int, float, bool)
 
 @dataclass_transform(field_specifiers=(InputField, attrs.field, dataclasses.field))
 class InputState(metaclass=RecordType):
-    """What the clients of a `ReactorPipeline` may set; a subclass with annotations is all there is to write.
+    """The state of a `ReactorPipeline` that its client may set: a subclass with annotated fields.
 
         class GameState(InputState):
             prompt: str = InputField(default="a sunny meadow", max_length=500)
             brightness: float = InputField(default=1.0, ge=0, le=2)
             _noise: object = None
 
-    Each session has its own, made of the defaults, as `self.state`. Each public field is a command: here
-    `set_prompt`, whose payload is `{"prompt": ...}`. What a field may be, and `InputField`, is as for the
-    parameters of an `@event`. A field that begins with an underscore is hidden from clients, and may be
-    anything.
+    Each session has an instance of its own, made from the defaults, as `self.state`. Each public field is a
+    command: here `set_prompt`, with the payload `{"prompt": ...}`. The types and the `InputField`s of fields
+    are as those of the parameters of an `@event`. A field whose name begins with an underscore is hidden from
+    clients, and may have any type.
 
-    Raises `TypeError` naming class and field, when the subclass is made, for a field without a default, a
-    mutable default, or a type that a client cannot send.
+    Raises `TypeError`, naming class and field, when the subclass is made, for a field without a default, a
+    mutable default, and a type that a client cannot send.
     """
 
     __is_state__: ClassVar[bool] = True
@@ -69,7 +70,7 @@ class InputState(metaclass=RecordType):
 
 
 def _check_annotated(cls: type) -> None:
-    """`brightness = 1.0` would be no field, but a class attribute that no client can set."""
+    """Raises `TypeError` for `brightness = 1.0`, which makes a class attribute that no client can set."""
     check_annotated(cls)
     for name, value in vars(cls).items():
         if name[0].islower() and name not in own_annotations(cls) and type(value) in _PLAIN:
