@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reactor_trio.declare.fields import InputFieldInfo
 
 Check: TypeAlias = Callable[[Any], None]
-"""Raises `Misfit` if the value, which has the field's type and is not None, breaks a rule."""
+"""Raises `Misfit` for a value that breaks a rule. The value has the field's type, and is not None."""
 
 _BOUNDS: Final = {
     "ge": (operator.ge, "at least"),
@@ -49,7 +49,7 @@ class BadRule(Exception):  # it becomes a TypeError that says where
 def with_rules(node: tree.Node, info: InputFieldInfo) -> tree.Node:
     """The node with the rules of an `InputField`. Raises `BadRule`.
 
-    `max_size` and `mime_types` are the rules of each `UploadedFile` in it, the others those of the value.
+    `max_size` and `mime_types` go to each `UploadedFile` in the type, the other rules to the type itself.
     """
     checks = _checks(info, node)
     if info.max_size is not None or info.mime_types is not None:
@@ -74,7 +74,7 @@ def _checks(info: InputFieldInfo, node: tree.Node) -> tuple[Check, ...]:
 
 
 def mime_patterns(patterns: Any) -> tuple[str, ...]:
-    """The patterns in lower case; one may stand alone. Raises `BadRule`."""
+    """The patterns in lower case; a single string is one pattern. Raises `BadRule`."""
     if patterns is None:
         return ()
     found = (patterns,) if isinstance(patterns, str) else tuple(patterns)
@@ -87,7 +87,7 @@ def mime_patterns(patterns: Any) -> tuple[str, ...]:
 
 
 def check_upload(rule: tree.UploadRule, size: int, mime_type: str) -> None:
-    """Raises `Misfit`. Only what was announced is needed, so this comes before the bytes."""
+    """Raises `Misfit` for a file that breaks a rule. Size and type are announced before the bytes arrive."""
     if rule.max_size is not None and size > rule.max_size:
         raise Misfit(f"must be a file of at most {rule.max_size} bytes, not {size}", UPLOAD_TOO_LARGE)
     if rule.mime_types and not _matches(mime_type, rule.mime_types):
@@ -96,7 +96,7 @@ def check_upload(rule: tree.UploadRule, size: int, mime_type: str) -> None:
 
 
 def plain_number(value: float) -> str:
-    """Without the `.0` that a client did not write."""
+    """The number in an error's text, without the `.0` that a client did not write."""
     return (
         repr(int(value))
         if value.__class__ is float and abs(value) < 1e15 and value.is_integer()
@@ -105,9 +105,9 @@ def plain_number(value: float) -> str:
 
 
 def conform(node: tree.Node, value: Any) -> Any:
-    """The value as a field of the type holds it; for defaults and choices, so not from JSON.
+    """A default or a choice, which is a Python value, as a field of the type holds it.
 
-    An integer becomes a float where that is the type. Raises `Misfit`.
+    An integer becomes a float where the type is `float`. Raises `Misfit` for a value of another type.
     """
     check_message_default(value, node)
     if isinstance(node, tree.Anything):
@@ -117,14 +117,14 @@ def conform(node: tree.Node, value: Any) -> Any:
 
 
 def check_message_default(default: Any, node: tree.Node) -> None:
-    """Raises `Misfit`. A message, unlike a payload, may hold NaN, which becomes null."""
+    """Raises `Misfit` for a value of another type. NaN is a float here: in a message it becomes null."""
     if not _is_instance(node, default):
         remedy = f"; write {node.name} | None" if default is None else ""
         raise Misfit(f"{default!r} is no {node.name}{remedy}")
 
 
 def check_default(default: Any, node: tree.Node) -> Any:
-    """The default as the handler gets it. Raises `Misfit`."""
+    """The default as the handler gets it. Raises `Misfit` if it is mutable, or breaks the type or a rule."""
     try:
         hash(default)
     except TypeError:
@@ -139,7 +139,7 @@ def check_default(default: Any, node: tree.Node) -> Any:
 
 
 def _unshared(default: Any, node: tree.Node) -> str:
-    """What to write in the place of a mutable default."""
+    """The code that an author can write in the place of a mutable default."""
     has_none = isinstance(node, tree.Anything | tree.Union)
     optional = node.name if has_none else f"{node.name} | None"
     if not (isinstance(node, tree.List) and isinstance(default, list)):
@@ -322,7 +322,7 @@ def _all_with_upload_rule(nodes: tuple[tree.Node, ...], rule: tree.UploadRule) -
 
 
 def _matches(mime_type: str, patterns: tuple[str, ...]) -> bool:
-    # Parameters, as in `text/plain; charset=utf-8`, are no part of the type (RFC 9110 §8.3.1).
+    # Parameters, such as `; charset=utf-8`, are no part of the type (RFC 9110 §8.3.1).
     plain = mime_type.partition(";")[0].strip().lower()
     family = plain.partition("/")[0] + "/*"
     return any(pattern in (plain, family, "*/*") for pattern in patterns)

@@ -1,6 +1,6 @@
-"""All that a client can know of a model: its events, its messages, its tracks.
+"""The contract of a model class, which its clients are shown: events, messages and tracks.
 
-Nothing is registered anywhere: the messages and outputs of a model are those in sight of its classes.
+There is no registry: the messages and outputs of a model are the classes that the code of the model can name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 AUDIO_CODECS = ("pcm_s16le",)
 INPUT_VIDEO_CODECS = ("jpeg", "raw")
-"""What a client may send video in."""
+"""The codecs that a client may send video in."""
 
 
 @attrs.frozen
@@ -41,9 +41,9 @@ class MessageSpec:
     message_class: type[Message]
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Contract:
-    """What a model class takes and gives."""
+    """The events, messages and tracks of a model class."""
 
     model_class: type
     name: str
@@ -52,12 +52,12 @@ class Contract:
     messages: Mapping[str, MessageSpec]
     tracks: tuple[TrackSpec, ...]
     outputs: tuple[type[Output], ...] = ()
-    """All `Output` classes in sight."""
+    """All `Output` classes that the code of the model can name."""
 
     def welcome(self, video_codecs: Sequence[str] = ()) -> dict[str, Any]:
         """The part of `reactor.welcome` that describes the model (docs/design.md#text-messages).
 
-        `video_codecs` is what video can be sent in, the default first; without any, no codecs are named.
+        `video_codecs` are the codecs of output video, the default first. If it is empty, no codecs are named.
         """
         return {
             "model": {"name": self.name, "description": self.description},
@@ -73,10 +73,10 @@ class Contract:
 
 
 def read_contract(model_class: type, name: str | None = None) -> Contract:
-    """The contract of a model class; `name` is the class's own by default.
+    """The contract of a model class. `name` is the name of the class by default.
 
     Raises `TypeError` for two messages of one name, two tracks of one name that differ, a message with an
-    annotation that cannot be resolved, or an `Input` that stands below the model.
+    annotation that cannot be resolved, an `Input` that stands below the model, and a text that is no Unicode.
     """
     declarations = read_declarations(model_class)
     check_late_inputs(model_class)
@@ -97,7 +97,7 @@ def read_contract(model_class: type, name: str | None = None) -> Contract:
 
 
 def _check_texts(value: Any, path: str) -> None:
-    """Raises `TypeError`, naming the place, for a text that is no Unicode: it could be sent to nobody."""
+    """Raises `TypeError`, naming the place, for a text that is no Unicode, and so could not be sent."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -115,21 +115,21 @@ def _check_texts(value: Any, path: str) -> None:
 
 
 def check_tracks(model_class: type) -> None:
-    """Raises `TypeError` for an input track that has the name of an output track in sight."""
+    """Raises `TypeError` for an input track that has the name of an output track of the model."""
     inputs = bound_inputs(model_class)
     if inputs:
         _tracks([*_subclasses(_visible(model_class), Output), *inputs.values()])
 
 
 def _visible(model_class: type) -> Iterator[Any]:
-    """All values that the code of a model's classes can name: in modules, class bodies and closures."""
+    """All values that the code of the model's classes can name: in modules, class bodies and closures."""
     for owner in model_class.__mro__[:-1]:
         yield from _values_of(sys.modules.get(owner.__module__))
         yield from list(vars(owner).values())
         for member in list(vars(owner).values()):
             function = _function(member)
             if function is not None:
-                # A file that was run, not imported, is no module, but its functions know their globals.
+                # A file that was run, not imported, has no module, but its functions have globals.
                 yield from list(function.__globals__.values())
                 yield from closure(function).values()
 
@@ -145,7 +145,7 @@ def _function(member: Any) -> Any:
 
 
 def _subclasses(values: Iterable[Any], base: type[T]) -> list[type[T]]:
-    """Those among the values, each once, in order."""
+    """The subclasses of `base` among the values, each once, in order."""
     found = {
         each: None
         for each in values

@@ -1,4 +1,4 @@
-"""The `@event` methods and hooks of a model's class, as frozen values that the session uses."""
+"""The `@event` methods and the hooks of a model's class, as frozen values that the session calls."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = ["Declarations", "EventSpec", "HookSpec", "PendingUpload", "PendingUpl
 
 EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 CLIENT: Final = "client"
-"""The parameter that is given the `ClientInfo`."""
+"""The name of the parameter that takes the `ClientInfo`."""
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class EventSpec:
-    """One command, and how it is called."""
+    """One command: its schema for clients, and the call of its handler."""
 
     name: str
     description: str
@@ -52,30 +52,30 @@ class EventSpec:
     fields: tuple[str, ...] = attrs.field(repr=False)
     structurer: Structurer = attrs.field(eq=False, repr=False)
     result_types: tuple[type, ...] = attrs.field(repr=False)
-    """What the handler may return."""
+    """The types that the handler may return."""
 
     def structure(self, data: Mapping[str, Any], files: Files) -> Any:
         """The payload as an instance of `payload_class`.
 
-        Raises `InvalidPayload` with every fault at its path, or `PendingUploads` if all that is missing
-        are the bytes of uploads under way: the caller puts the command aside and asks again.
+        Raises `InvalidPayload` with every fault at its path, or `PendingUploads` if the only fault is that
+        uploads have not arrived yet: the caller then keeps the command, and asks again.
         """
         return self.structurer.structure(data, files)
 
     def call(self, model: Any, payload: Any, client: ClientInfo) -> Any:
-        """Call the handler and return its result, or its coroutine."""
+        """Call the handler, and return its result or its coroutine."""
         handler, arguments = self.bind(model, payload, client)
         return handler(**arguments)
 
     def bind(self, model: Any, payload: Any, client: ClientInfo) -> tuple[Callable[..., Any], dict[str, Any]]:
-        """The handler and its keyword arguments, for whoever calls it elsewhere."""
+        """The handler and its keyword arguments, for a call in a worker thread."""
         arguments = {name: getattr(payload, name) for name in self.fields}
         if self.wants_client:
             arguments[CLIENT] = client
         return getattr(model, self.method), arguments
 
     def check_result(self, result: object) -> Message | None:
-        """What the handler returned. Raises `TypeError` if its annotation does not allow that."""
+        """The result of the handler. Raises `TypeError` if the handler's annotation does not allow it."""
         if result is None and types.NoneType in self.result_types:
             return None
         if isinstance(result, Message) and isinstance(result, self.result_types):
@@ -86,7 +86,7 @@ class EventSpec:
 
 @attrs.frozen
 class HookSpec:
-    """One hook, and how it is called."""
+    """One hook, and the call of its method."""
 
     kind: HookKind
     method: str
@@ -94,7 +94,7 @@ class HookSpec:
     wants_client: bool
 
     def call(self, model: Any, client: ClientInfo, uploaded_file: UploadedFile | None = None) -> Any:
-        """Call the hook and return its result, or its coroutine. Only `file_uploaded` takes a file."""
+        """Call the hook, and return its result or its coroutine. Only `@file_uploaded` takes a file."""
         arguments: dict[str, Any] = {}
         if self.kind == "file_uploaded":
             arguments["uploaded_file"] = uploaded_file
@@ -105,7 +105,7 @@ class HookSpec:
 
 @attrs.frozen
 class Declarations:
-    """All that the decorators in a class and its bases say."""
+    """The events and hooks of a class and its bases."""
 
     events: Mapping[str, EventSpec]
     connected: HookSpec | None = None
@@ -115,7 +115,7 @@ class Declarations:
 
 @attrs.frozen
 class _Method:
-    """A marked method: the class that defines it, its name there, the function."""
+    """A marked method: the class that defines the method, its name there, and the function."""
 
     owner: type
     name: str
@@ -132,17 +132,17 @@ class _Method:
         return TypeError(f"{subject}: {reason}")
 
 
-# A subclass reads its bases' events again. They are kept, since it would cost, and since what their
+# Kept, as a subclass reads the events of its bases again: that would cost time, and a local class that their
 # annotations name may be out of sight where the subclass is made.
 _SPECS: WeakKeyDictionary[Callable[..., Any], dict[tuple[type, str], EventSpec]] = WeakKeyDictionary()
 
 
 def read_declarations(cls: type) -> Declarations:
-    """What the decorators in a class and its bases say.
+    """The events and hooks of a class and its bases.
 
-    A method that is overridden without its decorator is no event and no hook any more; a class's own hook
-    replaces its base's, whatever its name. An `@event` replaces the one of its name that the state of a
-    `ReactorPipeline` makes.
+    A method that is overridden without a decorator is no event and no hook any more. A hook replaces the hook
+    of its kind in a base class, under any name. An `@event` replaces the event of its name that the state of
+    a `ReactorPipeline` makes.
 
     Raises `TypeError`, with the class, the method and the parameter in its text, for all that
     docs/design.md#events and docs/design.md#hooks do not allow.
@@ -159,7 +159,7 @@ def read_declarations(cls: type) -> Declarations:
 
 
 def _marked_methods(cls: type) -> Iterator[_Method]:
-    """In the order of definition, bases first; without those that are overridden."""
+    """The marked methods in the order of definition, bases first, without those that are overridden."""
     for owner in reversed(cls.__mro__):
         for name, value in list(vars(owner).items()):
             if _defining_class(cls, name) is owner:
@@ -249,12 +249,12 @@ def _make_event(method: _Method, marker: EventMarker) -> EventSpec:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    # A wrapper that is a plain def may wrap an async def and hand on its coroutine.
+    # A decorator may make a plain def that returns the coroutine of an async def.
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
 def _parameters(method: _Method) -> dict[str, inspect.Parameter]:
-    """Those after `self`."""
+    """The parameters after `self`."""
     parameters = list(signature(method.function).parameters.values())
     if not parameters or parameters[0].kind not in (
         inspect.Parameter.POSITIONAL_ONLY,
@@ -271,7 +271,7 @@ def _parameters(method: _Method) -> dict[str, inspect.Parameter]:
 
 
 def _takes_client(method: _Method, parameters: dict[str, inspect.Parameter]) -> bool:
-    """Take the parameter `client` out of the fields, if it is there."""
+    """Remove the parameter `client`, and return whether it was there."""
     parameter = parameters.pop(CLIENT, None)
     if parameter is None:
         return False
@@ -287,7 +287,7 @@ def _is_client(method: _Method, annotation: object) -> bool:
     try:
         return parameter_hint(CLIENT, annotation, method.function, method.owner) is ClientInfo
     except Unresolved:
-        # Imported for type checkers alone, it has no value here, but its name.
+        # A class that was imported under TYPE_CHECKING has a name here, but no value.
         return names_class(annotation, "ClientInfo")
 
 
@@ -337,7 +337,7 @@ def _result_types(method: _Method) -> tuple[type, ...]:
 def _result_name(tp: type) -> str:
     if tp is types.NoneType:
         return "None"
-    return "ModelMessage" if tp is Message else tp.__qualname__  # the base has the name that authors know
+    return "ModelMessage" if tp is Message else tp.__qualname__  # authors know the base by that name
 
 
 def _declared_reply(result_types: tuple[type, ...]) -> type[Message] | None:

@@ -1,4 +1,4 @@
-"""What is wrong with a payload, in the words that the author of a client reads, and where it stands."""
+"""The faults of a payload: a text for the author of the client, and a path to the place of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_FAULTS: Final = MAX_FIELD_ERRORS
-"""More than this are not looked for: a megabyte of nulls would be answered with many."""
+"""The search for faults stops at this number: a megabyte of nulls would have many."""
 
 INVALID_PAYLOAD: Final = "invalid_payload"
 UNRESOLVED_UPLOAD: Final = "unresolved_upload"
@@ -33,7 +33,7 @@ _LONGEST_MESSAGE: Final = 300
 
 
 class Misfit(ValueError):
-    """A value that does not fit where it stands; the text goes to the client."""
+    """A value that does not fit its type or a rule. The text goes to the client."""
 
     def __init__(self, message: str, code: str = INVALID_PAYLOAD) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class Misfit(ValueError):
 
 
 class StillArriving(Exception):
-    """The value is an upload whose bytes are not all there yet."""
+    """The value is an upload whose bytes have not all arrived yet."""
 
     def __init__(self, upload_id: str) -> None:
         super().__init__(upload_id)
@@ -50,7 +50,7 @@ class StillArriving(Exception):
 
 @attrs.frozen
 class Fault:
-    """One leaf of what was found: a fault, or (`pending`) an upload that is still arriving."""
+    """One fault, or (with `pending`, its id) one upload that is still arriving."""
 
     path: str
     message: str
@@ -59,13 +59,13 @@ class Fault:
 
 
 class ItemsDoNotFit(IterableValidationError):
-    """What is wrong inside a list or a dict; `is_partial` if nobody looked at the rest of it."""
+    """The errors of the items of a list or a dict; `is_partial` if some items were not looked at."""
 
     is_partial = False
 
 
 class Findings:
-    """Collects the faults of one list or dict; `is_enough` says that no more are looked for."""
+    """Collects the errors of the items of one list or dict."""
 
     def __init__(self) -> None:
         self._errors: list[Exception] = []
@@ -73,19 +73,19 @@ class Findings:
 
     @property
     def is_enough(self) -> bool:
-        """Whether the answer is full."""
+        """Whether `MAX_FAULTS` are found, so that the other items need not be looked at."""
         return self._count >= MAX_FAULTS
 
     def add(self, key: str | int, error: Exception) -> None:
-        """Note what is wrong with one item."""
+        """Add the error of one item."""
         self._count += summary(error).count
-        # One that comes from a union may have been noted before, under the same key.
+        # The error of a union's member may have a note of an earlier try, under the same key.
         error.__notes__ = [IterableValidationNote("", key, Any)]
         self._errors.append(error.with_traceback(None))
 
     def error(self, *, is_partial: bool) -> ItemsDoNotFit:
-        """All of it; the caller raises it."""
-        # pyright takes the arguments of ExceptionGroup for those of its subclass.
+        """The errors as one, for the caller to raise."""
+        # pyright checks the arguments against those of ExceptionGroup.
         error = ItemsDoNotFit("items do not fit", self._errors, list)  # pyright: ignore[reportCallIssue]
         error.is_partial = is_partial
         return error
@@ -93,13 +93,14 @@ class Findings:
 
 @attrs.frozen
 class Summary:
-    """What an error amounts to."""
+    """The number and kind of the faults in an error."""
 
     count: int
-    """Faults, of those that were looked for."""
+    """Faults that were found."""
     is_partial: bool = False
+    """Whether there may be more faults, as some items were not looked at."""
     only_pending: bool = False
-    """Whether uploads that are still arriving are all that is wrong."""
+    """Whether every fault is an upload that is still arriving."""
 
 
 _ONE: Final = Summary(1)
@@ -107,9 +108,9 @@ _PENDING: Final = Summary(1, only_pending=True)
 
 
 def summary(error: Exception) -> Summary:
-    """What an error of the hooks amounts to. It is remembered: asked at each level, it is counted once.
+    """The summary of an error that a hook raised. The error keeps it, as each level of nesting asks again.
 
-    The tracebacks inside go, which refer to what refers to them.
+    The tracebacks inside the error are dropped, since they make reference cycles.
     """
     if isinstance(error, ForbiddenExtraKeysError):
         return Summary(len(error.extra_fields))
@@ -128,7 +129,7 @@ def summary(error: Exception) -> Summary:
 
 
 def walk(error: Exception, value: Any, payload_class: type, path: str = "") -> Iterator[Fault]:
-    """The leaves of an error that the hooks raised for a value, each with its path."""
+    """The faults in an error that the hooks raised for `value`, each with its path."""
     if isinstance(error, BaseValidationError):
         for part in error.exceptions:
             note = _note(part)
@@ -138,7 +139,7 @@ def walk(error: Exception, value: Any, payload_class: type, path: str = "") -> I
             key = _key(note)
             where = child(path, key)
             if isinstance(part, KeyError) and isinstance(note, AttributeValidationNote):
-                yield Fault(where, "is required")  # cattrs looked the field up in the payload.
+                yield Fault(where, "is required")  # cattrs looked for the field in the payload
             else:
                 yield from walk(part, value[key], payload_class, where)
     elif isinstance(error, ForbiddenExtraKeysError):
@@ -152,7 +153,7 @@ def walk(error: Exception, value: Any, payload_class: type, path: str = "") -> I
 
 
 def child(path: str, key: str | int) -> str:
-    """The path of what an object or a list holds: `boxes[2].width`, `palette["sky blue"]`."""
+    """The path of an item of an object or a list: `boxes[2].width`, `palette["sky blue"]`."""
     if isinstance(key, int):
         return f"{path}[{key}]"
     if key.isidentifier() and len(key) <= _LONGEST_VALUE:
@@ -207,16 +208,16 @@ def _unknown_fields(
     names = input_names(error.cl)
     owner = "this event" if error.cl is payload_class else error.cl.__name__
     known = f"it has: {listed(names)}" if names else "it has none"
-    for key in value:  # in the order of the payload; it is walked over only as far as it is listed
+    for key in value:  # in the order of the payload; the caller stops at `MAX_FAULTS`
         if key in error.extra_fields:
             yield Fault(child(path, key), f"is not a field of {owner}; {known}")
 
 
 def of_authors_code(error: BaseException) -> str:
-    """The text of an author's own validator; a crash in one says no more than its kind."""
+    """The text of an error in an author's class: a validator's own, or the kind of the error for a crash."""
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     if isinstance(error, ValueError | TypeError | AssertionError) and error.args:
-        # attrs' own validators put the attribute and the value behind their text.
+        # The validators of attrs have the attribute and the value in `args`, behind the text.
         return shorten(str(error.args[0]), _LONGEST_MESSAGE)
     return f"is not accepted: {type(error).__name__}"

@@ -1,9 +1,9 @@
-"""Hooks: each takes a JSON value and gives what a handler gets, or raises what is wrong. None converts.
+"""Hooks: functions that take a JSON value, and return the value for a handler or raise its faults.
 
-They are called as cattrs calls its hooks, with a type behind the value that none looks at. One walk makes the
-values and collects the faults: who finds one looks on for others, and none looks at a value twice. A fault is
-a `Misfit`, a `StillArriving`, or whatever an author's class raised; those inside an object or a list come in
-cattrs' groups.
+They are strict: no hook converts a value of another type. cattrs calls them with a type behind the value,
+which they ignore. One walk over a payload makes the values and collects the faults; a hook that finds a fault
+goes on with the next item, and no value is looked at twice. A fault is a `Misfit`, a `StillArriving`, or any
+error of an author's class. The faults inside an object or a list are raised in the groups of cattrs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Hook: TypeAlias = "Callable[[Any, Any], Any]"
 
 
 def checked(hook: Hook, checks: tuple[Check, ...]) -> Hook:
-    """The hook with an `InputField`'s rules behind it."""
+    """The hook, followed by the checks of an `InputField`."""
     if not checks:
         return hook
 
@@ -40,7 +40,7 @@ def checked(hook: Hook, checks: tuple[Check, ...]) -> Hook:
 
 
 def list_hook(item: Hook) -> Hook:
-    """The hook of a list, from that of its items."""
+    """The hook of a list, from the hook of its items."""
     is_plain = _PLAIN.get(item)
 
     def structure(value: Any, _: Any) -> list[Any]:
@@ -54,7 +54,7 @@ def list_hook(item: Hook) -> Hook:
 
 
 def tuple_hook(items: list[Hook]) -> Hook:
-    """The hook of a tuple of fixed length, from those of its items."""
+    """The hook of a tuple of fixed length, from the hooks of its items."""
     wanted = f"a list of {len(items)} item{'' if len(items) == 1 else 's'}"
 
     def structure(value: Any, _: Any) -> tuple[Any, ...]:
@@ -70,7 +70,7 @@ def tuple_hook(items: list[Hook]) -> Hook:
 def _items(values: list[Any], hooks: Iterable[Hook]) -> list[Any]:
     fitting: list[Any] = []
     found: Findings | None = None
-    for each, hook in zip(values, hooks, strict=False):  # one hook for all repeats for ever
+    for each, hook in zip(values, hooks, strict=False):  # the hook of a list is repeated for ever
         try:
             fitting.append(hook(each, None))
         except Exception as error:
@@ -85,7 +85,7 @@ def _items(values: list[Any], hooks: Iterable[Hook]) -> list[Any]:
 
 
 def dict_hook(item: Hook) -> Hook:
-    """The hook of a dict, from that of its values."""
+    """The hook of a dict, from the hook of its values."""
 
     def structure(value: Any, _: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -167,8 +167,8 @@ def _structure_none(value: Any, _: Any) -> None:
 
 def structure_any(value: Any, _: Any) -> Any:
     """The hook of `Any`."""
-    # Level by level and not by recursion, and by the kinds of a level rather than value by value: a megabyte
-    # of JSON may hold 350,000 lists.
+    # Level by level, not by recursion, and all values of a kind at once: a megabyte of JSON may hold 350,000
+    # lists.
     level = [value]
     while level:
         kinds = set(map(type, level))
@@ -236,7 +236,7 @@ _PLAIN: Final[dict[Hook, Callable[[list[Any]], bool]]] = {
     _structure_str: _only(str),
     _structure_bool: _only(bool),
 }
-"""By hook: whether the items of a list are all what they are to be, asked of all at once."""
+"""By hook: a function that checks all items of a list at once. It is faster than the hook."""
 
 
 def _shown_float(value: float) -> str:

@@ -1,6 +1,6 @@
-"""Input tracks of a model's class: an annotation such as `input: Camera` binds those of `Camera`.
+"""Input tracks of a model's class: an annotation such as `input: Camera` binds the tracks of `Camera`.
 
-The binding is an attribute of the class, so a subclass inherits it, and hides it by assigning to the name.
+A binding is an attribute of the class. A subclass inherits it, and hides it by assigning to its name.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 USUAL = "input"
-"""The attribute that nobody annotates for another reason."""
+"""The usual name of the attribute. It has no other meaning, so mistakes under this name can be told."""
 _NOTHING: Final = object()
 
 
 class BoundInput:
-    """The attribute of a model that gives the session's own tracks."""
+    """The attribute of a model that returns the input tracks of its session."""
 
     def __init__(self, name: str, input_class: type[Input]) -> None:
         self.name = name
@@ -41,13 +41,13 @@ class BoundInput:
 
 
 def bind_inputs(cls: type, base: type) -> None:
-    """Bind what the annotations of a class that was just made say, and those of its mixins.
+    """Bind the input tracks that a class which was just made, and its mixins, annotate.
 
-    `base` is the runtime's own, whose annotations are not looked at.
+    `base` is the class of the runtime, whose own annotations are not looked at.
 
-    Raises `TypeError`, naming class and attribute, for one called `input` that cannot be resolved, a name
-    that is taken, an `Input` without tracks, and for two tracks of one name. Another attribute whose
-    annotation means nothing at run time is none of ours: it may have been imported for type checkers alone.
+    Raises `TypeError`, naming class and attribute, for an `input` that cannot be resolved, a name that is
+    taken, an `Input` without tracks, and two tracks of one name. An annotation of another attribute that
+    cannot be resolved is ignored: its class may have been imported under TYPE_CHECKING.
     """
     for owner in _own_classes(cls, base):
         for name in own_annotations(owner):
@@ -60,7 +60,7 @@ def bind_inputs(cls: type, base: type) -> None:
 
 
 def bound_inputs(cls: type) -> Mapping[str, type[Input]]:
-    """Attribute name -> its class, bases first."""
+    """Attribute -> its `Input` class, those of the bases first."""
     found: dict[str, type[Input]] = {}
     for owner in reversed(cls.__mro__):
         for name, value in vars(owner).items():
@@ -70,7 +70,7 @@ def bound_inputs(cls: type) -> Mapping[str, type[Input]]:
 
 
 def check_late_inputs(cls: type) -> None:
-    """Raises `TypeError` for an `Input` that could not be seen when the class was made, but can be now."""
+    """Raises `TypeError` for an `Input` that is defined below the model, and so was not bound."""
     for owner in cls.__mro__[:-1]:
         for name in own_annotations(owner):
             free = inspect.getattr_static(cls, name, _NOTHING) is _NOTHING
@@ -82,14 +82,14 @@ def check_late_inputs(cls: type) -> None:
 
 
 def _own_classes(cls: type, base: type) -> Iterator[type]:
-    """The class, and before it those of its bases that are no models: nobody has looked at them yet."""
+    """The mixins of a class, then the class. Its bases that are models were looked at when they were made."""
     for owner in reversed(cls.__mro__[:-1]):
         if owner is cls or not (issubclass(owner, base) or issubclass(base, owner)):
             yield owner
 
 
 def _input_class(owner: type, name: str) -> type[Input] | None:
-    """What an annotation binds, if anything."""
+    """The `Input` that an annotation binds, if it names one."""
     annotation = own_annotations(owner)[name]
     if is_class_var(annotation):
         return None
@@ -131,7 +131,7 @@ def _bind(cls: type, name: str, input_class: type[Input]) -> None:
 
 
 def _check_usual(cls: type) -> None:
-    """`input = Camera` would bind nothing."""
+    """Raises `TypeError` for `input = Camera`, which binds nothing."""
     value = inspect.getattr_static(cls, USUAL, None)
     if isinstance(value, type) and issubclass(value, Input):
         raise TypeError(missing_annotation(cls, USUAL, f"{USUAL}: {value.__name__}"))

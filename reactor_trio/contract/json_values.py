@@ -1,4 +1,4 @@
-"""Values as JSON has them: what is equal, and how a member of an `Enum` is written."""
+"""JSON values: the types they have in Python, their equality, and the form of an `Enum`'s members."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ALL_JSON: Final[frozenset[type]] = frozenset((str, int, float, bool, NoneType, l
 
 
 def wire_value(value: Any) -> Any:
-    """The JSON form of a `Literal`'s or `Enum`'s value."""
+    """The JSON form of a value of a `Literal` or an `Enum`."""
     return value.value if isinstance(value, enum.Enum) else value
 
 
 def json_key(value: Any) -> tuple[str, Any]:
-    """Equal for what is equal in JSON: 1 and 1.0 are, 1 and true are not."""
+    """A key that is equal for values that JSON takes for equal: 1 and 1.0 are equal, 1 and true are not."""
     if isinstance(value, bool):
         return "boolean", value
     return ("number", value) if isinstance(value, int | float) else ("other", value)

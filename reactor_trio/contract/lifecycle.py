@@ -1,4 +1,4 @@
-"""What the runtime itself needs of a model's class: `run`, `inference`, `load`, `fps`, `buffer_size`."""
+"""Checks of the members that the runtime itself uses: `run`, `inference`, `load`, `fps`, `buffer_size`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _REST: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def check_lifecycle(cls: type) -> None:
-    """Raises `TypeError`, naming class and attribute, for what cannot work in any session."""
+    """Raises `TypeError`, naming class and attribute, for a member that cannot work in any session."""
     _check_run(cls, inspect.getattr_static(cls, "run"))
     _check_load(cls, inspect.getattr_static(cls, "load"))
     settings = {name: inspect.getattr_static(cls, name) for name in ("fps", "buffer_size")}
-    # A property is looked at when there is a model to ask.
+    # A property has a value in an instance only.
     plain = {name: value for name, value in settings.items() if not hasattr(type(value), "__get__")}
     wrong = wrong_setting(cls, plain)
     if wrong is not None:
@@ -29,8 +29,8 @@ def check_lifecycle(cls: type) -> None:
 def check_inference(cls: type, base: type) -> None:
     """Raises `TypeError` if a pipeline has a `run`, or no `inference` that is a generator.
 
-    `base` is the runtime's own class. One that derives from `ABC`, or whose `inference` is abstract, is
-    there to be derived from.
+    `base` is the class of the runtime. A class that derives from `ABC`, or has an abstract `inference`, is a
+    base class for pipelines, and needs no `inference`.
     """
     own = cls.__mro__[: cls.__mro__.index(base)]
     if any("run" in vars(owner) for owner in own):
@@ -68,7 +68,7 @@ def _unwrapped(function: Any) -> Any:
 
 
 def wrong_setting(cls: type, settings: dict[str, Any]) -> str | None:
-    """What is wrong with the values of `fps` and `buffer_size`, as far as they are given."""
+    """The text of an error for a wrong `fps` or `buffer_size` among the settings; None if all are right."""
     for name, value in settings.items():
         if name == "fps" and not _is_rate(value):
             return f"{cls.__qualname__}.fps is a finite number > 0, in frames per second, not {value!r}"
@@ -92,14 +92,14 @@ def _check_run(cls: type, run: Any) -> None:
         raise TypeError(
             f"{cls.__qualname__}.run cannot have a `yield`: frames go out with `await self.emit(...)`"
         )
-    # Another kind of callable may return an awaitable; who writes one knows why.
+    # A callable object is let through: it may return an awaitable.
     if inspect.isfunction(_unwrapped(run)) and not _is_async(run):
         raise TypeError(f"{cls.__qualname__}.run is awaited: write `async def run(self)`")
     _check_bare(cls, "run", run)
 
 
 def _check_bare(cls: type, name: str, function: Any) -> None:
-    """The runtime has nothing to give to a parameter."""
+    """Raises `TypeError` for a method with parameters, as the runtime passes no arguments."""
     if not inspect.isfunction(function):
         return
     parameters = [*signature(function).parameters.values()]

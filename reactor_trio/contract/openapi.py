@@ -1,7 +1,7 @@
 """A model's contract as an OpenAPI 3.1 document: events are paths, messages are webhooks.
 
-There is no such HTTP interface: commands and messages travel over the WebSocket. OpenAPI is the form for
-which there are tools.
+The HTTP interface that the document describes does not exist: commands and messages travel over the
+WebSocket. OpenAPI is the format because there are tools for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SHARED: Final = "#/components/schemas/"
 
 
 def openapi(contract: Contract, *, version: str) -> dict[str, Any]:
-    """The document; `version` is the model's or the runtime's."""
+    """The document of a contract. `version` is the version of the model or of the runtime."""
     shared = _SharedSchemas()
     events, messages = contract.declarations.events.values(), contract.messages.values()
     document = {
@@ -33,13 +33,13 @@ def openapi(contract: Contract, *, version: str) -> dict[str, Any]:
 
 
 class _SharedSchemas:
-    """The `$defs` of all events and messages, moved to where a `$ref` of this document can reach them."""
+    """The `$defs` of all events and messages, in the place that the `$ref`s of the document point to."""
 
     def __init__(self) -> None:
         self.schemas: dict[str, Any] = {}
 
     def inline(self, schema: Any, owner: str) -> Any:
-        """The schema without `$defs`; `owner` makes the name of a class differ from that of another."""
+        """The schema without `$defs`. `owner` is put before the names of classes that are taken by others."""
         names = self._names(schema.get("$defs", {}), owner)
         for name, inner in schema.get("$defs", {}).items():
             self.schemas[names[name]] = _renamed(inner, names)

@@ -1,8 +1,8 @@
-"""`InputField(pattern=...)`: searched by RE2, in a time that grows with the text and no faster.
+"""`InputField(pattern=...)`: RE2 searches for the pattern, in a time proportional to the length of the text.
 
-Python's own engine backtracks: `^(a+)+$` takes twice as long for each further `a`, and all clients wait. RE2
-has no back-references and no look-around in return. Its classes (`\\d`, `\\w`, `\\s`, `\\b`) are those of
-ASCII and `$` is the very end, as for who reads the pattern in the schema (ECMA-262).
+Python's own engine backtracks: `^(a+)+$` takes twice as long for each further `a`, while all clients wait. In
+return RE2 has no back-references and no look-around. Its classes (`\\d`, `\\w`, `\\s`, `\\b`) are those of
+ASCII, and `$` is the very end of the text, as in the schema, whose patterns are those of ECMA-262.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Memory of one pattern: its program, and what the search keeps of it."""
+"""Memory of one pattern, in bytes: its program, and the cache of the search."""
 
 # One escape (`\\u00e9`, `\\Z`, any other), a class, or a count without its lower end.
 _PIECE: Final = re.compile(
@@ -27,18 +27,18 @@ _PIECE: Final = re.compile(
 
 
 class BadPattern(Exception):  # it becomes a TypeError that says where
-    """A pattern that is no regular expression, or none for this engine."""
+    """A pattern that is no regular expression, or one that RE2 cannot search for."""
 
 
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """A function that says whether the pattern is found anywhere in a text. Raises `BadPattern`."""
+    """A function that returns whether the pattern is found anywhere in a text. Raises `BadPattern`."""
     try:
         search = re2.compile(_translated(pattern).encode(), _options()).search
     except (re2.error, UnicodeEncodeError) as error:
         raise BadPattern(_reason(pattern, error)) from None
 
     def is_found(text: str) -> bool:
-        # No JSON that was received has a lone surrogate; a caller in this process may.
+        # Received JSON has no lone surrogate; a default or a call in this process may have one.
         return search(text.encode(errors="surrogatepass")) is not None
 
     return is_found
@@ -47,13 +47,13 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
 def _options() -> re2.Options:
     options = re2.Options()
     options.max_mem = MAX_BYTES
-    options.log_errors = False  # to standard error, past every log
-    options.never_capture = True  # nobody asks for groups, and they cost a second search
+    options.log_errors = False  # RE2 would write to standard error
+    options.never_capture = True  # groups are not used, and cost a second search
     return options
 
 
 def _translated(pattern: str) -> str:
-    """What RE2 calls the same: Python's `\\u00e9` is `\\x{e9}` there, `\\Z` is `\\z`, `{,3}` is `{0,3}`."""
+    """The pattern for RE2: Python's `\\u00e9` is `\\x{e9}` there, `\\Z` is `\\z`, `{,3}` is `{0,3}`."""
     in_class = False
 
     def piece(match: re.Match[str]) -> str:
@@ -80,7 +80,7 @@ def _reason(pattern: str, error: Exception) -> str:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as wrong:
-        # Also of a pattern in RE2's own syntax, which Python does not know.
+        # Unless it has a class such as `\\p{L}`, which RE2 knows and Python does not.
         if not re.search(r"\\[pP]", pattern):
             return f"is no regular expression: {wrong}"
     if "too large" in found or "repetition size" in found:

@@ -42,10 +42,10 @@ def make_payload(event: str, fields: Mapping[str, PayloadField], module: str) ->
 def payload_field(
     info: InputFieldInfo, tp: Any, refuse: Callable[[str], TypeError], factory: Any = None
 ) -> PayloadField:
-    """The field of a type and what an `InputField` says; `factory` makes its default where it has one.
+    """A field from its type and its `InputField`. A `factory`, if given, makes its default.
 
-    Raises what `refuse` makes of a reason, or `Unresolved` if an annotation inside the type's classes names
-    what is not there.
+    Raises the error that `refuse` makes of a reason, or `Unresolved` if an annotation in a class inside the
+    type names something that is not there.
     """
     try:
         node = parse_type(tp, info)

@@ -41,17 +41,17 @@ _KEYWORDS: Final = {
 
 
 def payload_schema(payload: tree.Record, *, title: str) -> Schema:
-    """The schema of what a client sends."""
+    """The schema of a payload, which a client sends."""
     return _Schemas().document(payload, title)
 
 
 def message_schema(cls: type[Message]) -> Schema:
-    """The schema of what a client receives."""
+    """The schema of a message, which a client receives."""
     return _Schemas().document(message_record(cls), cls.__wire_name__)
 
 
 class _Schemas:
-    """One document: the schema of a class, with those of the classes inside it under `$defs`."""
+    """One document: the schema of a class, with the schemas of the classes inside it under `$defs`."""
 
     def __init__(self) -> None:
         self._names: dict[type, str] = {}
@@ -142,7 +142,7 @@ def _rules(node: tree.Node) -> Schema:
 
 
 def _length_units(node: tree.Node) -> list[str]:
-    """What JSON Schema calls the length of a string, an array, an object."""
+    """The endings of JSON Schema's keywords for the length of a string, an array, an object."""
     members = tree.members_of(node)
     units = {
         "Length": any(member.type is str for member in members),
@@ -158,7 +158,7 @@ def _default(default: Any) -> Schema:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         factory: Any = default
         if factory.takes_self or factory.factory not in (list, dict, tuple):
-            return {}  # Another factory may count, or look at the time.
+            return {}  # Another factory may return another value with each call.
         default = factory.factory()
     try:
         return {"default": to_json(default)}

@@ -24,8 +24,8 @@ _RECORD: Final = "__message_record__"
 """Attribute of a message class: its tree."""
 _FACTORY: Final[Any] = attrs.Factory  # mypy takes it for a function
 
-# Of its own accord orjson would write a dataclass without the base fields of a slotted one and without
-# those whose name begins with an underscore; both come back through `_plain`.
+# orjson by itself would leave out the inherited fields of a slotted dataclass, and fields whose names begin
+# with an underscore. So dataclasses are passed to `_plain`.
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -74,7 +74,7 @@ def _parsed(cls: type[Message]) -> Record:
 
 
 def resolve_message_type(cls: type[Message]) -> None:
-    """Raises as `message_record`, but a `TypeError` also for a class that is not there."""
+    """As `message_record`, but raises `TypeError` also for an annotation that cannot be resolved."""
     try:
         message_record(cls)
     except Unresolved as exc:
@@ -86,7 +86,7 @@ def _fields(message: Message) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What orjson asks about values that it does not know."""
+    """The form of a value that orjson does not know. Raises `TypeError` if there is none."""
     cls = type(value)
     if is_record(cls):
         return {name: getattr(value, name) for name in _names(cls)}  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The fields of an `InputState` as commands: `set_<field>`, one for each that is public."""
+"""The public fields of an `InputState` as commands: `set_<field>` for each."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from reactor_trio.declare.client_info import ClientInfo
 
 _SPECS: Final = "__state_specs__"
-"""Attribute of a state class: the specs of its own fields, kept since what the annotations name may be out
-of sight where the model is made."""
+"""Attribute of a state class: the specs of its own fields. They are kept, as a local class that an annotation
+names may be out of sight where the model is made."""
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class StateEventSpec(EventSpec):
-    """`set_<field>`, whose handler is the runtime's own."""
+    """The command `set_<field>`, whose handler is part of the runtime."""
 
     def call(self, model: Any, payload: Any, client: ClientInfo) -> None:
-        """Set the field of the session's state. Raises `InvalidPayload` if a validator of attrs' refuses."""
+        """Set the field of the session's state. Raises `InvalidPayload` if a validator of attrs refuses
+        it."""
         [field] = self.fields
         try:
             setattr(model.state, field, getattr(payload, field))
@@ -46,7 +47,7 @@ class StateEventSpec(EventSpec):
 
 
 def state_events(cls: type) -> Mapping[str, EventSpec]:
-    """The commands for the public fields of a state class, its bases' first.
+    """The commands for the public fields of a state class, those of its bases first.
 
     Raises `TypeError`, naming class and field, for an annotation that cannot be resolved.
     """
@@ -57,10 +58,10 @@ def state_events(cls: type) -> Mapping[str, EventSpec]:
 
 
 def check_state_name(cls: Any) -> None:
-    """A state that is annotated where the runtime does not look for one is nobody's.
+    """Raises `TypeError`, naming class and attribute, for an annotated `InputState` that no client can set.
 
-    Raises `TypeError` naming class and attribute, for one under another name, and for a model that is no
-    pipeline. A pipeline that has its state may keep another as it likes.
+    That is one under another name than `state`, or in a model that is no pipeline. A pipeline that has a
+    `state` may have further attributes of this kind.
     """
     is_pipeline = "state" in cls.__reserved__
     if is_pipeline and cls.__state_class__ is not None:
@@ -84,7 +85,7 @@ def _hint_or_none(cls: type, name: str) -> Any:
 
 
 def read_state(cls: type) -> Mapping[str, EventSpec]:
-    """The same, but raises `Unresolved`: an annotation may name a class further down in the file.
+    """As `state_events`, but raises `Unresolved`: an annotation may name a class further down in the file.
 
     Raises `TypeError`, naming class and field, for a type, a name or a default that a field cannot have.
     """
@@ -130,7 +131,7 @@ def _make_spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:
     return StateEventSpec(
         name=name,
         description=info.description or "",
-        # A state is overwritten: the newest value is all that counts.
+        # Only the newest value of a state counts.
         dedupe=True,
         in_thread=False,
         is_async=False,
@@ -147,7 +148,7 @@ def _make_spec(owner: type, field: attrs.Attribute[Any]) -> EventSpec:
 
 
 def _info(field: attrs.Attribute[Any]) -> InputFieldInfo:
-    """What its `InputField` says, or its plain default."""
+    """The `InputField` of a field, or one made of its plain default."""
     info = field.metadata.get(INPUT_FIELD)
     if isinstance(info, InputFieldInfo):
         return info

@@ -1,9 +1,9 @@
-"""JSON -> the values that a handler gets. Strict: what does not fit is refused, never converted.
+"""JSON -> the values that a handler gets. A value that does not fit is refused, and never converted.
 
-cattrs generates the code that makes an instance of a class from an object; everything inside it is a hook of
-ours (`hooks`, `unions`). One walk makes the values and collects all faults; it looks at each value once, or
-where several members of a union are tried once for each of them, so its price grows with the payload and with
-nothing else. Nothing here is async, and every call stands for itself: any thread may make it.
+cattrs generates the function that makes an instance of a class from an object; the function calls our hooks
+(`hooks.py`, `unions.py`) for the fields. One walk over a payload makes the values and collects all faults. It
+looks at each value once, or once for each member of a union that has to be tried, so its time is proportional
+to the length of the payload. Nothing here is async, and calls share no state: any thread may call.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Structurer:
         self.has_uploads = any(isinstance(part, tree.Upload) for part in parts)
         """Whether a file may be in a payload."""
         self.hands_on = any(isinstance(part, tree.Anything) for part in parts)
-        """Whether parts of a payload are handed on as they are: where the type is `Any`."""
+        """Whether parts of a payload reach the handler as they are, since their type is `Any`."""
         self.needs_trying = any(isinstance(part, tree.Union) and needs_trying(part) for part in parts)
-        """Whether there is a union in it whose members may have to be tried: that is slow."""
+        """Whether there is a union whose members may have to be tried, which is slow."""
 
     def structure(self, data: Mapping[str, Any], files: Files) -> Any:
         """Raises `InvalidPayload` with all faults, or `PendingUploads`."""
@@ -65,7 +65,7 @@ class Structurer:
             finally:
                 CONTEXT.reset(token)
         except Exception as exc:
-            error = exc.with_traceback(None)  # it would refer to this frame, and so to itself
+            error = exc.with_traceback(None)  # a traceback would refer to this frame, and so to the error
         raise self._refusal(error, data) from None
 
     def _refusal(self, error: Exception, data: Mapping[str, Any]) -> InvalidPayload | PendingUploads:
@@ -88,11 +88,11 @@ class Structurer:
 
 
 class _Hooks:
-    """Builds a hook for each node, and keeps those of classes, which may contain themselves."""
+    """Builds a hook for each node. Keeps the hooks of classes, as a class may contain itself."""
 
     def __init__(self) -> None:
         self._records: dict[type, Hook] = {}
-        # In its detailed mode what cattrs generates goes on behind a fault, and collects them.
+        # In detailed mode a generated function goes on after a fault, and collects all of them.
         self._converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
     def hook(self, node: tree.Node) -> Hook:
@@ -127,7 +127,7 @@ class _Hooks:
     def _union(self, union: tree.Union) -> Hook:
         optional = tree.optional_of(union)
         if optional is not None:
-            # The usual case; what is wrong is then said of the type alone.
+            # The usual union: its errors are those of the other member alone.
             inner = self.hook(optional)
             return lambda value, _: None if value is None else inner(value, None)
         return union_hook([(member, self.hook(member)) for member in union.members])
@@ -135,7 +135,7 @@ class _Hooks:
     def _record(self, record: tree.Record) -> Hook:
         cls = record.type
         if cls not in self._records:
-            # Found by the fields of a class that contains itself, while its own hook is being made.
+            # A field of this class, within the class, finds this hook while its own hook is being made.
             self._records[cls] = lambda value, _: self._records[cls](value, None)
             self._records[cls] = self._make_record(record)
         return self._records[cls]
@@ -170,5 +170,5 @@ class _Hooks:
 
 
 def _for_cattrs(field: tree.Field) -> attrs.Attribute[Any]:
-    # By keyword, so that fields with and without a default may stand in any order.
+    # By keyword, so that required fields may stand behind fields with a default.
     return field.attribute.evolve(default=field.class_default, kw_only=True, type=Any)

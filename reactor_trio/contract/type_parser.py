@@ -1,4 +1,4 @@
-"""Annotations -> trees of types (`type_tree`). What a field cannot be is refused here, and nowhere else."""
+"""Annotations -> trees of types (`type_tree.py`). A type that a field cannot have is refused here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def parse_type(tp: Any, info: InputFieldInfo | None = None) -> tree.Node:
 
 
 def parse_message(cls: type) -> tree.Record:
-    """The tree of a message class. Raises as `parse_type`, but no `BadRule`: nobody checks a message."""
+    """The tree of a message class. Raises as `parse_type`, but no `BadRule`: a message is not checked."""
     parser = _Parser("message")
     parser.known[cls] = ()
     parser.known[cls] = parser.fields(cls)
@@ -86,7 +86,7 @@ class _Parser:
     def _ruled(self, node: tree.Node, info: InputFieldInfo | None) -> tree.Node:
         if info is None:
             return node
-        # Nobody checks a message: its rules are for the schema alone.
+        # The values of a message are not checked: its rules are for the schema alone.
         return with_rules(node, info) if self._direction == "input" else tree.described(node, info)
 
     def _plain(self, tp: Any) -> tree.Node:
@@ -169,7 +169,7 @@ class _Parser:
             raise Unsupported(f"the type {name_of(tp)} is not supported{instead}")
         if isinstance(tp, type) and (tp in _MESSAGE_SCALARS or issubclass(tp, _NUMPY_SCALARS)):
             return tree.Scalar(type=tp)
-        # What a message may hold is said by its caller.
+        # The caller adds that a message holds JSON.
         raise Unsupported(f"the type {name_of(tp)} is not supported")
 
 
@@ -196,7 +196,7 @@ def _check_init_vars(cls: type) -> None:
 
 
 def _bare(tp: Any, parts: Sequence[tree.Node], skip: int = 0) -> Any:
-    """The type without the rules inside it; `parts` are its arguments, but for so many of the first ones."""
+    """The type without the rules inside it. `parts` are its arguments, except the first `skip` ones."""
     arguments = typing.get_args(tp)
     bare = (*arguments[:skip], *(part.type for part in parts), *arguments[skip + len(parts) :])
     if not arguments or all(now is before for now, before in zip(bare, arguments, strict=True)):

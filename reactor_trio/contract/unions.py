@@ -1,9 +1,9 @@
-"""Unions: which of its members a value is.
+"""Unions: the choice of the member that a value is structured as.
 
-The kind of the JSON value says it for most. Of several classes the one is chosen whose `Literal` and `Enum`
-fields and whose keys are those of the object, before a single field is looked into. Only if there are still
-several are they tried, in the author's order, and what came of a try is kept: a class that contains itself
-would else be tried again for each level above it, twice as often with each.
+For most unions the kind of the JSON value decides. Among several classes, the keys of the object and the
+values of its `Literal` and `Enum` fields decide, before any other field is looked at. If several classes are
+left, they are tried in the author's order. The result of a try is kept: otherwise a class that contains
+itself would be tried again for each level above it, and the number of tries would double with each level.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ _NUMBERS: Final[frozenset[type]] = frozenset((int, float))
 
 @attrs.frozen
 class Outline:
-    """What a class asks of an object before its values are looked into. Cheap, and never wrong to refuse."""
+    """The keys and kinds of values that a class requires of an object: a cheap check before structuring.
+
+    An object that is refused here would be refused by the class too.
+    """
 
     names: frozenset[str]
     required: frozenset[str]
     tags: Mapping[str, tuple[Any, ...]]
-    """By field: the JSON values that it may have, where these are a few."""
+    """By field: the JSON values that are allowed. Only for fields with a few of them."""
     kinds: Mapping[str, frozenset[type]]
-    """By field: the kinds of JSON values that it may have."""
+    """By field: the kinds of JSON values that are allowed."""
 
     def fits(self, value: dict[str, Any]) -> bool:
         """Whether an object may be of this class."""
@@ -50,7 +53,7 @@ class Outline:
         return True
 
     def likeness(self, value: dict[str, Any]) -> tuple[int, int, int]:
-        """How much an object that fits no class looks like one of this; the first number counts most."""
+        """How much an object that fits no class is like this class; the first number counts most."""
         present = [(value[name], allowed) for name, allowed in self.tags.items() if name in value]
         right = sum(_is_among(each, allowed) for each, allowed in present)
         common = len(self.names & value.keys())
@@ -59,20 +62,20 @@ class Outline:
 
 @attrs.frozen(eq=False)
 class Member:
-    """One member of a union. `key` is the same for the same class in all unions of a payload."""
+    """One member of a union. A class has the same `key` in all unions of a payload."""
 
     hook: Hook
     key: int
     outline: Outline | None
-    """None: it takes any keys."""
+    """None if the member takes any keys."""
 
     def may_be(self, value: dict[str, Any]) -> bool:
-        """Whether an object may be this, by its keys and tags."""
+        """Whether an object may be this member, by its keys and tags."""
         return self.outline is None or self.outline.fits(value)
 
 
 def union_hook(hooks: Sequence[tuple[tree.Node, Hook]]) -> Hook:
-    """The hook of a union, given its members in the author's order, each with its own hook."""
+    """The hook of a union, from its members in the author's order, each with its hook."""
     described = _in_words([node for node, _ in hooks])
     by_kind = {kind: _kind_hook(kind, hooks, described) for kind in ALL_JSON}
 
@@ -86,7 +89,7 @@ def union_hook(hooks: Sequence[tuple[tree.Node, Hook]]) -> Hook:
 
 
 def needs_trying(union: tree.Union) -> bool:
-    """Whether it may take a try to find out which member of a union an object or a list is."""
+    """Whether members may have to be tried, to find out which of them an object or a list is."""
     if tree.optional_of(union) is not None:
         return False
     return any(sum(kind in json_types(member) for member in union.members) > 1 for kind in (dict, list))
@@ -160,7 +163,7 @@ def _kind_hook(kind: type, hooks: Sequence[tuple[tree.Node, Hook]], described: s
 
 
 def _exact_first(hooks: Sequence[tuple[tree.Node, Hook]], kind: type) -> Sequence[tuple[tree.Node, Hook]]:
-    # So that 1.0 stays a float in `int | float`; otherwise the order is the author's.
+    # 1.0 stays a float in `int | float`; otherwise the order is the author's.
     return sorted(hooks, key=lambda pair: pair[0].type is not kind) if kind in _NUMBERS else hooks
 
 
@@ -185,7 +188,7 @@ def _outline(node: tree.Node) -> Outline | None:
 
 
 def _tag_values(node: tree.Node) -> tuple[Any, ...] | None:
-    """The JSON values of a field that has but a few; None for every other."""
+    """The JSON values that a field may have, if there are a few; None for every other field."""
     members = tree.members_of(node)
     if all(isinstance(member, tree.Values) or tree.is_null(member) for member in members):
         several = [member.values if isinstance(member, tree.Values) else (None,) for member in members]
@@ -221,7 +224,7 @@ def _array_hook(members: Sequence[Member]) -> Hook:
         fits, result = _try_each(value, members)
         if fits:
             return result
-        # The first one among those in which the least is wrong; a wrong length is wrong of all items.
+        # The first error among those with the fewest faults. A wrong length counts as more than all items.
         raise min(
             result, key=lambda error: len(value) + 1 if isinstance(error, Misfit) else summary(error).count
         )
@@ -231,17 +234,17 @@ def _array_hook(members: Sequence[Member]) -> Hook:
 
 @attrs.frozen
 class Tag:
-    """A field that all classes of a union have, with a few values in each: it says which one an object is."""
+    """A field that all classes of a union have, with a few values in each: its value chooses the class."""
 
     name: str
     by_value: Mapping[tuple[str, Any], Sequence[Member]]
     others: Sequence[Member]
-    """Members that take any keys."""
+    """The members that take any keys."""
     words: Sequence[str]
-    """All values, for an error's text."""
+    """All values, for the text of an error."""
 
     def members(self, value: dict[str, Any], members: Sequence[Member]) -> Sequence[Member]:
-        """Those of the members that an object may be. Raises what says so if its tag is not one of theirs."""
+        """The members that an object may be, by its tag. Raises an error for a tag that no member has."""
         if self.name not in value:
             return members
         given = value[self.name]
@@ -268,7 +271,7 @@ def _object_hook(members: Sequence[Member], described: str) -> Hook:
         fits, result = _try_each(value, candidates)
         if fits:
             return result
-        # The first one of those that are most alike; for all of them the keys are right.
+        # The error of the first member among those that are most alike. The keys are right for all of them.
         best = max(range(len(candidates)), key=lambda index: _likeness(candidates[index], value))
         raise result[best]
 
@@ -295,7 +298,7 @@ def _common_tag(members: Sequence[Member]) -> Tag | None:
 
 
 def _closest(value: dict[str, Any], members: Sequence[Member], described: str) -> Member:
-    """The member that is most like an object that fits none. Raises `Misfit` if none has a key of it."""
+    """The member that is most like an object that fits none. Raises `Misfit` if none shares a key with it."""
     best = max(members, key=lambda member: _likeness(member, value))
     if not _likeness(best, value)[1]:
         raise Misfit(f"must be {described}, not {shown(value)}")
@@ -307,15 +310,15 @@ def _likeness(member: Member, value: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def _try_each(value: Any, members: Sequence[Member]) -> tuple[bool, Any]:
-    """Whether a member fits, and what the first one that does makes of it; else all errors.
+    """True and the result of the first member that fits; or False and the errors of all members.
 
-    Raises what says that only uploads are missing, if that is so for one and no other fits.
+    If no member fits, but one of them only waits for uploads, raises the error of that one.
     """
     context, errors = CONTEXT.get(), []
     is_outermost, context.is_trying = not context.is_trying, True
     try:
         for member in members:
-            # Nobody comes here again but by trying what is around it.
+            # A value is tried again only by a try of a value around it: the outermost result is not kept.
             fits, result = _try(value, member) if is_outermost else _try_once(value, member, context.tried)
             if fits:
                 return True, result
@@ -342,5 +345,5 @@ def _try(value: Any, member: Member) -> tuple[bool, Any]:
     try:
         return True, member.hook(value, None)
     except Exception as error:
-        summary(error)  # which leaves no frames in it: they would be kept for as long as what was tried
+        summary(error)  # drops the tracebacks inside, which would keep the frames alive with the result
         return False, error.with_traceback(None)

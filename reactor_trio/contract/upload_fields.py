@@ -1,4 +1,4 @@
-"""`{"upload_id": "..."}` -> the file that it stands for."""
+"""Uploads in a payload: `{"upload_id": "..."}` -> the file of this id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PendingUpload:
 
 
 class PendingUploads(Exception):
-    """All that keeps a payload from being structured is that these uploads are still arriving."""
+    """A payload cannot be structured yet: its only faults are uploads that are still arriving."""
 
     def __init__(self, upload_ids: tuple[str, ...]) -> None:
         super().__init__(upload_ids)
@@ -35,7 +35,7 @@ class PendingUploads(Exception):
 
 
 class Files(Protocol):
-    """What a payload may refer to. A mapping is one."""
+    """The files that a payload may refer to, by upload id. A mapping has this method."""
 
     def get(self, upload_id: str, /) -> UploadedFile | PendingUpload | None:
         """The upload of this id; None if the session has none."""
@@ -43,7 +43,7 @@ class Files(Protocol):
 
 
 class Context:
-    """What hooks need to know of the payload at hand beside its values. One for each payload."""
+    """The state of structuring one payload, which hooks need beside the value."""
 
     __slots__ = ("files", "is_trying", "tried")
 
@@ -52,12 +52,12 @@ class Context:
         self.is_trying = False
         """Whether a value is being tried as a member of a union."""
         self.tried: dict[tuple[int, int], tuple[bool, Any]] = {}
-        """What came of a value that was tried as a member of a union: (value, hook) -> (whether it fits, the
-        result or the error)."""
+        """The results of tries: (id of the value, key of the member) -> (whether it fits, the result or the
+        error)."""
 
 
 CONTEXT: Final[ContextVar[Context]] = ContextVar("CONTEXT")
-"""Set while a payload is structured that has uploads, or unions whose members may have to be tried."""
+"""Set while a payload is structured, if it has uploads, or unions whose members may have to be tried."""
 
 
 def upload_hook(rule: UploadRule) -> Hook:

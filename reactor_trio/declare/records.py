@@ -102,7 +102,7 @@ def _field(cls: type, name: str, value: Any, is_state: bool) -> Any:
         field = value
     else:
         field = attrs.field(default=attrs.NOTHING if value is MISSING else value)
-    # The argument has the name of the field: attrs would take a leading underscore off, a dataclass would not.
+    # The argument is named like the field: attrs would take a leading underscore off, a dataclass would not.
     field.alias = field.alias or name
     if _is_mutable(_default_of(field)):
         raise TypeError(
