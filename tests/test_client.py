@@ -20,28 +20,17 @@ from reactor_trio.client import Client, HandshakeFailed, Superseded, UploadHandl
 from reactor_trio.client.connection import CLOSE_TIMEOUT, HEARTBEAT
 from reactor_trio.client.inbox import Inbox
 from reactor_trio.client.payloads import payload
-from reactor_trio.compute.lanes import Lane
 from reactor_trio.errors import CommandError, FieldError, TransportClosed, TransportStalled
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, UploadChunk, encode_media
+from reactor_trio.testing import InlineExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
 DEADLINE = 60.0 * 60
 """Virtual seconds; only a deadlock comes near."""
-
-
-class InlineExecutor:
-    """Runs blocking calls at once: a thread must not meet the mock clock."""
-
-    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return fn(*args, **kwargs)
-
-    def running(self) -> tuple[()]:
-        return ()
 
 
 @asynccontextmanager

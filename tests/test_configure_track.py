@@ -22,8 +22,9 @@ from reactor_trio.media.h264 import H264Decoder, H264Encoder
 from reactor_trio.media.settings import MediaSettings
 from reactor_trio.protocol import names
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, SessionClient, open_session, open_sessions
+from reactor_trio.testing import SessionClient, open_session, open_sessions
 from serving import ROOT, serve
+from slow_executor import SlowExecutor
 
 WIDTH, HEIGHT, FPS = 64, 48, 30
 H264 = MediaSettings(video_codec="h264")
@@ -218,7 +219,7 @@ async def test_a_frame_that_waits_behind_a_slow_network_is_taken_back_by_a_pause
 @pytest.mark.parametrize("codec", ["h264", "jpeg"])
 async def test_flushing_breaks_no_picture(codec: str) -> None:
     async with open_session(
-        Painter, media=MediaSettings(video_codec=codec), executor=SlowEncoder()
+        Painter, media=MediaSettings(video_codec=codec), executor=SlowExecutor(0.01)
     ) as client:  # type: ignore[arg-type]
         decoding = Decoding(client)
         await decoding.frames(5)
@@ -228,16 +229,6 @@ async def test_flushing_breaks_no_picture(codec: str) -> None:
         frames = await decoding.rest(2)
     assert len(frames) > 50
     assert any(keys(frames[:30]))
-
-
-class SlowEncoder(InlineExecutor):
-    """Encoding takes 10 ms, so that a lot can happen meanwhile."""
-
-    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        result = fn(*args, **kwargs)
-        with trio.CancelScope(shield=True):
-            await trio.sleep(0.01)
-        return result
 
 
 async def test_a_key_frame_comes_at_once_when_it_is_asked_for() -> None:
@@ -465,7 +456,7 @@ async def test_frames_are_scaled_down_to_the_width_and_never_up(
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
 async def test_nothing_comes_while_a_track_is_paused_and_then_the_newest_at_once(codec: str) -> None:
     media = MediaSettings(video_codec=codec)  # type: ignore[arg-type]
-    async with open_session(Painter, media=media, executor=SlowEncoder()) as client:
+    async with open_session(Painter, media=media, executor=SlowExecutor(0.01)) as client:
         decoding = Decoding(client)
         before = await decoding.frames(10)
         await client.configure_track("screen", paused=True)
@@ -483,7 +474,7 @@ async def test_nothing_comes_while_a_track_is_paused_and_then_the_newest_at_once
 
 
 async def test_after_the_answer_to_a_pause_no_frame_is_on_its_way() -> None:
-    async with open_session(Painter, executor=SlowEncoder()) as client:
+    async with open_session(Painter, executor=SlowExecutor(0.01)) as client:
         for n in range(20):
             await trio.sleep(0.5 + n / 300)
             await client.configure_track("screen", paused=True)
@@ -664,7 +655,7 @@ class Breakable(Painter):
 async def test_however_a_session_ends_its_encoder_is_closed(
     ending: Any, codec: str, encoders: list[H264Encoder]
 ) -> None:
-    executor = SlowEncoder()
+    executor = SlowExecutor(0.01)
     async with open_session(Breakable, media=H264, executor=executor) as client:
         await client.configure_track("screen", codec=codec)
         await Decoding(client).frames(4)
@@ -676,7 +667,7 @@ async def test_however_a_session_ends_its_encoder_is_closed(
 
 async def test_a_cancelled_session_closes_its_encoder(encoders: list[H264Encoder]) -> None:
     with trio.CancelScope() as scope:
-        async with open_session(Painter, media=H264, executor=SlowEncoder()) as client:
+        async with open_session(Painter, media=H264, executor=SlowExecutor(0.01)) as client:
             await Decoding(client).frames(4)
             assert any(encoder.is_open for encoder in encoders)
             scope.cancel(reason="the test says so")

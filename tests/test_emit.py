@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,10 +12,11 @@ import trio
 import trio.testing
 
 from reactor_trio import Audio, InputField, Output, ReactorModel, Video, event
-from reactor_trio.compute.lanes import ENCODE, Lane
+from reactor_trio.compute.lanes import ENCODE
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.output_steps import convert
 from reactor_trio.testing import InlineExecutor, open_session
+from slow_executor import SlowExecutor
 
 T = TypeVar("T")
 
@@ -225,16 +225,6 @@ async def test_flush_drops_what_waits() -> None:
         assert [frame.seq async for frame in client.frames("screen")] == [0, 1, 2, 3, 4, 50]
 
 
-class SlowEncoder(InlineExecutor):
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if lane == ENCODE:
-            await trio.sleep(self.seconds)
-        return await super().run(lane, fn, *args, **kwargs)
-
-
 async def test_flush_drops_the_frame_that_is_being_encoded_too() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=shade(1)))
@@ -242,7 +232,7 @@ async def test_flush_drops_the_frame_that_is_being_encoded_too() -> None:
         model.output.flush()
         await model.emit(Picture(screen=shade(2)))
 
-    async with open_session(emitting(script), executor=SlowEncoder(0.05)) as client:
+    async with open_session(emitting(script), executor=SlowExecutor(0.05, ENCODE)) as client:
         assert [frame.seq async for frame in client.frames("screen")] == [1]
         assert client.session.statistics().counts.frames["screen"].dropped == 1
 
@@ -381,13 +371,6 @@ async def test_emit_is_paced_while_the_client_has_paused_the_track() -> None:
         assert counts.replaced == counts.dropped == 0
 
 
-class SlowConversion(InlineExecutor):
-    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if fn is convert:
-            await trio.sleep(0.05)
-        return await super().run(lane, fn, *args, **kwargs)
-
-
 async def test_drop_does_not_wait_for_an_output_that_is_being_converted() -> None:
     results: dict[str, bool] = {}
 
@@ -402,7 +385,9 @@ async def test_drop_does_not_wait_for_an_output_that_is_being_converted() -> Non
             nursery.start_soon(emit, "quick", shade(2))
         assert model.output.statistics().waiting == 1
 
-    async with open_session(emitting(script, buffer_size=1), executor=SlowConversion()) as client:
+    async with open_session(
+        emitting(script, buffer_size=1), executor=SlowExecutor(0.05, only=convert)
+    ) as client:
         assert [frame.seq async for frame in client.frames("screen")] == [0, 2], "a gap is a dropped frame"
     assert results == {"slow": True, "quick": False}
 
@@ -414,7 +399,7 @@ async def test_outputs_are_shown_in_the_order_of_their_emits_however_long_they_t
             await trio.sleep(0.01)
             nursery.start_soon(model.emit, Picture(screen=shade(100)))
 
-    async with open_session(emitting(script), executor=SlowConversion()) as client:
+    async with open_session(emitting(script), executor=SlowExecutor(0.05, only=convert)) as client:
         shown = [(frame.seq, round(frame.array().mean(), -1)) async for frame in client.frames("screen")]
     assert shown == [(0, 200), (1, 100)]
 
@@ -668,7 +653,7 @@ async def test_what_comes_behind_a_flushed_frame_is_encoded_when_the_encoder_is_
         await model.emit(Picture(screen=shade(2)))
         await trio.sleep_forever()
 
-    async with open_session(emitting(script), executor=SlowEncoder(0.25)) as client:
+    async with open_session(emitting(script), executor=SlowExecutor(0.25, ENCODE)) as client:
         began = trio.current_time()
         frame = await client.frame("screen")
     assert frame.seq == 1

@@ -12,12 +12,11 @@ import itertools
 import json
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
-import outcome
 import pytest
 import structlog
 import trio
@@ -37,12 +36,12 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.compute.lanes import Lane
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session import naps
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, load_host, run
 from reactor_trio.testing.leaks import left_open
+from slow_executor import SlowExecutor
 from strict_transport import StrictTransport
 
 if TYPE_CHECKING:
@@ -247,17 +246,13 @@ class SweptAsyncGenerator(SweptGenerator):
 # ---- what blocks
 
 
-class SlowExecutor(InlineExecutor):
-    """Work takes virtual time, and goes on when its caller is cancelled: as in a thread."""
+class Threads(SlowExecutor):
+    """Notes which parts of a model run in a thread."""
 
-    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        result = outcome.capture(fn, *args, **kwargs)
+    def passing(self, fn: Callable[..., object]) -> AbstractContextManager[object]:
         model = getattr(fn, "__self__", None)
         probe = model.probe if isinstance(model, Parts) else Probe()
-        with trio.CancelScope(shield=True), probe.part("a thread"):
-            await trio.sleep(0.03)
-        return result.unwrap()
+        return probe.part("a thread")
 
 
 # ---- what the clients do
@@ -321,7 +316,7 @@ class Scenario:
 
 SCENARIOS = {
     "idle": Scenario(((2.2, ()),)),
-    "pipeline": Scenario(PIPELINE, SlowExecutor(), model=SweptGenerator),
+    "pipeline": Scenario(PIPELINE, Threads(0.03), model=SweptGenerator),
     "async pipeline": Scenario(PIPELINE, model=SweptAsyncGenerator),
     "handler": Scenario(
         (
@@ -339,12 +334,12 @@ SCENARIOS = {
             (0.3, (text("think"),)),
             (0.02, ()),
         ),
-        SlowExecutor(),
+        Threads(0.03),
     ),
     "upload": Scenario(UPLOAD),
-    "upload in threads": Scenario(UPLOAD, SlowExecutor(), short_writes=True),
+    "upload in threads": Scenario(UPLOAD, Threads(0.03), short_writes=True),
     "emit": Scenario(((0.1, (text("mark", number=1),)), (0.6, (text("work", seconds=0.1),))), emits=True),
-    "emit in threads": Scenario(((0.1, (text("mark", number=1),)), (0.6, ())), SlowExecutor(), emits=True),
+    "emit in threads": Scenario(((0.1, (text("mark", number=1),)), (0.6, ())), Threads(0.03), emits=True),
     "send": Scenario(
         (
             (0.1, StrictTransport.pause),

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor_trio import Audio, BufferClosed, Input, InputFrame, Output, ReactorModel, ReadMode, Video
-from reactor_trio.compute.lanes import Lane
 from reactor_trio.media.jpeg import encode_jpeg
 from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MEDIA
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, open_session
+from slow_executor import SlowExecutor
 
 LIMITS = Limits(max_bad_messages=1000, max_input_bytes=4096)
 JPEG = encode_jpeg(np.zeros((16, 16, 3), np.uint8))
@@ -48,16 +48,6 @@ class Reader(ReactorModel):
     async def _read(self, track: Any) -> None:
         while True:
             self.seen.extend(await track.read(1, ReadMode.FIFO))
-
-
-class SlowDecoder(InlineExecutor):
-    """Decoding takes a hundredth of a second, and goes on when its caller is cancelled: as in a thread."""
-
-    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(shield=True):
-            await trio.sleep(0.01)
-        return fn(*args, **kwargs)
 
 
 ODD = st.one_of(
@@ -120,7 +110,7 @@ BATCHES = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(BATCHES, st.booleans())
 async def test_every_frame_is_read_or_refused(batches: list[tuple[list[bytes], float]], slow: bool) -> None:
-    executor = SlowDecoder() if slow else InlineExecutor()
+    executor = SlowExecutor(0.01) if slow else InlineExecutor()
     async with open_session(Reader, limits=LIMITS, executor=executor) as client:
         model: Any = client.session.model
         for batch, pause in batches:

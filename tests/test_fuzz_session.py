@@ -27,15 +27,15 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.compute.lanes import Lane
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, load_host
 from reactor_trio.testing.leaks import left_open
+from slow_executor import SlowExecutor
 from strict_transport import StrictTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from reactor_trio.link.host import ModelHost
     from reactor_trio.session.session import Session
@@ -176,16 +176,6 @@ GARBAGE: list[str | bytes] = ["?", "[1]", '{"type": 5}', b"", b"\x09\x00\x02{}",
 
 def content(upload_id: str, size: int) -> bytes:
     return (upload_id.encode() * 30)[:size]
-
-
-class SlowExecutor(InlineExecutor):
-    """Work takes virtual time, and goes on when its caller is cancelled: as in a thread."""
-
-    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(shield=True):
-            await trio.sleep(0.05)
-        return fn(*args, **kwargs)
 
 
 # ---- what must be true
@@ -601,7 +591,7 @@ async def test_whatever_a_client_does_its_session_keeps_the_rules(
 ) -> None:
     stage.files.clear()
     stage.errors.clear()
-    executor = SlowExecutor() if in_threads else InlineExecutor()
+    executor = SlowExecutor(0.05) if in_threads else InlineExecutor()
     host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
     faults = await example(host, script, ending, is_quiet, capacity, short_writes)
     faults += [f"a temporary file is open: {file!r}" for file in stage.files if not file.closed]

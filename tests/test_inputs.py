@@ -24,7 +24,7 @@ from reactor_trio import (
     event,
 )
 from reactor_trio.compute.executor import ThreadExecutor
-from reactor_trio.compute.lanes import DECODE, Device, Lane
+from reactor_trio.compute.lanes import DECODE
 from reactor_trio.errors import TransportClosed
 from reactor_trio.link import decoding
 from reactor_trio.media.jpeg import encode_jpeg
@@ -32,13 +32,13 @@ from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import (
     DeviceCost,
-    InlineExecutor,
     Link,
     Network,
     SessionClient,
     open_session,
     open_sessions,
 )
+from slow_executor import SlowExecutor
 
 TEST_TIMEOUT = 20.0
 
@@ -198,12 +198,8 @@ async def test_the_ring_is_bounded_in_bytes() -> None:
 
 
 async def test_a_decoder_that_is_behind_drops_the_oldest() -> None:
-    class SlowDecoder(DeviceCost):
-        async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return await super().run(Device("decoder").lane if lane == DECODE else lane, fn, *args, **kwargs)
-
     picture = encode_jpeg(shade(1))
-    async with open_session(Watcher, executor=SlowDecoder(1.0)) as client:
+    async with open_session(Watcher, executor=SlowExecutor(1.0, DECODE, one_at_a_time=True)) as client:
         await client.transport.send([media("webcam", seq, picture) for seq in range(10)])
         await trio.sleep(30)
         track = watched(client).webcam
@@ -221,28 +217,8 @@ class Stereo(ReactorModel):
     input: TwoCameras
 
 
-class OneDecoder(InlineExecutor):
-    """Decodes one picture a second, for all sessions: first come, first served, as the threads do."""
-
-    def __init__(self) -> None:
-        self.asked = self.most = 0
-        self.lock = trio.Lock()
-
-    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if lane != DECODE:
-            return await super().run(lane, fn, *args, **kwargs)
-        self.asked += 1
-        self.most = max(self.most, self.asked)
-        try:
-            async with self.lock:
-                await trio.sleep(1)
-                return fn(*args, **kwargs)
-        finally:
-            self.asked -= 1
-
-
 async def test_a_session_with_many_tracks_has_one_place_in_front_of_the_decoder() -> None:
-    picture, executor = encode_jpeg(shade(1)), OneDecoder()
+    picture, executor = encode_jpeg(shade(1)), SlowExecutor(1.0, DECODE, one_at_a_time=True)
     async with open_sessions(Stereo, 2, executor=executor) as (greedy, other):
         both = [media(track, seq, picture) for seq in range(4) for track in ("left", "right")]
         await greedy.transport.send(both)

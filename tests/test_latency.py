@@ -20,7 +20,8 @@ from reactor_trio.server.metrics import Metrics
 from reactor_trio.session.applied import MAX_APPLIED, MAX_ID_LENGTH, AppliedCommands
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.observer import NoObserver
-from reactor_trio.testing import DeviceCost, InlineExecutor, Network, open_session
+from reactor_trio.testing import DeviceCost, Network, open_session
+from slow_executor import SlowExecutor
 from test_metrics import Scrape
 
 T = TypeVar("T")
@@ -278,18 +279,9 @@ class Counter(ReactorModel):
         self.count += 1
 
 
-class SlowEncoder(InlineExecutor):
-    """A picture waits in front of it, and the next one is thinned out meanwhile."""
-
-    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if lane == ENCODE:
-            await trio.sleep(0.35)
-        return await super().run(lane, fn, *args, **kwargs)
-
-
 @pytest.mark.parametrize("at", [0.05, 0.15, 0.25, 0.35])
 async def test_no_frame_names_a_command_that_came_after_it(at: float) -> None:
-    async with open_session(Counter, executor=SlowEncoder()) as client:
+    async with open_session(Counter, executor=SlowExecutor(0.35, ENCODE)) as client:
         await client.configure_track("main", max_fps=5)
         await trio.sleep(1 + at)
         for number in range(1, 11):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,33 +21,17 @@ from reactor_trio import (
     event,
 )
 from reactor_trio.compute.executor import ThreadExecutor
-from reactor_trio.compute.lanes import PAYLOADS, Lane
+from reactor_trio.compute.lanes import PAYLOADS
 from reactor_trio.link.reading import INLINE_CHARACTERS, INLINE_CHARACTERS_TRIED
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, SessionClient, load_host, open_session
+from reactor_trio.testing import SessionClient, load_host, open_session
+from slow_executor import SlowExecutor
 
 T = TypeVar("T")
 READING = 2.0
 """Seconds that a long text takes in these tests."""
 LONG = "x" * 20_000
-
-
-class SlowReading(InlineExecutor):
-    """Reading takes a while, and cannot be cancelled, as in a thread; one at a time."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self._lane = trio.CapacityLimiter(1)
-
-    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if lane != PAYLOADS:
-            return await super().run(lane, fn, *args, **kwargs)
-        async with self._lane:
-            self.calls += 1
-            with trio.CancelScope(shield=True):
-                await trio.sleep(READING)
-            return fn(*args, **kwargs)
 
 
 class Said(ModelMessage):
@@ -117,7 +100,7 @@ async def answers(client: SessionClient, count: int) -> list[tuple[Any, str]]:
 
 
 async def test_what_comes_behind_a_long_command_waits_for_it_and_others_do_not() -> None:
-    executor = SlowReading()
+    executor = SlowExecutor(READING, PAYLOADS, one_at_a_time=True)
     host = await load_host(Notebook, executor=executor)
     async with open_session(host) as client, open_session(host) as other:
         await post(
@@ -134,7 +117,7 @@ async def test_what_comes_behind_a_long_command_waits_for_it_and_others_do_not()
 
 
 async def test_answers_before_a_long_text_do_not_wait_for_it() -> None:
-    async with open_session(Notebook, executor=SlowReading()) as client:
+    async with open_session(Notebook, executor=SlowExecutor(READING, PAYLOADS, one_at_a_time=True)) as client:
         began = trio.current_time()
         await post(client, say(1, "first"), say(2, LONG))
         assert await answers(client, 1) == [(1, "said")]
@@ -144,7 +127,7 @@ async def test_answers_before_a_long_text_do_not_wait_for_it() -> None:
 async def test_each_kind_of_long_text_gets_its_answer() -> None:
     wrong = {f"f{number}": 1 for number in range(3000)}
     rows = [{"size": 1}] * 900
-    async with open_session(Notebook, executor=SlowReading()) as client:
+    async with open_session(Notebook, executor=SlowExecutor(READING, PAYLOADS, one_at_a_time=True)) as client:
         await post(
             client,
             {"type": "say", "data": {"text": "a", "rows": rows}, "id": 1},
@@ -184,7 +167,7 @@ async def test_a_rate_holds_for_long_commands_too() -> None:
 
 
 async def test_a_client_that_is_lost_gives_its_place_back_after_the_one_call() -> None:
-    executor = SlowReading()
+    executor = SlowExecutor(READING, PAYLOADS, one_at_a_time=True)
     host = await load_host(Notebook, executor=executor)
     async with open_session(host) as stays, open_session(host) as leaves:
         await post(leaves, say(1, "a"), *(say(number, "late" + LONG) for number in range(2, 9)))
@@ -204,7 +187,7 @@ async def test_nothing_is_begun_for_a_text_that_was_read_when_the_session_had_en
             await self.connected.wait()
             await trio.sleep(READING / 2)
 
-    executor = SlowReading()
+    executor = SlowExecutor(READING, PAYLOADS, one_at_a_time=True)
     host = await load_host(Model, executor=executor)
     async with open_session(host) as client:
         upload = {"upload_id": "u", "name": "n", "mime_type": "a/b", "size": 6}
@@ -218,7 +201,7 @@ async def test_nothing_is_begun_for_a_text_that_was_read_when_the_session_had_en
 
 async def test_a_long_command_waits_for_its_uploads() -> None:
     count = 130  # more than faults are listed: they are asked for in two goes
-    executor = SlowReading()
+    executor = SlowExecutor(READING, PAYLOADS, one_at_a_time=True)
     async with open_session(Notebook, executor=executor) as client:
         ids = [f"u{number}" for number in range(count)]
         for id_ in ids:
@@ -278,7 +261,7 @@ async def test_a_validator_that_fails_in_the_thread_costs_its_command() -> None:
 
     put.__annotations__ = {"boxes": list[Box], "return": None}
     model = type("Model", (ReactorModel,), {"put": event(name="put")(put)})
-    async with open_session(model, executor=SlowReading()) as client:
+    async with open_session(model, executor=SlowExecutor(READING, PAYLOADS, one_at_a_time=True)) as client:
         await client.call("put", boxes=[{"size": 1}] * 2000)
         with pytest.raises(CommandError, match="internal_error"):
             await client.call("put", boxes=[{"size": 1}] * 2000 + [{"size": 13}])
@@ -296,7 +279,7 @@ async def test_a_text_is_long_from_a_length_that_depends_on_what_the_model_takes
 
     put.__annotations__ = {"x": tp, "note": str, "return": None}
     model = type("Model", (ReactorModel,), {"put": event(name="put")(put)})
-    executor = SlowReading()
+    executor = SlowExecutor(READING, PAYLOADS, one_at_a_time=True)
     async with open_session(model, executor=executor) as client:
         frame = '{"type":"put","id":%d,"data":{"x":{"size":1},"note":"%s"}}'
         room = limit - len(frame % (1, ""))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import attrs
 import numpy as np
@@ -41,6 +40,7 @@ from reactor_trio.session.limits import Limits
 from reactor_trio.session.observer import UNKNOWN, NotHandled
 from reactor_trio.testing import InlineExecutor, open_session
 from reactor_trio.wire.transport import Transport
+from slow_executor import SlowExecutor
 
 T = TypeVar("T")
 
@@ -86,14 +86,6 @@ class Painter(ReactorModel):
         while True:
             await trio.sleep(FRAME)
             await self.emit(Picture(main=PICTURE))
-
-
-class SlowEncoder(InlineExecutor):
-    """Work in lanes takes a tenth of a second: no encoder keeps up with that many frames."""
-
-    async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        await trio.sleep(0.1)
-        return await super().run(lane, fn, *args, **kwargs)
 
 
 async def load(metrics: Metrics, **limits: int) -> ModelHost:
@@ -232,7 +224,7 @@ async def test_frames_that_no_client_sees_are_counted() -> None:
                 await self.emit(Picture(main=PICTURE), drop=True)
             await trio.sleep_forever()
 
-    host = await ModelHost.load(Flood, executor=SlowEncoder(), observer=metrics)
+    host = await ModelHost.load(Flood, executor=SlowExecutor(0.1), observer=metrics)
     async with open_session(host):
         await trio.sleep(2)
         said = Scrape(metrics)

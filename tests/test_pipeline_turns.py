@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import attrs
@@ -37,16 +37,16 @@ from reactor_trio import (
     file_uploaded,
 )
 from reactor_trio.compute.executor import ThreadExecutor
-from reactor_trio.compute.lanes import HANDLERS, Device, Lane
+from reactor_trio.compute.lanes import HANDLERS, Device
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import (
     DeviceCost,
-    InlineExecutor,
     SessionClient,
     load_host,
     open_session,
     open_sessions,
 )
+from slow_executor import SlowExecutor
 
 __all__ = ["errors"]  # a fixture
 
@@ -132,20 +132,16 @@ class Watched(ReactorPipeline):
             await trio.sleep(0.02)
 
 
-class Slow(InlineExecutor):
-    """Handlers in threads take their time, too."""
+class Threads(SlowExecutor):
+    """Handlers in threads take their time, and are watched too."""
 
-    async def run(self, lane: Lane, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        owner = getattr(fn, "__self__", None)
-        if not isinstance(owner, Watched) or lane != HANDLERS:
-            return await super().run(lane, fn, *args, **kwargs)
-        with owner.watch.enter("a thread"):
-            await trio.sleep(0.03)
-        return fn(*args, **kwargs)
+    def passing(self, fn: Any) -> AbstractContextManager[object]:
+        assert isinstance(fn.__self__, Watched)
+        return fn.__self__.watch.enter("a thread")
 
 
 async def test_handlers_of_every_kind_run_between_two_steps() -> None:
-    async with open_session(Watched, executor=Slow()) as client:
+    async with open_session(Watched, executor=Threads(0.03, HANDLERS)) as client:
         await trio.sleep(1)
         watch = client.session.model.watch
         commands: list[tuple[str, dict[str, Any]]] = [
@@ -180,7 +176,7 @@ async def test_handlers_of_every_kind_run_between_two_steps() -> None:
 
 
 async def test_a_command_waits_for_no_more_than_the_step_under_way() -> None:
-    async with open_session(Watched, executor=Slow()) as client:
+    async with open_session(Watched, executor=Threads(0.03, HANDLERS)) as client:
         await trio.sleep(1.03)
         for _ in range(30):
             asked = trio.current_time()
@@ -190,7 +186,7 @@ async def test_a_command_waits_for_no_more_than_the_step_under_way() -> None:
 
 
 async def test_all_commands_that_wait_run_before_the_next_step() -> None:
-    async with open_session(Watched, executor=Slow()) as client:
+    async with open_session(Watched, executor=Threads(0.03, HANDLERS)) as client:
         await trio.sleep(1.03)
         model = client.session.model
         steps = model.watch.steps

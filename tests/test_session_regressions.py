@@ -26,11 +26,12 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.compute.lanes import ENCODE, FILES, Lane
+from reactor_trio.compute.lanes import ENCODE, FILES
 from reactor_trio.errors import TransportClosed
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
 from reactor_trio.session.limits import Limits
-from reactor_trio.testing import InlineExecutor, SessionClient, load_host, open_session
+from reactor_trio.testing import SessionClient, load_host, open_session
+from slow_executor import SlowExecutor
 from strict_transport import StrictTransport
 
 if TYPE_CHECKING:
@@ -44,19 +45,6 @@ class Screen(Output):
 class Plain(ReactorModel):
     @event
     def mark(self) -> None: ...
-
-
-class SlowExecutor(InlineExecutor):
-    """Work of one lane takes a second, and goes on when its caller is cancelled: as in a thread."""
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-
-    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        if lane == self.lane:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(1)
-        return await super().run(lane, fn, *args, **kwargs) if lane != self.lane else fn(*args, **kwargs)
 
 
 def start(upload_id: str, size: int) -> str:
@@ -73,7 +61,7 @@ SPOOLED = (start("u", 4), chunk("u", 0, b"ab"), chunk("u", 2, b"cd"))
 
 
 async def test_a_session_drained_while_the_last_chunk_is_written_to_a_file_ends_as_asked() -> None:
-    async with open_session(Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(FILES)) as client:
+    async with open_session(Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(1.0, FILES)) as client:
         with capture_logs() as logs:
             await client.transport.send(SPOOLED)
             await trio.sleep(2.5)
@@ -84,7 +72,9 @@ async def test_a_session_drained_while_the_last_chunk_is_written_to_a_file_ends_
 
 async def test_a_session_cancelled_while_the_last_chunk_is_written_to_a_file_is_cancelled() -> None:
     with trio.CancelScope() as scope:
-        async with open_session(Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(FILES)) as client:
+        async with open_session(
+            Plain, limits=Limits(spool_bytes=0), executor=SlowExecutor(1.0, FILES)
+        ) as client:
             await client.transport.send(SPOOLED)
             await trio.sleep(2.5)
             scope.cancel()
@@ -99,7 +89,7 @@ async def test_no_frame_comes_after_the_goodbye() -> None:
             await trio.sleep_forever()
 
     limits = Limits(max_queued_messages=1)
-    host = await load_host(Painter, limits=limits, executor=SlowExecutor(ENCODE))
+    host = await load_host(Painter, limits=limits, executor=SlowExecutor(1.0, ENCODE))
     transport = StrictTransport(send_timeout=10, capacity=1)
     session = host.session(transport)
     async with trio.open_nursery() as nursery:
@@ -136,7 +126,7 @@ async def test_a_client_may_leave_while_its_upload_is_read_back_from_a_file() ->
         @file_uploaded
         def on_file(self, uploaded_file: UploadedFile) -> None: ...
 
-    async with open_session(Wants, limits=Limits(spool_bytes=0), executor=SlowExecutor(FILES)) as client:
+    async with open_session(Wants, limits=Limits(spool_bytes=0), executor=SlowExecutor(1.0, FILES)) as client:
         with capture_logs() as logs:
             await client.transport.send(SPOOLED)
             await trio.sleep(3.5)

@@ -24,7 +24,7 @@ from reactor_trio import (
     event,
     file_uploaded,
 )
-from reactor_trio.compute.lanes import FILES, Lane
+from reactor_trio.compute.lanes import FILES
 from reactor_trio.declare.uploaded_file import is_on_disk, on_disk
 from reactor_trio.errors import CommandError, ProtocolError
 from reactor_trio.link import spool
@@ -34,11 +34,10 @@ from reactor_trio.protocol.upload_ledger import MAX_SMALL_CHUNKS, UploadLedger
 from reactor_trio.session import upload_budget
 from reactor_trio.session.limits import Limits
 from reactor_trio.session.upload_budget import Place, UploadBudget
-from reactor_trio.testing import InlineExecutor, load_host, open_session
+from reactor_trio.testing import load_host, open_session
+from slow_executor import SlowExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from reactor_trio.testing import SessionClient
 
 SPOOL = 1000
@@ -170,22 +169,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FakeDisk:
     return fake
 
 
-class SlowDisk(InlineExecutor):
-    """Each call for a file takes so long, and goes on when its caller is cancelled: as in a thread."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.calls = 0
-
-    async def run(self, lane: Lane, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if lane == FILES and fn is not None:
-            self.calls += 1
-            with trio.CancelScope(shield=True):
-                await trio.sleep(self.seconds)
-        return fn(*args, **kwargs)
-
-
 # ---- what is kept of chunks
 
 
@@ -274,7 +257,7 @@ async def test_however_it_is_cut_a_file_arrives_as_it_was_sent(
     content = content[: sum(cuts)]
 
     limits = Limits(spool_bytes=spool_bytes)
-    async with open_session(Model, limits=limits, executor=SlowDisk(0.01)) as client:
+    async with open_session(Model, limits=limits, executor=SlowExecutor(0.01, FILES)) as client:
         messages: list[str | bytes] = [start("u", len(content))]
         offset = 0
         for length in cuts:
@@ -311,7 +294,7 @@ async def test_a_large_file_stays_on_the_disk_until_it_is_taken(disk: FakeDisk) 
 
 
 async def test_commands_keep_their_order_whatever_file_they_take() -> None:
-    executor = SlowDisk(0.5)
+    executor = SlowExecutor(0.5, FILES)
     async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=executor) as client:
         handle = await client.upload(LARGE, name="large")
         executor.calls = 0
@@ -373,7 +356,9 @@ async def test_a_file_that_cannot_be_read_back_fails_the_command(disk: FakeDisk,
 
 async def test_a_client_may_leave_while_the_disk_is_full(disk: FakeDisk) -> None:
     disk.full_at = 0
-    async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=SlowDisk(1.0)) as client:
+    async with open_session(
+        Model, limits=Limits(spool_bytes=SPOOL), executor=SlowExecutor(1.0, FILES)
+    ) as client:
         await client.transport.send([start("u", 2000), chunk("u", 0, bytes(2000))])
         await trio.sleep(0.5)
         client.transport.cut()
@@ -390,7 +375,7 @@ async def test_beside_a_slow_disk_commands_are_answered_and_pings_too(
 ) -> None:
     monkeypatch.setattr(spool, "WRITE_BEHIND_BYTES", 100_000)
     limits = Limits(spool_bytes=SPOOL, heartbeat=2.0, disk_timeout=30.0)
-    async with open_session(Model, limits=limits, executor=SlowDisk(7.0)) as client:
+    async with open_session(Model, limits=limits, executor=SlowExecutor(7.0, FILES)) as client:
         await client.transport.send([start("u", 300_000)])
         for offset in range(0, 300_000, 50_000):
             await client.transport.send([chunk("u", offset, bytes(50_000))])
@@ -404,7 +389,7 @@ async def test_beside_a_slow_disk_commands_are_answered_and_pings_too(
 
 
 async def test_what_comes_while_a_thread_writes_is_written_at_once() -> None:
-    executor = SlowDisk(1.0)
+    executor = SlowExecutor(1.0, FILES)
     async with open_session(Model, limits=Limits(spool_bytes=SPOOL), executor=executor) as client:
         executor.calls = 0
         await client.transport.send([start("u", 3_000_000)])
@@ -420,7 +405,7 @@ async def test_a_disk_that_hangs_fails_uploads_and_stops_receive_once(
 ) -> None:
     monkeypatch.setattr(spool, "WRITE_BEHIND_BYTES", 100_000)
     limits = Limits(spool_bytes=SPOOL, heartbeat=1.0, disk_timeout=5.0)
-    disk = SlowDisk(100.0)
+    disk = SlowExecutor(100.0, FILES)
     async with open_session(Model, limits=limits, executor=disk) as client:
         began = trio.current_time()
         for upload_id in ("a", "b", "c"):
