@@ -32,7 +32,7 @@ class Translation:
 
     The rows are tried in their order, and the first one whose type fits is used. Exceptions without a row,
     cancellation and `KeyboardInterrupt` pass unchanged. A translation has no state, so that all tasks share
-    one object: a `with` costs 0.1 us.
+    one object: a `with` costs 0.2 us.
     """
 
     __slots__ = ("_facts", "rows")
