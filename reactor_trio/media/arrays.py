@@ -20,14 +20,14 @@ def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
 
 
 def has_memory(tensor: torch.Tensor) -> bool:
-    """Whether each value of the tensor has an address: it is neither sparse nor on the device `meta`."""
+    """Whether all values of the tensor are in memory: it is neither sparse nor on the device `meta`."""
     import torch
 
     return tensor.layout == torch.strided and not tensor.is_meta
 
 
 def refusal(track: str, value: object, why: str, *, expected: str) -> ValueError:
-    """The error for a value that a track cannot show or play; `why` is said behind what the value is."""
+    """Make the error for a value that a track cannot show or play: its description, `why`, and `expected`."""
     return ValueError(f"track {track!r} was given {_described(value)}{why}; {expected}")
 
 

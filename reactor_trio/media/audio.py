@@ -1,7 +1,7 @@
-"""What a model emits as audio -> samples of the wire: arrays (samples, channels), int16, little-endian.
+"""Audio that a model emits -> samples of the wire: arrays (samples, channels), int16, little-endian.
 
-Pure functions. `inspect_audio` decides, from shape and dtype alone, whether a value is audio and how much
-work it will be; `pcm_samples` does the work. Arrays and tensors are read alike, by their shapes:
+Pure functions. `inspect_audio` decides by shape and dtype alone whether a value is audio, and whether it can
+be converted on the loop; `pcm_samples` converts it. Shapes of arrays and tensors are read alike:
 
     (channels, samples)     1 to 8 channels
     (samples,)              one channel
@@ -23,7 +23,7 @@ MAX_CHANNELS = 8
 """More than 7.1 is a mistake: mostly an array of shape (samples, channels)."""
 
 IMMEDIATE_BYTES = 1024 * 1024
-"""What may be converted on the loop: about half a millisecond."""
+"""Values of up to this size are converted on the loop: about half a millisecond."""
 
 PCM: np.dtype[np.int16] = np.dtype("<i2")
 """A sample of `pcm_s16le`."""
@@ -36,7 +36,7 @@ _EXPECTED = (
 
 @attrs.frozen
 class AudioLayout:
-    """How a value is to be read as samples."""
+    """How the shape of a value is read as samples."""
 
     channels: int
     samples: int
@@ -46,7 +46,7 @@ class AudioLayout:
 
 
 def inspect_audio(value: object, *, track: str) -> AudioLayout:
-    """Say how `value` is read as samples of `track`, without looking at one.
+    """Find out how `value` is read as samples of `track`, without looking at a sample.
 
     Raises `ValueError` with the track, the shape and the dtype if it is no audio: another type, number of
     dimensions or dtype, no channel or more than `MAX_CHANNELS`.
@@ -99,7 +99,7 @@ def _refusal(track: str, value: object, why: str = "") -> ValueError:
 def _levels(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if samples.dtype.kind == "i":
         return samples
-    # Clipped before it becomes float32, so nothing overflows; what is no number survives, and becomes 0.
+    # Clipped before the conversion to float32, so nothing overflows. NaN passes through, and becomes 0.
     unit = np.clip(samples, -1, 1).astype(np.float32)
     unit[np.isnan(unit)] = 0
     levels: np.ndarray[Any, Any] = np.rint(unit * 32767).astype(np.int16)
@@ -112,7 +112,7 @@ def _tensor_levels(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     with torch.inference_mode():
         samples = tensor.detach()
         if samples.dtype != torch.int16:
-            # In float32, for half precision has fewer levels than 16 bits. NaN survives the clamping.
+            # In float32, since half precision has fewer levels than 16 bits. NaN passes through `clamp`.
             unit = samples.to(torch.float32).clamp(-1, 1).nan_to_num_(nan=0.0)
             samples = unit.mul_(32767).round_().to(torch.int16)
         array: np.ndarray[Any, Any] = samples.cpu().numpy()

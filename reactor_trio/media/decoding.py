@@ -2,8 +2,8 @@
 
 Video is `(H, W, 3)`, uint8, RGB; audio `(channels, samples)`, int16.
 
-Pure functions. `check_frame` decides, from the header and the payload's length alone, whether a frame fits
-its track; `decode_frame` does the work. Errors are `ValueError`s with the reason, without track and number.
+Pure functions. `check_frame` decides by the header and the payload's length alone whether a frame fits its
+track; `decode_frame` decodes it. Errors are `ValueError`s with the reason, but without track and number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CODECS: Final[Mapping[str, tuple[str, ...]]] = {"video": INPUT_VIDEO_CODECS, "a
 
 
 def check_frame(frame: MediaFrame, track: TrackSpec, max_bytes: int) -> None:
-    """Raises `ValueError` for what cannot be a frame of this track, of `max_bytes` at most when decoded."""
+    """Raise `ValueError` unless this can be a frame of the track, of at most `max_bytes` when decoded."""
     codecs = _CODECS[track.kind]
     if frame.codec not in codecs:
         raise ValueError(f"{track.kind} comes as {' or '.join(codecs)}, not as {frame.codec!r}")
@@ -69,8 +69,8 @@ def _check_samples(frame: MediaFrame, track: TrackSpec) -> None:
 def decode_frame(frame: MediaFrame, max_bytes: int) -> np.ndarray[Any, Any]:
     """Decode a frame that `check_frame` has accepted, into memory of its own that may be written to.
 
-    Raises `ValueError` for a JPEG that is broken, or that announces more than `max_bytes` of RGB (at most
-    `MAX_PIXELS`): that is known before any memory is taken.
+    Raises `ValueError` for a JPEG that is broken, or that announces more than `max_bytes` of RGB or more than
+    `MAX_PIXELS`: this is checked before any memory is allocated.
     """
     if frame.codec == "jpeg":
         return decode_jpeg(bytes(frame.payload), max_pixels=min(MAX_PIXELS, max_bytes // 3))

@@ -1,11 +1,11 @@
 """H.264: libx264 and FFmpeg's decoder, through PyAV (the extra `video`), which work with the GIL released.
 
-Imported when it is first used. Its errors become `ValueError` here, each with the reason. Neither class is
-for two threads at a time.
+PyAV is imported when it is first used. Its errors become `ValueError` here, each with the reason. Neither
+class may be used by two threads at a time.
 
-What is encoded is what a browser's WebCodecs decodes as it comes: constrained baseline, 4:2:0, Annex B, the
-parameter sets in front of every key frame, one frame in and one out, no frame that waits for a later one. Its
-colours are BT.709 in limited range, and the stream says so.
+The stream can be decoded by a browser's WebCodecs as it comes: constrained baseline, 4:2:0, Annex B, with the
+parameter sets in front of every key frame. Each frame that goes in comes out at once, and none waits for a
+later one. The colours are BT.709 in limited range, and the stream says so.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 MISSING = 'H.264 needs PyAV: pip install "reactor-trio[video]"'
 QUALITY = 23
-"""x264's constant rate factor: simple pictures take less than their bit rate. 18 is hard to tell from the
-original, 28 looks coarse."""
+"""x264's constant rate factor, by which simple pictures take less than their bit rate. 18 is hard to tell
+from the original, 28 looks coarse."""
 BUFFER_SECONDS = 0.5
-"""What a burst, such as a key frame, may borrow from the bit rate of the time after it."""
+"""Seconds of bit rate that a burst, such as a key frame, may borrow from the time after it."""
 
 _BT709 = 1
 _LIMITED = 1
@@ -50,14 +50,14 @@ def _even(config: object, field: attrs.Attribute[int], value: int) -> None:
 
 @attrs.frozen
 class H264Config:
-    """What an encoder is set to. Raises `ValueError` for what 4:2:0 video cannot be."""
+    """The settings of an encoder. Raises `ValueError` for sizes and rates that 4:2:0 video cannot have."""
 
     width: int = attrs.field(validator=[ge(2), _even])
     """Pixels, even."""
     height: int = attrs.field(validator=[ge(2), _even])
     """Pixels, even."""
     fps: float = attrs.field(validator=gt(0))
-    """Frames a second that are going to come: what one may cost follows from it."""
+    """Frames a second to expect: with the bit rate it gives the bits that a frame may take."""
     bit_rate: int = attrs.field(validator=gt(0))
     """Bits a second at that rate, at most; the first second may take half as much again."""
 
@@ -68,14 +68,14 @@ class H264Packet:
 
     payload: bytes = attrs.field(repr=False)
     key: bool
-    """It can be decoded without those before it."""
+    """Whether it can be decoded without the frames before it."""
 
 
 class H264Encoder:
-    """One stream. It starts anew, with a key frame, whenever its config changes."""
+    """The encoder of one stream. It begins a new stream, with a key frame, whenever its config changes."""
 
     def __init__(self) -> None:
-        # Made by the first frame, in the thread that encodes it.
+        # Made for the first frame, in the thread that encodes it.
         self._context: VideoCodecContext | None = None
         self._reformatter: VideoReformatter | None = None
         self._config: H264Config | None = None
@@ -83,21 +83,22 @@ class H264Encoder:
 
     @property
     def is_open(self) -> bool:
-        """Whether it holds an encoder and its buffers, some 20 MB at 1280 x 720."""
+        """Whether it holds the memory of an encoder: some 20 MB at 1280 x 720."""
         return self._context is not None
 
     def encode(self, frame: np.ndarray, config: H264Config, *, key: bool = False) -> H264Packet:
         """Encode a frame (H, W, 3), uint8, RGB, C-contiguous; `key` makes it a key frame.
 
-        It is scaled to the config's size, or padded by its last row and column if these alone are missing.
-        Raises `ValueError` for what x264 refuses, and `ImportError` with the remedy without PyAV.
+        The frame is scaled to the config's size, or padded if only the last row or column is missing. Raises
+        `ValueError` for a frame or config that x264 refuses, and `ImportError`, which names the remedy, if
+        PyAV is not installed.
         """
         av = _pyav()
         try:
             if self._context is None or config != self._config:
                 self.close()
                 self._context, self._config = _open_encoder(config), config
-                # Kept, since setting one up takes as long as half a frame.
+                # Kept, since to set one up takes as long as to encode half a frame.
                 self._reformatter = av.video.reformatter.VideoReformatter()
             picture = self._picture(frame, config)
             picture.pts, self._count = self._count, self._count + 1
@@ -110,8 +111,8 @@ class H264Encoder:
         return H264Packet(bytes(packet), bool(packet.is_keyframe))
 
     def close(self) -> None:
-        """Give its memory back. The next frame begins a new stream."""
-        # PyAV frees the codec with the object; nothing else holds it.
+        """Free the memory of the encoder. The next frame begins a new stream."""
+        # PyAV frees the codec with the object, and there is no other reference to it.
         self._context = self._reformatter = None
         self._count = 0
 
@@ -139,10 +140,10 @@ class H264Encoder:
 class H264Decoder:
     """Decodes the frames of one track, each once and in order, from a key frame on.
 
-    A frame that the server dropped needs no care: what comes after it was encoded without it. One that was
-    received and not decoded does: ask for a key frame.
+    After a frame that the server dropped, decoding goes on: later frames were encoded without it. After a
+    frame that was received but not decoded, ask the server for a key frame.
 
-    Raises `ImportError` with the remedy without PyAV.
+    Raises `ImportError`, which names the remedy, if PyAV is not installed.
     """
 
     def __init__(self, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -154,8 +155,8 @@ class H264Decoder:
     def decode(self, payload: bytes | memoryview) -> np.ndarray:
         """Decode the next frame to (H, W, 3), uint8, RGB.
 
-        Raises `ValueError` for a broken payload, for one that is no key frame where the stream has to begin,
-        and for a picture of more than `max_pixels`. After an error it takes a key frame to go on.
+        Raises `ValueError` for a broken payload, for a first frame that is no key frame, and for a picture of
+        more than `max_pixels`. After an error, decoding goes on with a key frame.
         """
         av = _pyav()
         try:
@@ -180,7 +181,7 @@ def _open_encoder(config: H264Config) -> VideoCodecContext:
 
     context = VideoCodecContext.create("libx264", "w")
     context.width, context.height, context.pix_fmt = config.width, config.height, "yuv420p"
-    # x264 budgets by the number of frames, so the time base is one frame: what `pts` count.
+    # x264 budgets by the number of frames, so the time base is one frame, and `pts` counts frames.
     rate = Fraction(config.fps).limit_denominator(1000)
     context.framerate, context.time_base = rate, 1 / rate
     context.thread_count = 1
@@ -194,7 +195,7 @@ def _open_encoder(config: H264Config) -> VideoCodecContext:
         "maxrate": str(config.bit_rate),
         "bufsize": str(round(config.bit_rate * BUFFER_SECONDS)),
         "forced-idr": "1",
-        # A key frame costs ten others: on demand alone, since the transport loses nothing.
+        # A key frame costs ten others. The transport loses nothing, so key frames are made on demand alone.
         "x264-params": "keyint=infinite:scenecut=0:repeat-headers=1:annexb=1",
     }
     context.open()

@@ -1,6 +1,6 @@
 """JPEG, the default codec of video: simplejpeg (libjpeg-turbo), which works with the GIL released.
 
-Imported when it is first used. Its errors become `ValueError` here, each with the reason.
+simplejpeg is imported when it is first used. Its errors become `ValueError` here, each with the reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def encode_jpeg(frame: np.ndarray, quality: int = 85) -> bytes:
     """Encode a frame (H, W, 3), uint8, RGB, with 4:2:0 colour.
 
-    `quality` is 1 to 100. Raises `ValueError` for anything else, such as a side of more than 65500 pixels.
+    `quality` is 1 to 100. Raises `ValueError` for another quality, and for a frame that no JPEG can hold,
+    such as one with a side of more than 65500 pixels.
     """
     import simplejpeg
 
@@ -49,11 +50,11 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 def decode_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> np.ndarray:
     """Decode a picture to (H, W, 3), uint8, RGB. A grey one gets three equal channels.
 
-    With `min_side` (pixels) it may come back smaller, by up to 8, but with no side below that: much less
-    work, where a small version is enough.
+    With `min_side` (pixels) the result may be up to 8 times smaller, but none of its sides is below that:
+    much less work, where a small version is enough.
 
-    Raises `ValueError` if it is no whole JPEG, if its header announces more than `max_pixels`, or if it is
-    too much work (see `check_work`): that is known before any memory is taken.
+    Raises `ValueError` if the data are no whole JPEG, if its header announces more than `max_pixels`, or if
+    it is too much work to decode (see `check_work`): this is checked before any memory is allocated.
     """
     import simplejpeg
 

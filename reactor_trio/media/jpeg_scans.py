@@ -1,10 +1,12 @@
-"""What decoding a JPEG will cost, known before it is decoded: a walk over its markers.
+"""The work that decoding a JPEG will take, found before it is decoded by a walk over its markers.
 
-A progressive JPEG is sent in scans, each of which visits the whole picture, and an empty one takes 30 bytes.
-libjpeg-turbo makes them all: 14 KB kept a core busy for eight seconds. So they are counted first.
+A progressive JPEG consists of scans. Each visits the whole picture, and an empty scan takes 30 bytes.
+libjpeg-turbo decodes them all: a file of 14 KB kept a core busy for eight seconds. So the scans are counted
+first.
 
-The walk sees the markers as libjpeg-turbo's `jdmarker.c` does, garbage between segments included. What that
-would read in another way, or decode in a way of which no browser and no camera makes use, is refused.
+The walk finds the same markers as libjpeg-turbo's `jdmarker.c`, garbage between segments included. A file
+that libjpeg-turbo would read in another way is refused, and so are kinds of JPEG that no browser and no
+camera makes.
 """
 
 from __future__ import annotations
@@ -18,42 +20,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_PASSES = 24
-"""How often all that a picture is made of may be visited. What cameras and browsers make takes 5 or 6 in 10
-scans; 64 scans that divide it by frequency take 64."""
+"""How often the coefficients of a picture may be visited, on average. Files of cameras and browsers take 5 or
+6 visits in 10 scans; a file of 64 scans that each visit the whole picture takes 64."""
 MAX_SEGMENTS = 4096
-"""Segments of a file; 64 MB of metadata are 1000."""
+"""Segments that a file may have; 64 MB of metadata are 1000."""
 MAX_COEFFICIENTS = 128_000_000
-"""Of a picture that is decoded in several scans: 256 MB; 42 million pixels without subsampled colours."""
+"""Coefficients of a picture in several scans: 256 MB, or 42 million pixels without subsampled colours."""
 SEARCH_BYTES = 128 * 1024
 """Bytes that one search looks at: it holds the GIL, for a millisecond at worst."""
 
-# A marker as it stands in front of a segment, or behind the data of a scan: no stuffed 0xFF, and no restart.
+# A marker in front of a segment or behind the data of a scan: neither a stuffed 0xFF nor a restart marker.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _FRAMES: Final = frozenset([*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)])
-# Tables (DHT, DQT, DRI), DNL, APP0 to APP15 and comments: what may stand where.
+# Segments that are skipped: tables (DHT, DQT, DRI), DNL, APP0 to APP15, and comments.
 _SKIPPED: Final = frozenset([0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
 
 
 @attrs.frozen
 class JpegWork:
-    """What decoding takes. One coefficient is one value of a block of 8 x 8, which each scan visits again."""
+    """The work of decoding. A coefficient is one value of a block of 8 x 8; each scan visits it again."""
 
     height: int
     """Pixels."""
     width: int
     """Pixels."""
     scans: int
-    """At least; of a picture that is decoded row by row none is looked for behind the first."""
+    """Scans, at least: in a picture that is decoded row by row only the first one is looked for."""
     coefficients: int
-    """Of all components, with what fills up their blocks."""
+    """Coefficients of all components, with the padding of their blocks."""
     visited: int
     """Coefficients, each counted once for every scan of its component."""
     keeps_all: bool
-    """Whether all coefficients are in memory at once, 2 bytes each, as several scans need it."""
+    """Whether decoding keeps all coefficients in memory, 2 bytes each, as several scans require."""
     is_cut: bool
-    """Whether the data are too short for the first scan: most of the picture would be made up."""
+    """Whether the data are too short for the first scan: a decoder would invent most of the picture."""
 
 
 @attrs.frozen
@@ -62,13 +64,14 @@ class _Frame:
     height: int
     width: int
     blocks: Mapping[int, int]
-    """Of each component, by its id."""
+    """The blocks of each component, by its id."""
 
 
 def jpeg_work(data: bytes) -> JpegWork:
-    """Walk over the markers. Takes microseconds, and milliseconds for a progressive picture of megabytes.
+    """Find the work of decoding. Takes microseconds; milliseconds for a progressive picture of megabytes.
 
-    Raises `ValueError` for what is no JPEG, and for arithmetic coding and other kinds that are not decoded.
+    Raises `ValueError` for data that are no JPEG, and for kinds that are not decoded, such as arithmetic
+    coding.
     """
     if data[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG: it does not begin as one")
@@ -87,7 +90,7 @@ def jpeg_work(data: bytes) -> JpegWork:
             scans, visited = scans + 1, visited + 64 * blocks
             if scans == 1 and body[0] == len(frame.blocks):
                 whole = not frame.is_progressive
-                # A block takes a code for its mean and, if it is whole, one for its end, of a bit at least.
+                # A block takes at least a bit for its mean and, in a baseline scan, a bit for its end.
                 is_cut = (len(data) - end) * 8 < blocks * (2 if whole else 1)
                 if whole:  # no other scan is read
                     break
@@ -98,10 +101,10 @@ def jpeg_work(data: bytes) -> JpegWork:
 
 
 def check_work(work: JpegWork, max_pixels: int) -> None:
-    """Raises `ValueError` if it is too much for a picture of at most `max_pixels`, or cut off.
+    """Raise `ValueError` if the work is too much for a picture of `max_pixels`, or the data are cut off.
 
-    Of several scans these are bounded: how often they pass over the picture; visits, at 16 a pixel of
-    `max_pixels` (1.5 million take a millisecond); and the memory for all coefficients.
+    A picture in several scans has three more bounds: how often the scans pass over the picture; the visits,
+    16 for each of `max_pixels` (1.5 million visits take a millisecond); and the memory for all coefficients.
     """
     if work.height * work.width > max_pixels:
         size = f"{work.width} x {work.height} pixels"
@@ -110,7 +113,7 @@ def check_work(work: JpegWork, max_pixels: int) -> None:
         raise ValueError("a broken JPEG: its data are cut off")
     if not work.keeps_all:
         return
-    pixels = max(max_pixels, 1 << 16)  # a tiny picture has more in its blocks than can be seen
+    pixels = max(max_pixels, 1 << 16)  # the blocks of a tiny picture hold more than its pixels
     text = f"a JPEG of {work.width} x {work.height} pixels in {work.scans} scans"
     if work.visited > MAX_PASSES * work.coefficients:
         passes = work.visited / work.coefficients
@@ -120,7 +123,7 @@ def check_work(work: JpegWork, max_pixels: int) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Each segment until the end of the picture: its marker, its body, where it ends."""
+    """Each segment until the end of the picture: its marker, its body, and the position of its end."""
     position = 2
     for _ in range(MAX_SEGMENTS):
         found = _next_marker(data, position)
@@ -165,9 +168,9 @@ def _frame(code: int, body: bytes) -> _Frame:
         raise ValueError("not a JPEG: its components' ids or sampling factors")
     across, down = (max(pair[axis] for pair in factors.values()) for axis in (0, 1))
     if count == 1:
-        factors = dict.fromkeys(factors, (1, 1))  # as it is decoded, whatever its factors
+        factors = dict.fromkeys(factors, (1, 1))  # the decoder ignores the factors of a lone component
         across = down = 1
-    # Filled up to whole units of all components, as memory for them is.
+    # Padded to whole units of all components, as in the memory of the decoder.
     units = -(-width // (8 * across)) * -(-height // (8 * down))
     blocks = {component: units * h * v for component, (h, v) in factors.items()}
     return _Frame(code == _PROGRESSIVE, height, width, blocks)

@@ -1,4 +1,4 @@
-"""How a server sends video, unless a client asks for something else: one frozen value."""
+"""The settings of encoding: how a server sends video to clients that ask for nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VideoCodec = Literal["jpeg", "h264", "raw"]
 VIDEO_CODECS: Final[tuple[VideoCodec, ...]] = get_args(VideoCodec)
 
 BITS_PER_PIXEL = 0.1
-"""What H.264 of fair quality takes: 2.8 Mbit/s at 1280 x 720 and 30 frames a second."""
+"""Bits that H.264 of fair quality takes for a pixel: 2.8 Mbit/s at 1280 x 720 and 30 frames a second."""
 
 
 @attrs.frozen(kw_only=True)
@@ -24,13 +24,13 @@ class MediaSettings:
     """
 
     video_codec: VideoCodec = attrs.field(default="jpeg", validator=in_(VIDEO_CODECS))
-    """What a client is sent that asks for no other."""
+    """The codec for clients that ask for no other."""
     jpeg_quality: int = attrs.field(default=85, validator=[instance_of(int), ge(1), le(100)])
     """1 to 100."""
     min_video_bit_rate: int = attrs.field(default=300_000, validator=[instance_of(int), ge(1)])
-    """Bits a second that an H.264 track may always take, however small its frames are."""
+    """Bits a second that an H.264 track may take however small its frames are."""
     max_video_bit_rate: int = attrs.field(default=8_000_000, validator=[instance_of(int), ge(1)])
-    """Bits a second of an H.264 track at most."""
+    """Bits a second that an H.264 track may take at most."""
 
     def __attrs_post_init__(self) -> None:
         if self.min_video_bit_rate > self.max_video_bit_rate:
@@ -43,7 +43,7 @@ class MediaSettings:
 
     @property
     def video_codecs(self) -> tuple[VideoCodec, ...]:
-        """What a client can choose from, the default first; H.264 only if PyAV is installed."""
+        """The codecs that a client can choose from, the default first; H.264 only if PyAV is installed."""
         offered: list[VideoCodec] = [self.video_codec]
         for codec in VIDEO_CODECS:
             if codec not in offered and (codec != "h264" or h264.is_available()):

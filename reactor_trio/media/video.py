@@ -1,7 +1,7 @@
-"""What a model emits as video -> frames of the wire: arrays (H, W, 3), uint8, RGB.
+"""Video that a model emits -> frames of the wire: arrays (H, W, 3), uint8, RGB.
 
-Pure functions. `inspect_video` decides, from shape and dtype alone, whether a value is video and how much
-work it will be; `rgb_frames` does the work. Shapes are read as follows:
+Pure functions. `inspect_video` decides by shape and dtype alone whether a value is video, and whether it can
+be converted on the loop; `rgb_frames` converts it. Shapes are read as follows:
 
     (H, W, 3), (N, H, W, 3)     a frame, a batch of frames: numpy arrays and torch tensors
     (3, H, W), (N, 3, H, W)     the same, channels first: torch tensors only
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     import torch
 
 MAX_SIDE = 16384
-"""The largest height and width, in pixels. JPEG ends at 65500; a frame larger than this is a mistake."""
+"""The largest height and width, in pixels. JPEG allows 65500, but a frame larger than this is a mistake."""
 
 MAX_FLOAT = 2.0
-"""No picture in [0, 1] has a median above it, however far a model overshoots here and there."""
+"""The median of a picture in [0, 1] is below this, however far a model overshoots in some places."""
 
 SAMPLED = 8
-"""One value in so many of each axis is looked at for the median."""
+"""The median is that of every eighth value along each axis."""
 
 IMMEDIATE_BYTES = 8 * 1024 * 1024
-"""What may be copied on the loop: about half a millisecond."""
+"""Frames of up to this size are copied on the loop: about half a millisecond."""
 
 _EXPECTED = (
     "expected a numpy array or a torch tensor of shape (H, W, 3) or (N, H, W, 3) "
@@ -46,7 +46,7 @@ _EXPECTED = (
 
 @attrs.frozen
 class VideoLayout:
-    """How a value is to be read as frames."""
+    """How the shape of a value is read as frames."""
 
     track: str
     count: int
@@ -60,7 +60,7 @@ class VideoLayout:
 
 
 def inspect_video(value: object, *, track: str) -> VideoLayout:
-    """Say how `value` is read as frames of `track`, without looking at a pixel.
+    """Find out how `value` is read as frames of `track`, without looking at a pixel.
 
     Raises `ValueError` with the track, the shape and the dtype if it is no video: another type, number of
     dimensions, number of channels or dtype, a side of 0 or of more than `MAX_SIDE` pixels, an empty batch.
@@ -94,10 +94,10 @@ def rgb_frames(value: object, layout: VideoLayout) -> Sequence[np.ndarray]:
 
 
 class _Unfit(Exception):
-    """Says why something is no video, as far as there is more to say than what would be."""
+    """A shape or dtype is no video; its text says why, if there is more to say than the shapes that fit."""
 
 
-# A model emits one frame like the other, and to look at each anew costs as much as all the rest of `emit`.
+# All frames of a model are of one kind, and to inspect each anew costs as much as all the rest of `emit`.
 @functools.lru_cache(maxsize=256)
 def _array_layout(track: str, shape: tuple[int, ...], dtype: np.dtype[Any], contiguous: bool) -> VideoLayout:
     if dtype != np.uint8 and dtype.kind != "f":
@@ -131,7 +131,7 @@ def _is_channels_first(shape: Sequence[int]) -> bool:
 
 
 def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Count, height and width of a shape that is channels last. Raises `_Unfit`."""
+    """Count, height and width of a shape with its channels last. Raises `_Unfit`."""
     if len(shape) not in (3, 4) or shape[-1] != 3:
         raise _Unfit
     count = shape[0] if len(shape) == 4 else 1
@@ -148,7 +148,7 @@ def _refusal(track: str, value: object, why: str = "") -> ValueError:
 
 
 def _check_scale(values: Any, median: Callable[[Any], Any], track: str) -> None:
-    # Of fewer, a median says nothing.
+    # The median of fewer values says nothing.
     middle = float(median(values[..., ::SAMPLED, ::SAMPLED])) if math.prod(values.shape) >= 1024 else 0.0
     if middle > MAX_FLOAT:
         raise ValueError(
@@ -160,7 +160,7 @@ def _check_scale(values: Any, median: Callable[[Any], Any], track: str) -> None:
 def _own_bytes(frame: np.ndarray, track: str) -> np.ndarray:
     if frame.dtype == np.uint8:
         return frame if frame.flags.c_contiguous and _is_constant(frame) else np.array(frame, order="C")
-    # `fmax` is the bound that takes 0 for NaN. Clipped before it becomes float32, so nothing overflows.
+    # `fmax` takes 0 for NaN. Clipped before the conversion to float32, so nothing overflows.
     unit = np.fmax(frame, 0, order="C")
     _check_scale(unit, np.median, track)
     np.minimum(unit, 1, out=unit)
@@ -171,7 +171,7 @@ def _own_bytes(frame: np.ndarray, track: str) -> np.ndarray:
 
 
 def _is_constant(array: np.ndarray) -> bool:
-    """Whether neither it nor the arrays that it is a view of can be written to."""
+    """Whether the array is read-only, and so are all arrays that it is a view of."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         if owner.flags.writeable:
@@ -186,13 +186,13 @@ def _tensor_pixels(tensor: torch.Tensor, track: str) -> np.ndarray:
     with torch.inference_mode():
         pixels = tensor.detach()
         if pixels.dtype != torch.uint8:
-            # In float32, for half precision would round a second time. `mul` makes the copy to work in.
+            # In float32, since half precision would round a second time. `mul` makes a copy to work in.
             unit = pixels.to(torch.float32)
             _check_scale(unit, torch.nanmedian, track)
             pixels = unit.mul(255).nan_to_num_(nan=0.0).round_().clamp_(0, 255)
         pixels = pixels.to(torch.uint8, copy=True, memory_format=torch.contiguous_format)
         if _is_channels_first(pixels.shape):
-            # Three planes interleaved take half the time of a permuted copy.
+            # To interleave three planes takes half the time of a permuted copy.
             pixels = torch.stack(pixels.unbind(-3), dim=-1)
         array: np.ndarray = pixels.cpu().numpy()
     return array
