@@ -1,4 +1,4 @@
-"""The built-in demo: a small network that paints what a prompt seeds. Needs the `torch` extra."""
+"""The built-in demo: a small network that paints moving pictures, seeded by a prompt. Needs `torch`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The demo's network: a point of the picture and a latent in, five values out; a style makes them a colour.
+"""The demo's network: from a point of the picture and a latent to five values, which a style colours.
 
-A compositional pattern-producing network (CPPN; Stanley, 2007): small dense layers that are applied to every
-point alone. Its weights are random and shared by all sessions; what a prompt chooses is the latent, which
-says how the plane enters the first layer and where each layer's waves begin. It has learned nothing, so a
-prompt is a seed and not a description, but everything round it is as it would be for a large model.
+It is a compositional pattern-producing network (CPPN; Stanley, 2007): small dense layers that are applied to
+each point of the picture by itself. Its weights are random and shared by all sessions. A prompt chooses the
+latent, which sets how the plane enters the first layer and the phases of each layer's waves. The network has
+learned nothing, so a prompt is a seed and not a description; the code around it is that of a large model.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ MAX_SIDE = 4096
 
 @attrs.frozen(eq=False)
 class Scene:
-    """All that decides a picture but the time. Scenes can be mixed, which is how they morph."""
+    """All values that a picture depends on, except the time. Scenes can be mixed, and so they morph."""
 
     latent: Tensor
-    """(HIDDEN, 6): per unit the weights of x, y and the radius, then a phase for each layer."""
+    """(HIDDEN, 6): for each unit the weights of x, y and the radius, then a phase for each layer."""
     colours: Tensor
     """(5, 3): a palette, from dark to light."""
     style: Tensor
-    """(styles,): how much there is of each style; the sum is 1."""
+    """(styles,): the share of each style; the sum is 1."""
 
     def mix(self, other: Scene, amount: float) -> Scene:
-        """Go the way to another scene, from 0 (this one) to 1 (the other)."""
+        """Return a scene on the way to another one: `amount` is 0 for this scene, 1 for the other."""
         return Scene(
             latent=_slerp(self.latent, other.latent, amount),
             colours=torch.lerp(self.colours, other.colours, amount),
@@ -59,7 +59,7 @@ class Scene:
 
 @attrs.frozen
 class Morph:
-    """The way from one scene to the next."""
+    """The change from one scene to the next."""
 
     start: Scene
     goal: Scene
@@ -67,7 +67,7 @@ class Morph:
     """When it began, in seconds of the picture's time."""
 
     def at(self, now: float) -> Scene:
-        """Return the scene at a time: it sets off gently and arrives gently."""
+        """Return the scene at a time (seconds). The change begins slowly and ends slowly."""
         way = (now - self.since) / MORPH_SECONDS
         if way >= 1:
             return self.goal
@@ -76,7 +76,7 @@ class Morph:
 
 
 def scene_of(prompt: str, style: StyleName, colours: Tensor | None = None) -> Scene:
-    """Draw the scene of a prompt, with colours of its own unless others are given.
+    """Draw the scene of a prompt, and its colours as well unless `colours` are given.
 
     The same prompt gives the same scene, in every process.
     """
@@ -125,7 +125,7 @@ class Network(nn.Module):
     def forward(self, latent: Tensor, seconds: float) -> Tensor:
         """Compute the five fields of a picture, (5, H, W), each with mean 0 and deviation 1."""
         drift = _drift(seconds).to(latent.device)
-        # In pieces, so that what is between the layers stays in the processor's cache.
+        # In pieces, so that the values between the layers stay in the processor's cache.
         pieces = [self._layers(latent, drift, points) for points in torch.split(self.points, PIECE, dim=1)]
         fields = functional.layer_norm(torch.cat(pieces, 1), [self.points.shape[1]])
         fields = fields.view(1, -1, *self.grid)
@@ -143,7 +143,7 @@ class Network(nn.Module):
     def paint(self, scene: Scene, seconds: float) -> Tensor:
         """Paint a scene at a time (seconds): (3, H, W), float, sRGB in [0, 1].
 
-        To be called in a worker thread. PyTorch keeps inference mode per thread, hence it is set here.
+        Call it in a worker thread. PyTorch keeps inference mode for each thread, so it is set here.
         """
         with torch.inference_mode():
             device = self.points.device
@@ -157,7 +157,7 @@ class Network(nn.Module):
 
     def _add(self, picture: Tensor, style: Style, share: float, fields: Tensor, colours: Tensor) -> None:
         for top in range(0, self.size[0], BAND):
-            # With a row more on either side, for a slope needs its neighbours.
+            # With one row more on either side, since a slope needs its neighbours.
             first = max(top - 1, 0)
             light = style(fields[:, first : top + BAND + 1], colours)
             rows = picture[:, top : top + BAND]
@@ -188,7 +188,7 @@ def _drift(seconds: float) -> Tensor:
 
 
 def _slerp(start: Tensor, goal: Tensor, amount: float) -> Tensor:
-    """Go from one latent to another along the sphere: straight lines pass through duller ones."""
+    """Return a latent on the way along the sphere: on a straight line the latents between are duller."""
     cosine = torch.cosine_similarity(start.flatten(), goal.flatten(), dim=0).clamp(-0.999, 0.999)
     angle = cosine.acos()
     if angle < 0.05:

@@ -1,4 +1,4 @@
-"""The demo model, and the example to read first: all that an author writes is in this file.
+"""The demo model, and the example to read first: this file is all that an author writes.
 
 A session is one client. What `load` stores is shared by all sessions; what `@connected` and the handlers
 assign to `self` is the session's own. Handlers run between two awaits of `run`, so neither needs a lock.
@@ -65,8 +65,8 @@ class Painter(ReactorModel):
     def load(self, config: dict[str, Any]) -> None:
         """Build the network. `config` may have `width`, `height` (pixels), `seed` and `device`."""
         device = self.device = config.get("device", "cpu")
-        # The network is too small to gain from sharing a frame out among cores: they wait for each other
-        # longer than they work. One core paints, and the others are left to the encoder.
+        # The network is too small to share a frame out among cores: they would wait for each other longer
+        # than they work. One core paints, and the others are left to the encoder.
         torch.set_num_threads(1)
         size = config.get("width", 512), config.get("height", 512)
         self.network = Network(*size, seed=config.get("seed", 7)).to(device)
@@ -109,8 +109,8 @@ class Painter(ReactorModel):
     ) -> PaletteExtracted:
         executor = cast("Executor", self._reactor_executor)  # a model's port to it has the devices alone
         try:
-            # With the frames that clients send: on the device a photo of 32 million pixels, a tenth of a
-            # second, would stand in front of the pictures of all clients.
+            # In the lane of the frames that clients send: in that of the device a photo of 32 million pixels
+            # would delay the pictures of all clients by a tenth of a second.
             colours = await executor.run(DECODE, read_colours, image.data)
         except ValueError as error:
             raise CommandError("bad_image", str(error)) from error
@@ -136,13 +136,13 @@ class Painter(ReactorModel):
 
     @property
     def seconds(self) -> float:
-        """Time of the next frame: counted in frames, so it is the same under any clock."""
+        """Time of the next frame in seconds: counted in frames, so it is the same under any clock."""
         return self.step / self.fps
 
     def scene(self) -> Scene:
-        """Return what the client has asked for."""
+        """Return the scene that the client has asked for."""
         return scene_of(self.prompt, self.style, self.palette)
 
     def change_scene(self) -> None:
-        """Set off from what is seen now, be it in the middle of a change, to what is asked for."""
+        """Begin to change from the scene that is seen now, even in the middle of a change."""
         self.morph = Morph(self.morph.at(self.seconds), self.scene(), since=self.seconds)

@@ -1,7 +1,7 @@
 """Colours: drawn from a seed, or found in a picture by k-means.
 
-A palette is a tensor (5, 3): amounts of red, green and blue light in [0, 1], from dark to light. Here light
-is the square of sRGB: close to its real curve, and the way back, a square root for every pixel, is quick.
+A palette is a tensor (5, 3): amounts of red, green and blue light in [0, 1], from dark to light. Light is
+computed as the square of sRGB, which is close to its real curve, and quick to undo by a square root.
 Colours are compared in OKLab, where equal distances look equal (Björn Ottosson, "A perceptual color space
 for image processing").
 """
@@ -26,9 +26,9 @@ COLOURS = 5
 MAX_PIXELS = 32_000_000
 """The largest picture that is read."""
 SAMPLE_SIDE = 96
-"""A picture is shrunk to at most this many pixels a side: its colours stay, k-means takes milliseconds."""
+"""Pictures are shrunk to so many pixels a side: they keep their colours, and k-means takes milliseconds."""
 SMALLEST_SHARE = 0.005
-"""What covers less of a picture is noise at an edge, not a colour of it."""
+"""A colour with a smaller share of the picture is noise at an edge."""
 
 _LMS = torch.tensor(
     [
@@ -49,15 +49,15 @@ _LAB = torch.tensor(
 _FROM_LMS = torch.linalg.inv(_LMS)
 _FROM_LAB = torch.linalg.inv(_LAB)
 
-# Hues of OKLab in radians. What shadows and what light lean towards.
+# Hues of OKLab in radians: shadows lean towards the first, light towards the second.
 _NIGHT, _SUN = 4.85, 1.75
 
 
 def draw_palette(generator: Generator) -> Tensor:
     """Draw five colours that go together.
 
-    A main hue, a neighbour and a contrast; shadows lean to violet and lights to yellow, as they do outdoors,
-    which keeps dark yellows from turning to mud.
+    They have a main hue, a neighbour of it and a contrast. Shadows lean to violet and lights to yellow, as
+    they do outdoors, so that dark yellows do not look like mud.
     """
     hue, side, turn, leap = torch.rand(4, generator=generator).tolist()
     hue *= math.tau
@@ -100,9 +100,9 @@ def read_colours(jpeg: bytes) -> Tensor:
 def k_means(points: Tensor, count: int, generator: Generator, steps: int = 12) -> tuple[Tensor, Tensor]:
     """Gather points (N, D) round at most `count` centres (K, D); also return each one's share of the points.
 
-    Begins with k-means++ (Arthur and Vassilvitskii, 2007): each next centre is drawn with a probability
-    that grows with the square of its distance from those that there are. There are fewer centres than
-    `count` if the points are fewer, or hardly differ.
+    Begins with k-means++ (Arthur and Vassilvitskii, 2007): each centre is drawn with a probability that grows
+    with the square of its distance from the centres before it. There are fewer centres than `count` if there
+    are fewer points, or if the points hardly differ.
     """
     first = torch.randint(len(points), (1,), generator=generator)
     centres = points[first]
@@ -114,19 +114,19 @@ def k_means(points: Tensor, count: int, generator: Generator, steps: int = 12) -
     for _ in range(steps):
         members = _members(points, centres)
         sizes = members.sum(0)[:, None]
-        # A centre that lost all its points stays where it was.
+        # A centre without points stays in its place.
         centres = torch.where(sizes > 0, members.T @ points / sizes.clamp_min(1), centres)
     return centres, _members(points, centres).mean(0)
 
 
 def _members(points: Tensor, centres: Tensor) -> Tensor:
-    """Which centre each point is nearest to, as ones and zeros: (N, K)."""
+    """The nearest centre of each point, as ones and zeros: (N, K)."""
     nearest = torch.cdist(points, centres).argmin(1)
     return functional.one_hot(nearest, len(centres)).to(points.dtype)
 
 
 def palette_of(colours: Tensor) -> Tensor:
-    """Make a palette of 1 to 5 colours (K, 3), sRGB in [0, 1]: by lightness, repeated if they are too few."""
+    """Make a palette of 1 to 5 colours (K, 3), sRGB in [0, 1]: sorted by lightness, repeated if too few."""
     enough = colours.repeat(COLOURS, 1)[:COLOURS]
     lightness = to_oklab(to_linear(enough))[:, 0]
     return enough[lightness.argsort(stable=True)].square().float()

@@ -1,9 +1,9 @@
-"""Styles: what becomes of the network's five fields and a palette of five colours.
+"""Styles: functions that make a picture of the network's five fields and a palette of five colours.
 
-Each is a function of the fields (5, H, W), every one with mean 0 and deviation 1 over the picture, and of
-the colours (5, 3), from dark to light. It returns the picture (3, H, W). Both are amounts of light (see
-`palette.py`); more than 1 is a highlight, which is clipped later. The first three fields are broad, the
-last two finer. H may be a part of the picture's height.
+A style takes the fields (5, H, W), each with mean 0 and deviation 1 over the picture, and the colours (5, 3),
+from dark to light. It returns the picture (3, H, W). Colours and picture are amounts of light (see
+`palette.py`); an amount of more than 1 is a highlight, which is clipped later. The first three fields are
+broad, the last two finer. H may be a part of the picture's height.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def neon(fields: Tensor, colours: Tensor) -> Tensor:
     flow, tint, swell, _, _ = fields
     level = 1.15 * flow + 0.25 * tint
     across, down = slope(level)
-    # The height to the next line over the steepness is the way to it, so that tubes are equally thick.
+    # The distance to the next line is the difference in height over the steepness: so all tubes are equally
+    # thick.
     distance = torch.sin(torch.pi * level).abs() * (across * across + down * down + 0.3).rsqrt()
     gas = ramp(0.58 + 0.28 * torch.tanh(0.9 * swell), colours)
     glow = gas * (0.75 * torch.exp(-7 * distance))
@@ -71,7 +72,7 @@ def paper(fields: Tensor, colours: Tensor) -> Tensor:
     this, following = (
         ramp(0.5 + 0.44 * torch.sin(1.05 * number), colours, crispness=60) for number in (sheet, sheet + 1)
     )
-    # In the last pixel of a sheet it is mixed with the next one, or the edges would be jagged.
+    # A sheet is mixed with the next one in its last pixel; otherwise the edges would be jagged.
     pixel = 2.4 / level.shape[1]
     edge = ((inside - 1) / (pixel * steepness) + 1).clamp(0, 1)
     return torch.lerp(this * (1 - shadow), following * (1 - 0.72), edge)
@@ -99,8 +100,8 @@ STYLES: dict[StyleName, Style] = {
 def ramp(tones: Tensor, colours: Tensor, *, crispness: float = 40.0) -> Tensor:
     """Colour tones (H, W) between 0 (the darkest colour) and 1 (the lightest): (3, H, W).
 
-    Each pixel is a mixture of the colours, the nearer the more: a softmax over the squared distances. What
-    all distances have in common cancels out, so the rest is linear in the tone.
+    Each pixel is a mixture of the colours: a softmax over their squared distances from the tone. The square
+    of the tone is common to all distances and cancels out, so the rest is linear in the tone.
     """
     places = torch.linspace(0, 1, len(colours), device=tones.device)[:, None]
     nearness = torch.addcmul(-crispness * places * places, 2 * crispness * places, tones.reshape(1, -1))
@@ -113,20 +114,20 @@ def tone(place: float, colours: Tensor) -> Tensor:
 
 
 def slope(height: Tensor) -> tuple[Tensor, Tensor]:
-    """How a field (H, W) rises to the right and downwards, per half of the picture's height."""
+    """The slope of a field (H, W) to the right and downwards, per half of the picture's height."""
     down, across = torch.gradient(height, spacing=2 / height.shape[1])
     return across, down
 
 
 def light(height: Tensor, depth: float) -> Tensor:
-    """How much light from the upper left each point (H, W) of a relief gets: 0 to 1."""
+    """The light from the upper left on each point (H, W) of a relief: 0 to 1."""
     across, down = slope(depth * height)
     length = (1 + across * across + down * down).rsqrt()
     return ((0.70 - 0.45 * across - 0.55 * down) * length).clamp_min(0)
 
 
 def gloss(lit: Tensor, power: int) -> Tensor:
-    """Narrow light to highlights: its power, which is a power of two. Squares are quicker than `pow`."""
+    """Narrow light to highlights: its power of `power`, a power of two. Squares are quicker than `pow`."""
     for _ in range(power.bit_length() - 1):
         lit = lit * lit
     return lit
