@@ -25,7 +25,7 @@ MEDIA = 1
 UPLOAD_CHUNK = 2
 MAX_HEADER_BYTES = 0xFFFF
 MAX_CHUNK_HEADER_BYTES = 1024
-"""Of an upload's chunk: an id of 64 characters takes 768 bytes at most, with each of them escaped."""
+"""Bytes of the header of a chunk: an upload id of 64 characters takes at most 768, if all are escaped."""
 
 _PREFIX = struct.Struct(">BH")
 _SIZES = ("width", "height", "rate", "channels")
@@ -37,8 +37,8 @@ class MediaFrame:
     """One encoded frame of a track.
 
     `seq` counts what the model emitted, from 0 and per track; `pts` is in seconds since the session's
-    start; `width` and `height` are in pixels, `rate` in samples a second. `extra` holds the header's
-    further fields. The payload of a decoded frame is a view of the received message, not a copy.
+    start; `width` and `height` are in pixels, `rate` in samples a second. `extra` holds the other fields of
+    the header. The payload of a decoded frame is a view of the received message, not a copy.
     """
 
     track: str
@@ -52,7 +52,7 @@ class MediaFrame:
     channels: int | None = None
     extra: Mapping[str, Any] = attrs.field(factory=dict)
     weight: int = attrs.field(default=0, eq=False, repr=False)
-    """Bytes of memory that `extra` may take, if it was decoded."""
+    """Bytes of memory that `extra` of a decoded frame may take; 0 in a frame that was not decoded."""
 
 
 @attrs.frozen
@@ -77,10 +77,7 @@ def encode_media(frame: MediaFrame) -> bytes:
         "codec": frame.codec,
         **{name: value for name, value in sizes.items() if value is not None},
     }
-    if frame.extra:
-        # Behind the known fields, which come first wherever a frame is shown.
-        header = {**header, **frame.extra, **header}
-    return b"".join((_head(MEDIA, header), frame.payload))
+    return b"".join((_media_head(header, frame.extra), frame.payload))
 
 
 def encode_video(
@@ -93,11 +90,12 @@ def encode_video(
     height: int,
     extra: Mapping[str, Any],
 ) -> tuple[bytes, bytes | memoryview]:
-    """The same of a frame of video, in two parts: a server does it all the time, and copies no payload."""
+    """Write a frame of video as `encode_media` does, but in two parts: header and payload.
+
+    A server writes every frame of its models so: no `MediaFrame` is made, and no payload is copied.
+    """
     header = {"track": track, "seq": seq, "pts": pts, "codec": codec, "width": width, "height": height}
-    if extra:
-        header = {**header, **extra, **header}
-    return _head(MEDIA, header), payload
+    return _media_head(header, extra), payload
 
 
 def encode_upload_chunk(chunk: UploadChunk) -> bytes:
@@ -109,8 +107,10 @@ def encode_upload_chunk(chunk: UploadChunk) -> bytes:
 def decode_binary(data: bytes) -> MediaFrame | UploadChunk:
     """Read a binary message of either direction.
 
-    Raises `ProtocolError` (`bad_message`) for anything that is not exactly one. An upload's further
-    header fields are ignored, a frame's are kept in `extra`. The header of a chunk has at most 1 KiB.
+    Unknown header fields of a chunk are ignored, those of a frame are kept in `extra`. The header of a chunk
+    has at most 1 KiB.
+
+    Raises `ProtocolError` (`bad_message`) for bytes that are not exactly one message.
     """
     if len(data) < _PREFIX.size:
         raise _bad(f"a binary message has at least {_PREFIX.size} bytes, not {len(data)}")
@@ -129,6 +129,13 @@ def decode_binary(data: bytes) -> MediaFrame | UploadChunk:
         header = view[_PREFIX.size : start]
         return _media_frame(header, view[start:])
     raise _bad(f"unknown kind {kind} of binary message")
+
+
+def _media_head(header: dict[str, Any], extra: Mapping[str, Any]) -> bytes:
+    if extra:
+        # `extra` stands behind the known fields, so that a transcript shows those first.
+        header = {**header, **extra, **header}
+    return _head(MEDIA, header)
 
 
 def _head(kind: int, header: dict[str, Any]) -> bytes:

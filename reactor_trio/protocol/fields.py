@@ -1,4 +1,4 @@
-"""Rules for the fields of the runtime's own messages: which values they allow, and what is said of others."""
+"""The rules for the fields of `reactor.*` texts of a client: each returns the fault of a value, or None."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIN_WIDTH, MAX_WIDTH = 16, 16384
 """Pixels that a client may name as its limit."""
 
 Rule = Callable[[object], str | None]
-"""Returns the fault of a value, or None if the value is allowed."""
+"""A function that returns the fault of a value in words, or None if the value is allowed."""
 Rules = dict[str, Rule]
 """The rule of each field, by the name of the field."""
 
@@ -31,7 +31,7 @@ def number_fault(value: object) -> str | None:
 
 
 def size_fault(value: object) -> str | None:
-    """The fault of a value that must be a count: beyond 2^53 a JSON number is no exact one any more."""
+    """The fault of a value that must be a count; beyond 2^53 JavaScript's numbers are not exact."""
     if type(value) is not int:
         return "must be an integer"
     return None if 0 <= value <= MAX_SAFE_INTEGER else "must be between 0 and 2^53"
@@ -89,16 +89,16 @@ def paused_fault(value: object) -> str | None:
 def check(
     type_: str, data: dict[str, Any], id_: Id | None, rules: Rules, optional: Rules | None = None
 ) -> None:
-    """Check the data of one message: every field of `rules` is there, each fits its rule, none is unknown.
+    """Check that the data of a message have every field of `rules`, no unknown one, and only allowed values.
 
-    Raises `InvalidPayload` with every fault at its path, `id_` as its `reply_to`, and the `upload_id` if the
-    message has a valid one.
+    Fields of `optional` may be missing. Raises `InvalidPayload` with every fault at its path, `type_` as its
+    `event`, `id_` as its `reply_to`, and the `upload_id` if the message has a valid one.
     """
     given = {name: rule for name, rule in (optional or {}).items() if name in data}
     rules = {**rules, **given}
     faults = [FieldError(name, fault) for name, rule in rules.items() if (fault := _fault(data, name, rule))]
     unknown = [name for name in data if name not in rules]
-    # The first of them: what is counted need not be spelled out.
+    # Of very many unknown fields only the first are named; the others are counted.
     faults += [FieldError(name, "unknown field") for name in unknown[:MAX_FIELD_ERRORS]]
     if faults:
         upload_id = data.get("upload_id")

@@ -1,7 +1,7 @@
-"""Messages from the server, as frozen nouns: `encode` writes the text of one, `decode_server` reads it.
+"""Messages from the server, as frozen nouns: `encode` of a noun writes its text, `decode_server` reads it.
 
-Each noun has a `weight`: about how many bytes its text will have, known without writing it. A queue of nouns
-can so be bounded in bytes, and each is encoded by the task that writes it to the transport.
+`weight` of a noun is the approximate size of its text in bytes. It is found without encoding the noun, so
+that a queue of nouns can be bounded in bytes, and the task that writes to the transport can do the encoding.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from reactor_trio.protocol.text import Id
 
 _FRAME = 64
-"""Bytes of a text around its variable parts: braces, keys, type, an integer `id`."""
+"""Bytes of a text beside its variable parts: braces, keys, the type, an integer `reply_to`."""
 
 
 @attrs.frozen
 class _Told:
-    """A text of the runtime's own, whose data are the fields of its noun, but for `reply_to`."""
+    """A text of the runtime, of a type `reactor.*`. Its data are the noun's fields, except `reply_to`."""
 
     type: ClassVar[str]
 
@@ -47,14 +47,14 @@ class _Told:
 
 @attrs.frozen
 class Welcome(_Told):
-    """`reactor.welcome`, the first message of every session: `data` says what the model is and takes."""
+    """`reactor.welcome`, the first message of every session: `data` describes the model and the limits."""
 
     type = names.WELCOME
     data: Mapping[str, Any]
 
     @property
     def weight(self) -> int:
-        """Bytes of its text. This writes the text, which is kept until it is sent."""
+        """The bytes of its text. This encodes the noun; `encode` then returns the same text."""
         return len(self._text)
 
     def encode(self) -> str:
@@ -81,7 +81,8 @@ class Ack(_Told):
     type = names.ACK
     reply_to: Id
 
-    # The answer to nearly every command: made and written in less time than orjson needs to write a dict.
+    # An `Ack` answers nearly every command. It takes a third less time than the one of attrs,
+    # and the f-string in `encode` less than half the time of orjson.
     def __init__(self, reply_to: Id) -> None:
         _set_answered(self, reply_to)
 
@@ -102,7 +103,7 @@ _set_answered = Ack.__dict__["reply_to"].__set__
 
 @attrs.frozen
 class Superseded(_Told):
-    """`reactor.superseded`: the answer to a command that a later one of the same event replaced."""
+    """`reactor.superseded`: the answer to a command that a later command of the same event replaced."""
 
     type = names.SUPERSEDED
     reply_to: Id
@@ -119,9 +120,9 @@ class Superseded(_Told):
 
 @attrs.frozen
 class Error(_Told):
-    """`reactor.error`: the server refuses something, or has failed.
+    """`reactor.error`: the server refuses a message of the client, or has failed.
 
-    `retry_after` is in seconds. A field that is None, or `errors` that is empty, is left out of the text.
+    `retry_after` is in seconds. Fields that are None, and empty `errors`, are left out of the text.
     """
 
     type = names.ERROR
@@ -135,7 +136,7 @@ class Error(_Told):
 
     @classmethod
     def of(cls, exc: ProtocolError) -> Error:
-        """The message that tells the client of this error, with all that the error carries."""
+        """The message that carries this error to the client, with all its fields."""
         return cls(
             exc.code,
             exc.message,
@@ -174,9 +175,9 @@ class Error(_Told):
 
 @attrs.frozen
 class Pong(_Told):
-    """`reactor.pong`: the answer to a ping.
+    """`reactor.pong`: the answer to a ping, with the ping's `t`.
 
-    `t` is as it was received, `server_time` in seconds of the runtime's clock.
+    `server_time` is in seconds of the runtime's clock.
     """
 
     type = names.PONG
@@ -192,7 +193,7 @@ class Pong(_Told):
 
 @attrs.frozen
 class UploadReady(_Told):
-    """`reactor.upload_ready`: the upload was accepted; its chunks may come."""
+    """`reactor.upload_ready`: the server accepts the upload and waits for its chunks."""
 
     type = names.UPLOAD_READY
     upload_id: str
@@ -226,16 +227,16 @@ class Goodbye(_Told):
 
 @attrs.frozen(init=False)
 class ModelText:
-    """A message of the model's on its way out; `body` is its data, as JSON. It is read as a `ServerMessage`.
+    """A message of the model; `body` is its data, as JSON in UTF-8. A client reads it as a `ServerMessage`.
 
-    `reply_to` is the `id` of the command that it answers, None if it answers none.
+    `reply_to` is the `id` of the command that the message answers, None if it answers none.
     """
 
     type: str
     body: bytes = attrs.field(repr=False)
     reply_to: Id | None = None
 
-    # As many are made as commands or frames: see `Ack`.
+    # A model may send one with every frame: see `Ack`.
     def __init__(self, type: str, body: bytes, reply_to: Id | None = None) -> None:  # noqa: A002  the wire's word
         _set_type(self, type)
         _set_body(self, body)
@@ -257,7 +258,7 @@ _set_type, _set_body, _set_reply_to = (
 
 
 def _text(type_: str, body: str, reply_to: Id | None) -> str:
-    """The text of a message whose data are JSON already: in half the time that orjson needs."""
+    """The text of a message whose data are JSON already, in half the time that orjson would take."""
     if reply_to is None:
         return f"{_head(type_)}{body}}}"
     answered = reply_to if type(reply_to) is int else orjson.dumps(reply_to).decode()
@@ -266,7 +267,7 @@ def _text(type_: str, body: str, reply_to: Id | None) -> str:
 
 @lru_cache(maxsize=256)
 def _head(type_: str) -> str:
-    """The text of a message up to its data. A model has few types of messages."""
+    """The beginning of a text, up to its data. The cache suffices: a model has few types of messages."""
     return f'{{"type":{orjson.dumps(type_).decode()},"data":'
 
 
@@ -299,17 +300,17 @@ FromServer = (
 )
 """A message that a client has received."""
 Answer = Ack | Superseded | Error | Pong | UploadComplete | ServerMessage
-"""A message that may answer an `id`: its `reply_to`."""
+"""A message with a `reply_to`: it may answer a message of the client that had this `id`."""
 
 
 def decode_server(message: str | bytes) -> FromServer:
     """Read one message of a server.
 
-    A `ServerMessage` is a message of the model's, or a `reactor.*` text that has no noun here or whose fields
-    do not fit its noun: a later server may send such ones. Unknown fields of the others are ignored, except
-    in `Welcome.data`. The payload of a frame is a view of the message, not a copy.
+    A `ServerMessage` is a message of the model, or a `reactor.*` text that fits no noun of this module: a
+    later version of the server may send such ones. Unknown fields of a noun are ignored, except in
+    `Welcome.data`. The payload of a frame is a view of the message, not a copy.
 
-    Raises nothing but `ProtocolError` (`bad_message`).
+    Raises no error but `ProtocolError` (`bad_message`).
     """
     if not isinstance(message, str):
         return decode_binary(message)
@@ -336,7 +337,7 @@ def _noun(type_: str, data: dict[str, Any], reply_to: Id | None) -> FromServer |
 
 
 def _error(data: dict[str, Any], reply_to: Id | None) -> Error:
-    # Whatever else is wrong with it, the caller must learn that its command was refused.
+    # An error is read whatever its fields are: the client must learn that its command was refused.
     event, upload_id, retry_after = data.get("event"), data.get("upload_id"), data.get("retry_after")
     faults = data.get("errors")
     return Error(
@@ -373,4 +374,4 @@ _NOUNS: dict[
     UploadComplete.type: (UploadComplete, _UPLOAD, "maybe"),
     Goodbye.type: (Goodbye, {"reason": _TEXT}, "never"),
 }
-"""Of each type: its noun, the JSON types that its fields may have, and whether it answers an `id`."""
+"""By type: the noun, the JSON types that each of its fields may have, and whether it has a `reply_to`."""

@@ -1,7 +1,8 @@
 """`json.loads` for a long text, slice by slice, so that no call keeps Python's lock for long.
 
-orjson parses a megabyte in one call: 15 to 30 ms in which no other thread runs, nor the loop. Here NumPy
-finds the commas outside of strings and how deep each stands, and orjson is given what lies between some.
+orjson parses a megabyte in one call, which takes 15 to 30 ms. Meanwhile no other thread runs, and so not
+Trio's loop. Here NumPy finds the commas outside of strings and the depth of each, and orjson parses the
+pieces between some of those commas.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SLICE_BYTES: Final = 32 * 1024
-"""Parsed in one call: a millisecond at most."""
+"""Bytes that orjson parses in one call, in a millisecond at most."""
 MAX_DEPTH: Final = 1024
-"""Of orjson's own."""
+"""Levels of nesting that orjson itself takes."""
 
 _BACKSLASH, _QUOTE, _COMMA, _COLON = b'\\",:'
 _OPENING, _CLOSING = b"[{", b"]}"
@@ -26,9 +27,10 @@ _BLANK = b" \t\n\r"
 
 
 def loads(text: str, slice_bytes: int = SLICE_BYTES, max_depth: int = MAX_DEPTH) -> Any:
-    """What `orjson.loads` returns for the text, or raises.
+    """Parse a text with the result of `orjson.loads`, and with its errors.
 
-    Raises `ValueError` (a "depth limit") before anything is parsed for brackets that are nested deeper.
+    Raises `ValueError` (a "depth limit") if brackets are nested deeper than `max_depth`, before any is
+    parsed.
     """
     try:
         data = text.encode()
@@ -40,19 +42,19 @@ def loads(text: str, slice_bytes: int = SLICE_BYTES, max_depth: int = MAX_DEPTH)
     except DepthLimitExceeded:
         raise
     except ValueError:
-        pass  # it says where, but of a slice
+        pass  # its position is that in a slice: `orjson.loads` raises it with the position in the text
     return orjson.loads(text)
 
 
 class DepthLimitExceeded(ValueError):
-    """The text has brackets that stand in too many others."""
+    """The text has brackets that are nested too deep."""
 
     def __str__(self) -> str:
         return "depth limit exceeded"
 
 
 class _Outline:
-    """Where commas and colons stand in a JSON text, outside of its strings."""
+    """The places of commas and colons in a JSON text, outside of its strings, and how deep each stands."""
 
     def __init__(self, data: bytes) -> None:
         codes = np.frombuffer(data, np.uint8)
@@ -64,7 +66,7 @@ class _Outline:
             steps -= outside & (codes == bracket)
         depths = np.cumsum(steps, dtype=np.int32)
         self.depth = int(depths.max(initial=0))
-        """How many brackets stand in one another at most."""
+        """How deep brackets are nested at most."""
         self._commas = np.flatnonzero(outside & (codes == _COMMA))
         self._colons = np.flatnonzero(outside & (codes == _COLON))
         self._comma_depths = depths[self._commas]
@@ -72,14 +74,14 @@ class _Outline:
         self._by_depth: dict[int, NDArray[np.intp]] = {}
 
     def commas(self, depth: int, start: int, end: int) -> NDArray[np.intp]:
-        """Those between two places that stand so deep."""
+        """The commas of this depth between two places."""
         known = self._by_depth.get(depth)
         if known is None:
             known = self._by_depth[depth] = self._commas[self._comma_depths == depth]
         return known[np.searchsorted(known, start) : np.searchsorted(known, end)]
 
     def colon(self, depth: int, start: int, end: int) -> int:
-        """The first one there. Raises `ValueError` if there is none."""
+        """The first colon of this depth between two places. Raises `ValueError` if there is none."""
         first, last = np.searchsorted(self._colons, (start, end))
         found = np.flatnonzero(self._colon_depths[first:last] == depth)
         if not len(found):
@@ -88,7 +90,7 @@ class _Outline:
 
 
 def _in_strings(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Of each byte, whether it is inside a string, the opening quote included."""
+    """For each byte, whether it is inside a string, the opening quote included."""
     quotes = codes == _QUOTE
     backslashes = codes == _BACKSLASH
     if backslashes.any():
@@ -103,7 +105,7 @@ def _in_strings(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 class _Parser:
-    """Parses one text. All of it raises `ValueError` for what is no JSON."""
+    """Parses one text. Every method raises `ValueError` for bytes that are no JSON."""
 
     def __init__(self, data: bytes, outline: _Outline, slice_bytes: int) -> None:
         self._data = data
@@ -111,7 +113,7 @@ class _Parser:
         self._slice = slice_bytes
 
     def value(self, start: int, end: int, depth: int) -> Any:
-        """The value that these bytes are; commas right inside of it stand `depth` deep."""
+        """The value between two places. `depth` is that of the commas right inside of the value."""
         data = self._data
         if end - start <= self._slice:
             return orjson.loads(data[start:end])
@@ -127,7 +129,7 @@ class _Parser:
         return (self._array if is_array else self._object)(start + 1, end - 1, depth)
 
     def _groups(self, start: int, end: int, depth: int) -> list[tuple[int, int, bool]]:
-        """Where to cut, and whether the piece is a single item that is longer than a slice."""
+        """The pieces between two places: start, end, and whether it is a single item longer than a slice."""
         commas = self._outline.commas(depth, start, end)
         groups: list[tuple[int, int, bool]] = []
         while end - start > self._slice:
@@ -165,5 +167,5 @@ class _Parser:
         items = orjson.loads(form % self._data[start:end])
         if not items:
             raise ValueError("nothing between two commas")
-        time.sleep(0)  # whoever waits for Python's lock may have it
+        time.sleep(0)  # releases Python's lock, so that another thread can run
         return items

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 Id = str | int
 
 MAX_SAFE_INTEGER = 2**53
-"""An integer `id` lies within plus and minus this: what JavaScript can tell apart."""
+"""The bound of an integer `id`, plus or minus: up to it, JavaScript represents every integer exactly."""
 
 MAX_DEPTH = 100
-"""Arrays and objects of a client's message that may stand in one another, the message itself among them."""
+"""How many levels of arrays and objects a client's message may have; the message itself is the first."""
 
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 MAX_ID_LENGTH = 1024
-"""Characters of an `id`: it is kept, and sent back, for as long as what it names goes on."""
+"""Characters of an `id`. The server keeps the id of a command or an upload until it sends the answer."""
 _ID_RULE = f"`id` must be a string of at most {MAX_ID_LENGTH} characters, or an integer within ±2^53"
 _REPLY_RULE = f"`reply_to` must be a string of at most {MAX_ID_LENGTH} characters, or an integer within ±2^53"
 _JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
@@ -34,19 +34,19 @@ _JSON_NAMES = {bool: "a boolean", int: "a number", float: "a number", str: "a st
 def read_client_text(
     text: str, loads: Callable[[str], Any] = orjson.loads
 ) -> tuple[str, dict[str, Any], Id | None]:
-    """The type, data and `id` of a client's message; the id is None where it asks for no answer.
+    """Read a client's message into its type, data and `id`; the id is None if the client wants no answer.
 
-    Unknown keys beside the three are ignored. The message is nested `MAX_DEPTH` levels deep at most, so that
-    recursive code, here and of an author, has a stack for its values, and for writing them back.
+    Unknown keys are ignored. The values are nested at most `MAX_DEPTH` levels deep, so recursive code (of
+    this package or of an author) cannot exhaust Python's stack on them.
 
-    `loads` parses JSON: for a long text there is `slices.loads`. Raises `ProtocolError` (`bad_message`), with
+    `loads` parses JSON: pass `slices.loads` for a long text. Raises `ProtocolError` (`bad_message`), with
     `reply_to` wherever a valid `id` could be read.
     """
     return _decode(text, "id", _ID_RULE, MAX_DEPTH, loads)
 
 
 def read_server_text(text: str) -> tuple[str, dict[str, Any], Id | None]:
-    """The type, data and `reply_to` of a server's message. Other keys are ignored.
+    """Read a server's message into its type, data and `reply_to`. Unknown keys are ignored.
 
     Raises `ProtocolError` (`bad_message`).
     """
@@ -61,23 +61,22 @@ def encode_client_text(type: str, data: Mapping[str, Any], id: Id | None = None)
     return orjson.dumps(message).decode()
 
 
-def encode_server_text(type: str, data: Mapping[str, Any] | bytes, reply_to: Id | None = None) -> str:  # noqa: A002
-    """Write a server's message; `data` as bytes is JSON already encoded, and is taken as it is.
+def encode_server_text(type: str, data: Mapping[str, Any], reply_to: Id | None = None) -> str:  # noqa: A002
+    """Write a server's message.
 
     Half a surrogate pair in a text becomes U+FFFD. Raises `TypeError` for data that JSON cannot carry.
     """
-    body = orjson.Fragment(data) if isinstance(data, bytes) else dict(data)
-    message: dict[str, Any] = {"type": type, "data": body}
+    message: dict[str, Any] = {"type": type, "data": dict(data)}
     if reply_to is not None:
         message["reply_to"] = reply_to
     try:
         return orjson.dumps(message).decode()
-    except TypeError:  # most likely such a text
+    except TypeError:  # most likely a text with half a surrogate pair
         return orjson.dumps(_encodable(message)).decode()
 
 
 def encodable(text: str) -> str:
-    """The text as UTF-8 can carry it: a surrogate that is no half of a pair becomes U+FFFD."""
+    """The text with each lone surrogate, which UTF-8 cannot carry, replaced by U+FFFD."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -102,15 +101,15 @@ def _decode(
     try:
         message = loads(text)
     except ValueError as error:
-        # Of 1024 levels that is, which is more than anyone's limit.
-        # Of orjson a "depth limit", or in older versions a "recursion depth exceeded".
+        # orjson takes 1024 levels, more than `MAX_DEPTH`. Its error says "depth limit", that of older
+        # versions "recursion depth exceeded".
         fault = _TOO_DEEP if "depth" in str(error) else f"not JSON: {error}"
         raise ProtocolError(BAD_MESSAGE, fault) from None
     if type(message) is not dict:
         raise ProtocolError(BAD_MESSAGE, f"a message must be a JSON object, not {_json_name(message)}")
     id_ = message.get(id_key)
     if id_ is None:
-        # `null` asks for an answer to nothing: a mistake, not the same as no `id`.
+        # `null` is a mistake of the client, not the same as no `id`: it may expect an answer.
         if id_key in message:
             raise ProtocolError(BAD_MESSAGE, f"{id_rule}, not null")
     elif not is_id(id_):
@@ -169,7 +168,7 @@ def _count_keys(message: dict[str, Any]) -> int:
 
 
 def _inner(level: Sequence[Any]) -> list[object]:
-    """The arrays and objects right inside of these. By level, not by recursion: 1024 of them may come."""
+    """The arrays and objects right inside of those of `level`: no recursion, for there may be 1024 levels."""
     return [
         inner
         for each in level
@@ -179,9 +178,9 @@ def _inner(level: Sequence[Any]) -> list[object]:
 
 
 def _count_colons_outside_strings(text: str) -> int:
-    # `text` is known to be JSON, so backslashes stand in strings only, and with the escaped ones and the
-    # escaped quotes gone, every second part between quotes is a string. Not a regular expression:
-    # that took twice the time for a message of 1 MiB full of short strings.
+    # `text` is known to be JSON, so a backslash can stand only in a string. Once escaped backslashes and
+    # escaped quotes are removed, every second part between quotes is a string. A regular expression took
+    # twice the time for a message of 1 MiB full of short strings.
     plain = text.replace("\\\\", "").replace('\\"', "")
     return "".join(plain.split('"')[::2]).count(":")
 

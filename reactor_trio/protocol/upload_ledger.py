@@ -1,7 +1,7 @@
-"""The books of a session's uploads (docs/design.md#uploads): what was announced, what has come, what is left.
+"""The ledger of a session's uploads (docs/design.md#uploads): which start, chunk and abort is allowed.
 
-A state machine of plain values. It keeps no bytes: whoever holds it stores a chunk once `chunk` has
-found it right, and throws away what it stored when an upload fails.
+The ledger is a state machine of plain values and keeps no bytes. Its caller stores the payload of a chunk
+once `chunk` has accepted it, and deletes the stored bytes of an upload that fails.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from reactor_trio.protocol.text import Id
 
 MAX_SPENT_IDS = 1000
-"""How many failed ids are remembered, the newest ones, so that a session's memory stays bounded."""
+"""How many ids of failed uploads are remembered: the newest ones, so that a session's memory is bounded."""
 SMALL_CHUNK_BYTES = 1024
-"""A chunk that is smaller, and not its upload's last, is a small one, where the server allows larger ones."""
+"""A smaller chunk is a small one, unless it is its upload's last or the server allows no larger ones."""
 MAX_SMALL_CHUNKS = 256
-"""With more chunks, beside two for each `SMALL_CHUNK_BYTES` that have come, an upload may have no small one.
+"""An upload may have this many chunks of any size, and two more for each `SMALL_CHUNK_BYTES` received.
 
-Each chunk costs some 20 us, however little it brings: a client that sends one byte at a time would make the
-server work for nothing, and keep its place in the quota for ever. No honest one meets this: a file of up to
-256 chunks may have them of any size, and half of what is small is still enough for any number of them.
+After that, a small chunk fails the upload. Each chunk costs some 20 us, however few bytes it has: a client
+that sends one byte at a time would waste the server's time, and hold its part of the quota for ever. Ordinary
+clients never reach the bound: chunks of half of `SMALL_CHUNK_BYTES` are allowed in any number.
 """
 
 
 class UploadState(enum.Enum):
-    """Where an upload stands. COMPLETE and FAILED are final."""
+    """The state of an upload. COMPLETE and FAILED are final."""
 
     RECEIVING = "receiving"
     COMPLETE = "complete"
@@ -42,9 +42,9 @@ class UploadState(enum.Enum):
 
 @attrs.define(eq=False)
 class Upload:
-    """One upload. `size` and `received` are in bytes; `id` is the `upload_start`'s own, or None.
+    """One upload. `size` and `received` are in bytes, `chunks` is the number of chunks received.
 
-    `chunks` counts what they came in.
+    `id` is that of the `upload_start`, or None: it names the message, `upload_id` the upload.
 
     `name` is a label that the client chose, with any characters in it: never a path.
     """
@@ -68,11 +68,11 @@ class UploadLedger:
     """Decides about every `upload_start`, chunk and abort of one session. All sizes are in bytes.
 
     An upload counts towards the session's quota, with its whole size, from its start for as long as
-    it is under way or complete. What failed or was given up is given back.
+    it is under way or complete. An upload that fails or is aborted no longer counts.
 
-    An id is good for one upload of the session, whatever became of it: chunks of a refused or failed
-    upload may still be on their way, and must not land in another one. (Only the newest 1000 failed
-    ids are remembered; beyond them an id would be taken for a new one.)
+    An `upload_id` is good for one upload of the session, also if that was refused or has failed: chunks
+    of it may still be on their way, and must not land in another upload. (Only the newest 1000 failed
+    ids are remembered; an older one is taken for a new id.)
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class UploadLedger:
         self._max_uploads = max_uploads
         self._chunk_bytes = chunk_bytes
         self._small_chunk_bytes = min(SMALL_CHUNK_BYTES, chunk_bytes)
-        # Under way or complete; no more than `max_uploads`.
+        # Uploads under way or complete; no more than `max_uploads`.
         self._uploads: dict[str, Upload] = {}
-        # Refused, failed, or aborted, oldest first. The values say nothing: a dict that keeps its order.
+        # Ids of refused, failed or aborted uploads, oldest first: a dict as a set that keeps its order.
         self._spent: dict[str, None] = {}
-        # Complete uploads whose surplus chunks were complained about: a part of `_uploads`.
+        # Ids of complete uploads of which a surplus chunk was refused; all of them are in `_uploads`.
         self._surplus: set[str] = set()
         self._used_bytes = 0
 
     @property
     def used_bytes(self) -> int:
-        """What the uploads under way or complete take of `max_session_upload_bytes`."""
+        """The bytes of `max_session_upload_bytes` that uploads under way or complete take."""
         return self._used_bytes
 
     @property
@@ -102,7 +102,7 @@ class UploadLedger:
         return len(self._uploads)
 
     def get(self, upload_id: str) -> Upload | None:
-        """The upload under way or complete; None for one that was never announced, or has failed."""
+        """The upload of this id if it is under way or complete, else None: never announced, or failed."""
         return self._uploads.get(upload_id)
 
     def start(self, message: UploadStart) -> Upload:
@@ -116,9 +116,9 @@ class UploadLedger:
         if upload_id in self._uploads or upload_id in self._spent:
             raise _refusal(UPLOAD_REJECTED, "this upload id was used before", upload_id, id_)
         # docs/design.md#uploads, step 1: limits are checked here, before any byte.
-        refusal = self._over_limit(message, id_)
+        refusal = self._over_limit(message)
         if refusal is not None:
-            # Its chunks may be on their way already, since a client need not wait for the answer.
+            # Chunks of it may be on their way already, since a client need not wait for the answer.
             self._spend(upload_id)
             raise refusal
         upload = Upload(upload_id, message.name, message.mime_type, message.size, id_)
@@ -128,14 +128,15 @@ class UploadLedger:
         return upload
 
     def chunk(self, chunk: UploadChunk) -> Upload | None:
-        """Check the next chunk and advance its upload, which is returned, complete with its last byte.
+        """Check the next chunk of an upload and count its bytes; returns the upload, now perhaps complete.
 
-        None: drop the chunk in silence (the upload has failed, or is complete and the chunk is empty).
+        Returns None if the chunk is to be dropped without an error: its upload has failed, or is complete and
+        the chunk is empty.
 
-        Raises `ProtocolError` (`upload_rejected`, with the `id` of the upload's start if that is not
-        answered yet) for a gap, an overlap, a surplus, a chunk that is too large or empty, too many small
-        ones, and an id never announced. The upload has then failed and is given back to the quota; but one
-        that is complete stays so, for the model has it.
+        Raises `ProtocolError` (`upload_rejected`, with the `id` of the `upload_start` if that is not answered
+        yet) for a gap, an overlap, a surplus, a chunk that is too large or empty, too many small chunks, and
+        an id never announced. The upload has then failed, and no longer counts towards the quota. A complete
+        upload stays complete, because the model may have it.
         """
         upload_id = chunk.upload_id
         upload = self._uploads.get(upload_id)
@@ -155,7 +156,7 @@ class UploadLedger:
         return upload
 
     def abort(self, upload_id: str, id: Id | None = None) -> Upload:  # noqa: A002  the wire's word
-        """Give up an upload under way, at the client's wish or the session's; it comes back as FAILED.
+        """End an upload under way, as the client or the session wants; returns it, in the state FAILED.
 
         Raises `ProtocolError` (`upload_rejected`, `id` as its `reply_to`) if none of this id is under way.
         """
@@ -166,15 +167,15 @@ class UploadLedger:
         return upload
 
     def lose(self, upload: Upload) -> None:
-        """Fail an upload whose bytes could not be kept; also a complete one, if nobody was told of it.
+        """Fail an upload whose bytes could not be stored, also a complete one if the client was not told yet.
 
-        Does nothing if it has failed already.
+        Does nothing if the upload has failed already.
         """
         if self._uploads.get(upload.upload_id) is upload:
             self._fail(upload)
 
-    def _over_limit(self, message: UploadStart, id_: Id | None) -> ProtocolError | None:
-        size = message.size
+    def _over_limit(self, message: UploadStart) -> ProtocolError | None:
+        size, id_ = message.size, message.id
         if size > self._max_upload_bytes:
             text = f"{size} bytes, and one file may have {self._max_upload_bytes}"
             return _refusal(UPLOAD_TOO_LARGE, text, message.upload_id, id_)
@@ -195,12 +196,12 @@ class UploadLedger:
             raise _refusal(UPLOAD_REJECTED, "no upload with this id was announced", upload_id, None)
 
     def _refuse_surplus(self, upload: Upload, chunk: UploadChunk) -> None:
-        # A client that sends an empty file as one empty chunk, or ends with one, has done nothing wrong.
+        # An empty chunk at the end is no fault: some clients send one as the whole of an empty file.
         harmless = not chunk.payload and chunk.offset == upload.size
         if not harmless and upload.upload_id not in self._surplus:
             self._surplus.add(upload.upload_id)
             text = f"the upload is complete with its {upload.size} bytes"
-            # No `reply_to`: the start was answered when the upload was complete, and is answered once.
+            # No `reply_to`: the `upload_start` was answered when the upload was complete.
             raise _refusal(UPLOAD_REJECTED, text, upload.upload_id, None)
 
     def _fault(self, upload: Upload, chunk: UploadChunk) -> str | None:
@@ -231,7 +232,7 @@ class UploadLedger:
 
     def _fail(self, upload: Upload) -> None:
         upload.state = UploadState.FAILED
-        # docs/design.md#uploads, step 2: what failed or was given up is given back to the quota.
+        # docs/design.md#uploads, step 2: its bytes no longer count towards the quota.
         del self._uploads[upload.upload_id]
         self._used_bytes -= upload.size
         self._spend(upload.upload_id)
