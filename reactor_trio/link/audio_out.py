@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reactor_trio.link.latency import FrameLatency
     from reactor_trio.link.outbox import Outbox
     from reactor_trio.session.applied import Applied
-    from reactor_trio.session.audio_clock import AudioBlock
+    from reactor_trio.session.audio_timeline import AudioBlock
     from reactor_trio.session.observer import FrameCounts
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reactor_trio.declare.tracks import TrackSpec
     from reactor_trio.link.outbox import Outbox
     from reactor_trio.session.applied import Applied
-    from reactor_trio.session.audio_clock import AudioBlock
+    from reactor_trio.session.audio_timeline import AudioBlock
     from reactor_trio.session.context import SessionContext
     from reactor_trio.session.output_steps import Picture
     from reactor_trio.session.pacing import OutputStream

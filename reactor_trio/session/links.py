@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import Id
     from reactor_trio.session.applied import Applied
-    from reactor_trio.session.audio_clock import AudioBlock
+    from reactor_trio.session.audio_timeline import AudioBlock
     from reactor_trio.session.endings import Ending, LinkEnding
     from reactor_trio.session.output_steps import Picture
 

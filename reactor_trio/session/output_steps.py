@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from reactor_trio.declare.tracks import TrackSpec
     from reactor_trio.session.applied import Applied
-    from reactor_trio.session.audio_clock import AudioLine
 
     Array = np.ndarray[Any, Any]
 
@@ -216,16 +215,3 @@ def _sounds(
         for sound in sounds:
             sound.metadata, sound.applied = content.metadata[index], applied.get(sound.track, ())
     return [sound for sound in sounds if len(sound.samples)]
-
-
-def check_channels(content: Content, lines: Mapping[str, AudioLine]) -> None:
-    """Raises `ValueError` if a track has another number of channels than it began with."""
-    for name, layout in content.audio.items():
-        began_with = lines[name].channels
-        if began_with not in (None, layout.channels):
-            raise ValueError(
-                f"track {name!r} has {began_with} channels in this session and was given {layout.channels}: "
-                "their number may not change"
-            )
-    for name, layout in content.audio.items():
-        lines[name].channels = layout.channels

@@ -18,9 +18,9 @@ import trio
 from reactor_trio.compute.from_thread import on_loop
 from reactor_trio.compute.lanes import ENCODE
 from reactor_trio.model.ports import OutputStatistics
-from reactor_trio.session.audio_clock import AudioLine
+from reactor_trio.session.audio_timeline import AudioTimeline, check_channels
 from reactor_trio.session.naps import Nap
-from reactor_trio.session.output_steps import check_channels, convert, inspect_output, make_steps
+from reactor_trio.session.output_steps import convert, inspect_output, make_steps
 from reactor_trio.session.plan import Plan
 from reactor_trio.session.step_buffer import ROUNDING, StepBuffer
 
@@ -56,12 +56,12 @@ class OutputStream:
         self._viewers = viewers
         self._tracks = {track.name: track for track in context.contract.tracks if track.direction == "out"}
         self._seq = {name: 0 for name, track in self._tracks.items() if track.rate is None}
-        self._lines = {
-            name: AudioLine(track.rate, self._frame_counts[name])
+        self._timelines = {
+            name: AudioTimeline(track.rate, self._frame_counts[name])
             for name, track in self._tracks.items()
             if track.rate is not None
         }
-        self._plan = Plan(fps, self._lines)
+        self._plan = Plan(fps, self._timelines)
         self._buffer = StepBuffer(buffer_size)
         self._now = trio.lowlevel.current_clock().current_time
         self._started = self._now()
@@ -105,8 +105,8 @@ class OutputStream:
         """Throw away the frames and the audio that wait, in the buffer and behind it."""
         for viewer in self._viewers:
             viewer.flush()
-        for name, line in self._lines.items():
-            self._carry(name, line.seq, line.clear())
+        for name, timeline in self._timelines.items():
+            self._carry(name, timeline.seq, timeline.clear())
         for step in self._buffer:
             self._throw_away(step)
         self._buffer.clear()
@@ -119,9 +119,9 @@ class OutputStream:
             self._frame_counts[picture.track].dropped += 1
             self._carry(picture.track, picture.seq, picture.applied)
         for sound in step.sounds:
-            line = self._lines[sound.track]
-            line.count_dropped(len(sound.samples))
-            self._carry(sound.track, line.seq, sound.applied)
+            timeline = self._timelines[sound.track]
+            timeline.count_dropped(len(sound.samples))
+            self._carry(sound.track, timeline.seq, sound.applied)
 
     def _carry(self, track: str, seq: int, applied: tuple[Applied, ...]) -> None:
         for viewer in self._viewers:
@@ -138,7 +138,7 @@ class OutputStream:
         """See `ReactorModel.emit`."""
         content = inspect_output(output, self._tracks)
         if content.audio:
-            check_channels(content, self._lines)
+            check_channels(content, self._timelines)
         if compute_time is not None:
             self._plan.took(compute_time, content.frames, self._now())
             self._wake()
@@ -203,7 +203,7 @@ class OutputStream:
             self._seq[track] += content.frames  # a gap
             self._frame_counts[track].dropped += content.frames
         for track, layout in content.audio.items():
-            self._lines[track].count_dropped(layout.samples)
+            self._timelines[track].count_dropped(layout.samples)
         self._dropped += content.steps
 
     def _has_room(self, content: Content) -> bool:
@@ -252,12 +252,12 @@ class OutputStream:
     def _next(self, now: float) -> tuple[float, str | None]:
         """When something is due, and the audio track of which that is a block; None if it is a step."""
         due = self._plan.due(self._buffer, now)
-        if not self._lines:
+        if not self._timelines:
             return due, None
-        track, line = min(self._lines.items(), key=_next_block_at)
-        if due <= line.next_block_at + ROUNDING:
+        track, timeline = min(self._timelines.items(), key=_next_block_at)
+        if due <= timeline.next_block_at + ROUNDING:
             return due, None
-        return line.next_block_at, track
+        return timeline.next_block_at, track
 
     def _show(self, due: float, late: float) -> None:
         is_overtaken = self._plan.is_overtaken(self._buffer, late)
@@ -270,14 +270,14 @@ class OutputStream:
             for viewer in self._viewers:
                 viewer.show(picture, is_overtaken=is_overtaken)
         for sound in step.sounds:
-            self._lines[sound.track].lay(sound, due)
+            self._timelines[sound.track].lay(sound, due)
 
     def _play(self, track: str, late: float) -> None:
-        line = self._lines[track]
-        if late > LATE and not line.waiting:
-            line.rest()
+        timeline = self._timelines[track]
+        if late > LATE and not timeline.waiting:
+            timeline.rest()
             return
-        block = line.cut()
+        block = timeline.cut()
         for viewer in self._viewers:
             viewer.play(track, block)
 
@@ -295,7 +295,7 @@ class OutputStream:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _is_played(self) -> bool:
-        silent = all(line.waiting == 0 for line in self._lines.values())
+        silent = all(timeline.waiting == 0 for timeline in self._timelines.values())
         return silent and not self._buffer and all(viewer.is_idle for viewer in self._viewers)
 
     def have_progressed(self) -> None:
@@ -303,5 +303,5 @@ class OutputStream:
         self._progress.set()
 
 
-def _next_block_at(line: tuple[str, AudioLine]) -> float:
-    return line[1].next_block_at
+def _next_block_at(timeline: tuple[str, AudioTimeline]) -> float:
+    return timeline[1].next_block_at

@@ -16,7 +16,7 @@ from reactor_trio.session.step_time import StepTime
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reactor_trio.session.audio_clock import AudioLine
+    from reactor_trio.session.audio_timeline import AudioTimeline
     from reactor_trio.session.output_steps import Step
     from reactor_trio.session.step_buffer import StepBuffer
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Plan:
     """The times of one output, in seconds of the runtime's clock."""
 
-    def __init__(self, fps: float, lines: Mapping[str, AudioLine]) -> None:
-        """`lines` are the audio tracks' clocks. Raises `ValueError` for an `fps` that is no number > 0."""
-        self._lines = lines
+    def __init__(self, fps: float, timelines: Mapping[str, AudioTimeline]) -> None:
+        """`timelines` are the audio tracks'. Raises `ValueError` for an `fps` that is no number > 0."""
+        self._timelines = timelines
         self._fps = check_fps(fps)
         self.period = 1 / fps
         """Seconds between two frames now: by `fps`, or slower if the model takes longer for a step."""
@@ -63,12 +63,12 @@ class Plan:
         if step.pictures:
             due = max(self._last_due, self._raised, step.arrived, self._last_picture + self.period)
             # Also behind the audio of steps that had no picture.
-            for line in self._lines.values():
-                due = max(due, line.free_at)
+            for timeline in self._timelines.values():
+                due = max(due, timeline.free_at)
         else:
             due = max(self._last_due, self._raised, step.arrived)
             for sound in step.sounds:
-                due = max(due, self._lines[sound.track].free_at)
+                due = max(due, self._timelines[sound.track].free_at)
         late = now - due
         return due if late <= self.period or self.is_overtaken(steps, late) else now
 

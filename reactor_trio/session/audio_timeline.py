@@ -1,4 +1,4 @@
-"""Samples in steps of any length -> blocks of 20 ms: the line of one audio track. No I/O, no tasks.
+"""Samples in steps of any length -> blocks of 20 ms: the timeline of one audio track. No I/O, no tasks.
 
 The track has a clock of its own, begun with its first samples, and a place on it is a number of samples, so
 nothing drifts. A block is cut at the end of its 20 ms, when all its samples must be there; those that are
@@ -18,9 +18,11 @@ import numpy as np
 from reactor_trio.media.audio import PCM
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reactor_trio.session.applied import Applied
     from reactor_trio.session.observer import FrameCounts
-    from reactor_trio.session.output_steps import Sound
+    from reactor_trio.session.output_steps import Content, Sound
 
 BLOCKS_PER_SECOND = 50
 
@@ -53,7 +55,7 @@ class _Mark:
     applied: tuple[Applied, ...]
 
 
-class AudioLine:
+class AudioTimeline:
     """What a track has to play, and its clock. At rest until samples come, and after a second without any."""
 
     def __init__(self, rate: int, counts: FrameCounts) -> None:
@@ -179,3 +181,16 @@ class AudioLine:
     def count_dropped(self, samples: int) -> None:
         """Count what was thrown away, in blocks."""
         self._counts.dropped += -(-samples // self.block)
+
+
+def check_channels(content: Content, timelines: Mapping[str, AudioTimeline]) -> None:
+    """Raises `ValueError` if a track has another number of channels than it began with."""
+    for name, layout in content.audio.items():
+        began_with = timelines[name].channels
+        if began_with not in (None, layout.channels):
+            raise ValueError(
+                f"track {name!r} has {began_with} channels in this session and was given {layout.channels}: "
+                "their number may not change"
+            )
+    for name, layout in content.audio.items():
+        timelines[name].channels = layout.channels
