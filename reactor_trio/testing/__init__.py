@@ -21,7 +21,8 @@ from reactor_trio.testing.deterministic import TookTooLong, deterministic_schedu
 from reactor_trio.testing.device import DeviceCost
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import Leak, LeakWatch
-from reactor_trio.testing.network import Link, LiveNetwork, Network
+from reactor_trio.testing.live_network import LiveNetwork
+from reactor_trio.testing.network import Link, Network
 from reactor_trio.testing.session import SessionClient, load_host, open_session, open_sessions
 from reactor_trio.testing.transcript import Transcript, TranscriptEntry
 from reactor_trio.testing.transport import MemoryTransport, memory_transport_pair

@@ -15,7 +15,8 @@ from reactor_trio.link.host import ModelHost
 from reactor_trio.logs.setup import plain_tracebacks
 from reactor_trio.testing.executor import InlineExecutor
 from reactor_trio.testing.leaks import watched
-from reactor_trio.testing.network import LiveNetwork, Network
+from reactor_trio.testing.live_network import LiveNetwork
+from reactor_trio.testing.network import Network
 from reactor_trio.testing.transcript import Transcript, recorder
 from reactor_trio.testing.transport import MemoryTransport, memory_transport_pair
 from reactor_trio.wire.nursery import open_plain_nursery
