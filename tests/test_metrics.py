@@ -31,7 +31,8 @@ from reactor_trio.compute.lanes import FILES, Device, Lane
 from reactor_trio.link.host import ModelHost
 from reactor_trio.protocol.binary import MediaFrame, encode_media
 from reactor_trio.server.http import Request, Response
-from reactor_trio.server.metrics import MAX_REASONS, OTHER_REASON, Histogram, Metrics
+from reactor_trio.server.metric_families import Histogram
+from reactor_trio.server.metrics import MAX_REASONS, OTHER_REASON, Metrics
 from reactor_trio.server.origins import Policy
 from reactor_trio.server.routes import State, answer, is_guarded
 from reactor_trio.server.service import Service

@@ -10,39 +10,39 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from itertools import accumulate
 from typing import TYPE_CHECKING, Final, get_args
 
 import attrs
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from reactor_trio.server.gate import Gate, Limit
+from reactor_trio.server.metric_families import (
+    BOUNDS,
+    FIRST,
+    PREFIX,
+    Histogram,
+    count_family,
+    counter_family,
+    gauge_family,
+    histogram_family,
+    histograms_family,
+)
 from reactor_trio.session.observer import UNKNOWN, Counts, Handled, NotHandled, SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
     from reactor_trio.contract.contract import Contract
-    from reactor_trio.session.observer import Observed
+    from reactor_trio.session.observer import Observed, SessionStatistics
 
 OTHER_REASON: Final = "(other)"
 MAX_REASONS: Final = 32
 """The most values of the label `reason`: more than there are reasons in `session/endings.py`."""
-BOUNDS: Final = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-)
-"""Upper bounds of the histograms' buckets, in seconds."""
-FIRST: Final = BOUNDS[0]
-PREFIX: Final = "reactor_trio_"
-
 _OTHERS = [each for each in (*get_args(Handled), *get_args(NotHandled)) if each not in ("ok", "unknown")]
-_LE = (*map(str, BOUNDS), "+Inf")
-
 
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 _OPENMETRICS_VERSIONS: Final = ("", "0.0.1", "1.0.0")
@@ -66,27 +66,6 @@ def _is_openmetrics(accepted: str) -> bool:
     if media_type != "application/openmetrics-text" or _NOT_WANTED.fullmatch(parameters.get("q", "1")):
         return False
     return parameters.get("version", "").strip('"') in _OPENMETRICS_VERSIONS
-
-
-class Histogram:
-    """The number of observations in each bucket, and the sum of all, in seconds."""
-
-    __slots__ = ("counts", "sum")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one observation."""
-        # Most observations are in the first bucket, and to test it first takes half the time.
-        self.counts[0 if seconds <= FIRST else bisect_left(BOUNDS, seconds)] += 1
-        self.sum += seconds
-
-    @property
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus has them."""
-        return list(zip(_LE, accumulate(self.counts), strict=True))
 
 
 @attrs.define(eq=False)
@@ -209,13 +188,23 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment. Called by the registry."""
         live = [session.statistics() for session in self._live]
-        states = Counter(numbers.state for numbers in live)
         counts = Counts()
         counts.add(self._past)
         for numbers in live:
             counts.add(numbers.counts)
+        yield from self._clients(live)
+        yield self._commands()
+        yield from self._times()
+        yield from _waiting(live)
+        yield count_family("messages_sent", "Text messages sent to clients.", counts.messages_sent)
+        yield from _frame_counters(counts)
+        yield count_family("upload_bytes", "Bytes of uploads that were accepted.", counts.upload_bytes)
+        yield count_family("bad_messages", "Messages of clients that could not be read.", counts.bad_messages)
+        yield from self._process()
 
-        yield _gauge(
+    def _clients(self, live: Sequence[SessionStatistics]) -> Iterator[Metric]:
+        states = Counter(numbers.state for numbers in live)
+        yield gauge_family(
             "sessions",
             "Sessions by state; waiting: clients in line for one.",
             "state",
@@ -227,73 +216,50 @@ class Metrics:
             value=self.gate.connections + self.gate.reserved,
         )
         refused = {limit: self.gate.refused[limit] for limit in get_args(Limit)}
-        yield _counter("refused", "Clients that were refused, by the limit that they met.", "limit", refused)
-        yield _counter("sessions_ended", "Sessions that have ended.", "reason", self._endings)
-        yield self._commands()
-        yield _histograms(
+        yield counter_family(
+            "refused", "Clients that were refused, by the limit that they met.", "limit", refused
+        )
+        yield counter_family("sessions_ended", "Sessions that have ended.", "reason", self._endings)
+
+    def _times(self) -> Iterator[Metric]:
+        yield histograms_family(
             "handler_seconds",
             "Time that handlers took.",
             {event: numbers.seconds for event, numbers in self._events.items()},
             "event",
         )
-        yield _histogram(
+        yield histogram_family(
             "command_wait_seconds", "Time from a command's arrival to its handler.", self._waited
         )
-        yield _histogram(
+        yield histogram_family(
             "first_frame_seconds",
             "Time from a handler's end until the first frame after it was emitted.",
             self._first_frame,
         )
-        yield _histograms("encode_seconds", "Time that encoding a frame took.", self._encode, "track")
-        yield _histograms(
+        yield histograms_family("encode_seconds", "Time that encoding a frame took.", self._encode, "track")
+        yield histograms_family(
             "send_seconds", "Time from a frame's encoding until it was written.", self._send, "track"
         )
-        yield _histograms(
+        yield histograms_family(
             "display_seconds",
             "Time from writing a frame until the client said that it is shown.",
             self._display,
             "track",
         )
-        yield _histogram(
+        yield histogram_family(
             "command_to_picture_seconds",
             "Time from a command's arrival until the client said that its first frame is shown.",
             self._picture,
         )
-        yield _gauge(
-            "queue_depth",
-            "What waits, all sessions together: commands, messages, or steps of the output.",
-            "queue",
-            {
-                "inbox": sum(numbers.commands_waiting for numbers in live),
-                "outbox": sum(numbers.messages_waiting for numbers in live),
-                "output": sum(numbers.frames_waiting for numbers in live),
-            },
-        )
-        yield GaugeMetricFamily(
-            f"{PREFIX}outbox_bytes",
-            "Bytes of messages that wait for clients.",
-            value=sum(numbers.bytes_waiting for numbers in live),
-        )
-        yield _gauge(
-            "uploads_kept_bytes",
-            "Bytes of uploads that are kept, all sessions together: in memory, or on disk.",
-            "place",
-            {
-                "memory": sum(numbers.upload_bytes_in_memory for numbers in live),
-                "disk": sum(numbers.upload_bytes_on_disk for numbers in live),
-            },
-        )
-        yield _count("messages_sent", "Text messages sent to clients.", counts.messages_sent)
-        yield from _frame_counters(counts)
-        yield _count("upload_bytes", "Bytes of uploads that were accepted.", counts.upload_bytes)
-        yield _count("bad_messages", "Messages of clients that could not be read.", counts.bad_messages)
-        yield _histogram(
+
+    def _process(self) -> Iterator[Metric]:
+        yield histogram_family(
             "loop_lag_seconds", "How late the loop woke a task that wanted to wake at a given time.", self.lag
         )
-        yield _count("loop_stalls", "Task steps that held the loop for too long.", self._stalls)
+        yield count_family("loop_stalls", "Task steps that held the loop for too long.", self._stalls)
         lost, left_out = self.log_losses()
-        yield _count("log_lines_lost", "Lines of the log that could not be written in time.", lost)
-        yield _count(
+        yield count_family("log_lines_lost", "Lines of the log that could not be written in time.", lost)
+        yield count_family(
             "log_lines_left_out", "Lines of the log that were one too many from the same place.", left_out
         )
 
@@ -327,9 +293,9 @@ _INPUTS: Final = {
 def _frame_counters(counts: Counts) -> Iterator[Metric]:
     outputs, inputs = counts.frames.items(), counts.inputs.items()
     for name, (text, field) in _FRAMES.items():
-        yield _counter(name, text, "track", {track: getattr(each, field) for track, each in outputs})
+        yield counter_family(name, text, "track", {track: getattr(each, field) for track, each in outputs})
     for name, (text, field) in _INPUTS.items():
-        yield _counter(name, text, "track", {track: getattr(each, field) for track, each in inputs})
+        yield counter_family(name, text, "track", {track: getattr(each, field) for track, each in inputs})
 
 
 def _observe(histograms: Mapping[str, Histogram], track: str, seconds: float) -> None:
@@ -338,30 +304,28 @@ def _observe(histograms: Mapping[str, Histogram], track: str, seconds: float) ->
         histogram.observe(seconds)
 
 
-def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, text, labels=(label,))
-    for value, number in values.items():
-        family.add_metric((value,), number)
-    return family
-
-
-def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, text, labels=(label,))
-    for value, number in values.items():
-        family.add_metric((value,), number)
-    return family
-
-
-def _count(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(PREFIX + name, text, value=value)
-
-
-def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
-    return HistogramMetricFamily(PREFIX + name, text, buckets=histogram.buckets, sum_value=histogram.sum)
-
-
-def _histograms(name: str, text: str, histograms: Mapping[str, Histogram], label: str) -> Metric:
-    family = HistogramMetricFamily(PREFIX + name, text, labels=(label,))
-    for value, histogram in histograms.items():
-        family.add_metric((value,), histogram.buckets, histogram.sum)
-    return family
+def _waiting(live: Sequence[SessionStatistics]) -> Iterator[Metric]:
+    yield gauge_family(
+        "queue_depth",
+        "What waits, all sessions together: commands, messages, or steps of the output.",
+        "queue",
+        {
+            "inbox": sum(numbers.commands_waiting for numbers in live),
+            "outbox": sum(numbers.messages_waiting for numbers in live),
+            "output": sum(numbers.frames_waiting for numbers in live),
+        },
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}outbox_bytes",
+        "Bytes of messages that wait for clients.",
+        value=sum(numbers.bytes_waiting for numbers in live),
+    )
+    yield gauge_family(
+        "uploads_kept_bytes",
+        "Bytes of uploads that are kept, all sessions together: in memory, or on disk.",
+        "place",
+        {
+            "memory": sum(numbers.upload_bytes_in_memory for numbers in live),
+            "disk": sum(numbers.upload_bytes_on_disk for numbers in live),
+        },
+    )
