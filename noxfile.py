@@ -97,19 +97,22 @@ def tests(session: nox.Session) -> None:
 
 
 SLOW = (
-    *("audio", "auth", "cli", "demo", "demo_network", "docs", "end_to_end", "endings_sweep", "examples"),
-    *("fuzz_session", "guide", "h264", "hostile_http", "plugin", "testing_kit", "tls"),
+    *("admission", "asgi", "audio", "auth", "cli", "cli_call", "client_blocking", "coalescing_against_trio"),
+    *("configure_track", "containment", "demo", "demo_network", "docs", "end_to_end", "endings_sweep"),
+    *("examples", "executors", "fuzz_inputs", "fuzz_session", "guide", "h264", "hostile_http", "house"),
+    *("input_ring", "jpeg_bombs", "log_writer", "newcomer_errors", "plugin", "testing_kit", "thread_pool"),
+    *("tls", "transport_contract", "unions", "web_folder"),
 )
-"""Tests, by file, that start processes, sweep, or sweat."""
+"""Tests, by file, that start processes, sweep, or measure."""
 
 
 @nox.session(default=False)
 def quick(session: nox.Session) -> None:
-    """Ruff, and the tests in virtual time: under a minute, for between two edits."""
+    """Ruff, and the tests in virtual time with few examples: under a minute, for between two edits."""
     python = install(session)
     session.run(python, "-m", "ruff", "check", *CODE)
     others = [f"--ignore=tests/test_{name}.py" for name in SLOW]
-    others += ["--ignore=tests/browser", "--ignore=tests/real"]
+    others += ["--ignore=tests/browser", "--ignore=tests/real", "--hypothesis-profile=quick"]
     session.run(python, "-m", "pytest", "-q", *others, *session.posargs)
 
 

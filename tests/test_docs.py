@@ -376,12 +376,13 @@ def test_no_reference_leads_to_a_paper_that_is_not_here() -> None:
 
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
-PATH = re.compile(r"`((?:reactor_trio/|tests/|benchmarks/|examples/)?[\w/]+\.py)`")
+PATH = re.compile(r"`([\w/]+\.(?:py|md|js|mjs)|[\w/]+/)`")
+OF_DEVELOPERS = (DOCS / "design.md", DOCS / "trio.md", DOCS / "performance.md", ROOT / "CONTRIBUTING.md")
 
 
-@pytest.mark.parametrize("page", ["design", "trio", "performance"])
-def test_each_test_that_a_page_names_is_there(page: str) -> None:
-    found = TEST.findall((DOCS / f"{page}.md").read_text())
+@pytest.mark.parametrize("page", OF_DEVELOPERS, ids=lambda path: path.name)
+def test_each_test_that_a_page_names_is_there(page: Path) -> None:
+    found = TEST.findall(page.read_text())
     missing = [
         f"{file}::{name}"
         for file, name in found
@@ -391,9 +392,9 @@ def test_each_test_that_a_page_names_is_there(page: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", ["design", "trio", "performance"])
-def test_each_file_that_a_page_names_is_there(page: str) -> None:
-    found = PATH.findall((DOCS / f"{page}.md").read_text())
+@pytest.mark.parametrize("page", OF_DEVELOPERS, ids=lambda path: path.name)
+def test_each_file_that_a_page_names_is_there(page: Path) -> None:
+    found = PATH.findall(page.read_text())
     missing = [
         file for file in found if not (ROOT / file).exists() and not (ROOT / "reactor_trio" / file).exists()
     ]
