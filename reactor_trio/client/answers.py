@@ -1,4 +1,4 @@
-"""Commands that wait for their answer: one `id`, one answer (docs/design.md#text-messages)."""
+"""The answers that calls wait for: one `id`, one answer (docs/design.md#text-messages)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """The place where one answer will be put."""
+    """One answer that a call waits for."""
 
     def __init__(self, id_: int) -> None:
         self.id = id_
-        # Cancelled when the answer is there: what is done only until then stops at once.
+        # Cancelled when the answer is there, or the connection has ended: an upload sends its chunks inside.
         self.until = trio.CancelScope()
-        # Set with the answer or with the end of the connection; the caller waits for it.
+        # Set by `put`, for an answer or for the end of the connection; the caller waits for it.
         self._done = trio.Event()
         self._result: server_messages.Answer | TransportClosed | None = None
 
     def put(self, result: server_messages.Answer | TransportClosed) -> None:
-        """Give the caller its answer, or the reason why there will be none."""
+        """Give the caller its answer, or the error with which the connection has ended."""
         self._result = result
         self._done.set()
         self.until.cancel(reason="the answer is there")
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Answers:
-    """The answers that are waited for. A late one, to a call that was cancelled, is dropped in silence."""
+    """All answers that calls wait for. An answer to a call that was cancelled is dropped in silence."""
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
@@ -53,7 +53,7 @@ class Answers:
 
     @contextmanager
     def expect(self) -> Iterator[Answer]:
-        """An answer under a new id, waited for within the `with` block."""
+        """Make a new id, and expect its answer within the `with` block."""
         answer = Answer(next(self._ids))
         self._waiting[answer.id] = answer
         try:
@@ -62,13 +62,13 @@ class Answers:
             self._waiting.pop(answer.id, None)
 
     def put(self, message: server_messages.Answer) -> None:
-        """Hand an answer to whoever waits for it."""
+        """Give an answer to the call that waits for it, if any does."""
         answer = self._waiting.pop(message.reply_to, None)
         if answer is not None:
             answer.put(message)
 
     def fail(self, closed: TransportClosed) -> None:
-        """The connection has ended: nobody will be answered any more."""
+        """The connection has ended: fail all calls that wait for an answer."""
         for answer in self._waiting.values():
             answer.put(closed)
         self._waiting.clear()

@@ -37,14 +37,15 @@ T = TypeVar("T")
 def connect(url: str, token: str | None = None, **options: Any) -> Generator[BlockingClient]:
     """Connect and, on leaving, close; arguments and errors are those of `open_client`.
 
-    An interrupt (Ctrl-C) ends a call that waits, and then closes the connection like any other error.
+    An interrupt (Ctrl-C) ends a call that waits, and then closes the connection, as any other error does.
     """
     with anyio.from_thread.start_blocking_portal("trio") as portal:
         task, (client, leave) = portal.start_task(partial(_hold, url, token=token, **options))
         try:
             yield BlockingClient(portal, client)
         finally:
-            # What the body raised stays in its own thread; over there the client is just left.
+            # An error of the body is raised in its own thread; Trio's thread only leaves the client's
+            # context.
             portal.call(leave.set)
             task.result()
 
@@ -52,7 +53,7 @@ def connect(url: str, token: str | None = None, **options: Any) -> Generator[Blo
 async def _hold(
     url: str, *, task_status: TaskStatus[tuple[Client, trio.Event]], token: str | None, **options: Any
 ) -> None:
-    # Set by `connect` when its body has ended.
+    # Set by `connect` when the body of its `with` block has ended.
     leave = trio.Event()
     async with open_client(url, token=token, **options) as client:
         task_status.started((client, leave))
@@ -62,8 +63,7 @@ async def _hold(
 class BlockingClient:
     """A session with a model, for blocking code; see `Client` for what each method does and raises.
 
-    Any number of threads may use it at once. A callback given to it runs in its own thread, and may not
-    call it.
+    Any number of threads may use it at once. Callbacks run in Trio's thread, and may not call the client.
     """
 
     def __init__(self, portal: BlockingPortal, client: Client) -> None:
@@ -108,7 +108,7 @@ class BlockingClient:
         return self._wait(self._client.ping)
 
     def receive(self, type: str | None = None, seconds: float | None = None) -> ServerMessage:  # noqa: A002
-        """See `Client.receive`. Raises `TimeoutError` after `seconds`; blocking code has no other way."""
+        """See `Client.receive`. Raises `TimeoutError` after `seconds`: blocking code has no cancel scopes."""
         return self._wait(partial(self._client.receive, type), seconds)
 
     def messages(self) -> Iterator[ServerMessage]:
@@ -121,7 +121,7 @@ class BlockingClient:
 
     def frames(self, track: str | None = None) -> Iterator[Frame]:
         """See `Client.frames`."""
-        self._client.frames(track)  # a track that is not there is told now, not at the first frame
+        self._client.frames(track)  # raises for an unknown track now, not at the first frame
         return self._until_closed(partial(self._client.frame, track))
 
     def configure_track(
@@ -155,7 +155,7 @@ class BlockingClient:
 
     def latency(self) -> Latency:
         """See `Client.latency`."""
-        # Asked for on the loop, where frames arrive meanwhile.
+        # On Trio's thread, because arriving frames change the statistics there.
         return self._portal.call(self._client.latency)
 
     def publish(
@@ -200,7 +200,7 @@ class BlockingClient:
         try:
             return future.result()
         except BaseException:
-            # An interrupt while waiting here: the call in the other thread must not go on alone.
+            # After an interrupt of the waiting, the call in Trio's thread must not go on.
             future.cancel()
             raise
 

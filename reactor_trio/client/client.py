@@ -1,7 +1,7 @@
-"""The client of a session, over any transport: what it can be asked, and where what arrives is put.
+"""The client of a session, over any transport: its methods, and the handling of each message that arrives.
 
-The tasks of its connection are in `client/connection.py`; here is nothing but what any number of callers
-share with them.
+The read task and the write task of its connection are in `client/connection.py`. This module has no task of
+its own: it is the state that any number of callers share with those two.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK_HEADER_BYTES = 256
-"""More than the header of an upload's chunk ever takes."""
+"""Bytes that are reserved for the header of an upload's chunk: more than it ever takes."""
 
 
 class Client:
@@ -75,7 +75,7 @@ class Client:
         self.closed: TransportClosed | None = None
         """How the connection ended; None while it is open."""
         self.goodbye: str | None = None
-        """Why the server closes of its own will (`finished`, `shutting_down`, ...), once it has said so."""
+        """The reason of the server's `reactor.goodbye` (`finished`, `shutting_down`, ...); None before it."""
         self._connection = Connection(transport, self._take, self._end)
         self._executor = executor or ThreadExecutor()
         self._max_frames = max_frames
@@ -83,36 +83,37 @@ class Client:
         self._outbox = self._connection.outbox
         self._answers = Answers()
         self._messages: Inbox[ServerMessage] = Inbox(max_messages)
-        # The real ones come with the welcome.
+        # Replaced when the welcome names the tracks.
         self._tracks = OutputTracks((), max_frames)
-        # Uploads that were given up: the server may still complain of one, which is nobody's news.
+        # Ids of uploads that this client has aborted: an error about one is not handed to the caller.
         self._given_up: deque[str] = deque(maxlen=64)
-        # The read task puts in what the server says at first; `over` waits for it.
+        # Filled by the read task with places in the queue and the welcome; `over` waits for it.
         self._greeting = Greeting(on_queued)
 
     @classmethod
     @asynccontextmanager
     async def over(cls, transport: Transport, **options: Any) -> AsyncGenerator[Client]:
-        """A client on this transport, once the server's welcome is there; at the end the transport is closed.
+        """Wait for the server's welcome, yield a client on this transport, and close it at the end.
 
-        `executor` runs what blocks (reading files), `max_messages` bounds the queue of unsolicited
-        messages, `max_frames` that of each track. While all sessions of the server are taken, this waits in
-        its line: `on_queued(position)` is called at each change, 1 is next. The time that the welcome may
-        take does not run meanwhile; `trio.fail_after` bounds the waiting.
+        `executor` runs blocking calls (reading files, encoding JPEG), `max_messages` bounds the queue of
+        messages that answer nothing, `max_frames` the queue of each track. While all sessions of the server
+        are taken, this waits in the server's queue: `on_queued(position)` is called at each change, and
+        position 1 is next. The time limit of the welcome does not run meanwhile; use `trio.fail_after` to
+        bound the waiting.
 
-        Raises `HandshakeFailed` for a server without a readable welcome, `TransportClosed` if it closes
-        instead, and what `on_queued` raises. Leaving takes at most 3 s, also if cancelled, since the close is
-        polite first.
+        Raises `HandshakeFailed` if the server sends no readable welcome, `TransportClosed` if the server
+        closes instead, and any error of `on_queued`. The close is a handshake that takes at most 3 s, also if
+        cancelled.
         """
         client = cls(transport, **options)
         async with open_plain_nursery() as nursery:
-            # It serves until the client is left; nobody waits for its first step.
+            # `run` serves until the end of the `with` block; no caller depends on its first step.
             nursery.start_soon(client._connection.run, name="client")  # noqa: ASYNC113
             try:
                 await client._greeting.wait()
                 yield client
             finally:
-                # `aclose` bounds itself; the second more is for closing by force.
+                # `aclose` has a time limit of its own; one second more is for closing by force.
                 with trio.move_on_after(CLOSE_TIMEOUT + 1, shield=True):
                     await client.aclose()
                 client._connection.cancel()
@@ -121,16 +122,16 @@ class Client:
 
     @property
     def welcome(self) -> Welcome:
-        """What the server said of itself: its model, events, messages, tracks and limits."""
+        """The server's description of itself: its model, events, messages, tracks and limits."""
         assert self._greeting.welcome is not None  # since `over` waited for it
         return self._greeting.welcome
 
     async def send(self, event: str, data: object = None, /, **fields: Any) -> None:
         """Send a command and ask for no answer; an error arrives as a message of type `reactor.error`.
 
-        The payload is `data` (a mapping, an attrs or dataclass instance) and the keyword fields; an
-        `UploadHandle` may stand anywhere in it. Waits while 64 messages are waiting to be written.
-        Raises `TypeError` or `ValueError` for what JSON cannot carry. If cancelled, nothing is sent.
+        The payload is `data` (a mapping, an attrs or dataclass instance) and the keyword fields; it may
+        contain `UploadHandle`s at any place. Waits while 64 messages are waiting to be written. Raises
+        `TypeError` or `ValueError` for values that JSON cannot carry. If cancelled, nothing is sent.
         """
         await self._post(Invoke(event, payload(data, fields)))
 
@@ -138,7 +139,7 @@ class Client:
         """Send a command and wait for its answer: the reply, or None if the handler returned nothing.
 
         Raises `CommandError` (also for an unknown event and an invalid payload, with `errors`),
-        `Superseded` if a later command replaced this one, and what `send` raises. If cancelled, the
+        `Superseded` if a later command replaced this one, and the errors of `send`. If cancelled, the
         command may still be carried out; its late answer is dropped.
         """
         called, data = trio.current_time(), payload(data, fields)
@@ -152,7 +153,7 @@ class Client:
                 raise
 
     async def ping(self) -> float:
-        """Seconds from here through the server's session and back."""
+        """Measure the seconds from this client to the server's session and back."""
         asked = trio.current_time()
         await self._ask(Ping(asked))
         return trio.current_time() - asked
@@ -160,7 +161,7 @@ class Client:
     async def _post(self, message: Invoke | Control) -> None:
         text = message.encode()
         limit = self.welcome.limits.max_message_bytes
-        # The server would close the whole connection for it (1009). A character has at most 4 bytes.
+        # For a longer message the server would close the connection (1009). A character has at most 4 bytes.
         if len(text) * 4 > limit and (size := len(text.encode())) > limit:
             type_ = message.event if isinstance(message, Invoke) else message.type
             raise ValueError(
@@ -171,23 +172,25 @@ class Client:
     # ---- what arrives
 
     async def receive(self, type: str | None = None) -> ServerMessage:  # noqa: A002  the wire's word
-        """The next message that is no answer, of this type if one is given; others stay queued in order.
+        """Wait for the next message that answers nothing, of this type if one is given; others stay queued.
 
-        Raises `TransportClosed` at the end, after what had arrived. If cancelled, no message is lost.
+        Raises `TransportClosed` once the connection has ended and no such message is left. If cancelled, no
+        message is lost.
         """
         if type is None:
             return await self._messages.take()
         return await self._messages.take(lambda message: message.type == type)
 
     def messages(self) -> Incoming[ServerMessage]:
-        """`async for message in client.messages()`: every message that is no answer, until the end."""
+        """`async for message in client.messages()`: every message that answers nothing, until the end."""
         return Incoming(self.receive)
 
     async def frame(self, track: str | None = None) -> Frame:
-        """The oldest frame of the track that waits, or the next one. A frame goes to one reader.
+        """Take the oldest queued frame of a track, or wait for the next. Each frame goes to one reader.
 
-        Without `track`, of the only video track. Raises `ValueError` naming the choices, `TransportClosed`
-        at the end. If cancelled, no frame is lost.
+        Without `track`, the only video track is meant. Raises `ValueError` for a track that the model does
+        not send (naming the choices), `TransportClosed` once the connection has ended and no frame is left.
+        If cancelled, no frame is lost.
         """
         return await self._tracks.inbox(track).take()
 
@@ -197,12 +200,12 @@ class Client:
 
     @property
     def dropped_messages(self) -> int:
-        """Messages that nobody read in time: the oldest of a full queue makes room for the newest."""
+        """How many messages were dropped unread: a full queue drops its oldest message."""
         return self._messages.dropped
 
     @property
     def dropped_frames(self) -> int:
-        """Frames that arrived and that nobody read in time; those lost on the way show in `Frame.seq`."""
+        """How many frames arrived and were dropped unread; gaps in `Frame.seq` show other losses."""
         return self._tracks.dropped
 
     # ---- tracks
@@ -216,11 +219,12 @@ class Client:
         max_width: int | Unset | None = UNSET,
         paused: bool | Unset | None = UNSET,
     ) -> None:
-        """Say how an output track is wanted: what is left out stays as it is, None is the server's default.
+        """Change settings of an output track; settings left out stay, None means the server's default.
 
         `codec` is one of `welcome.tracks[track].codecs`, `max_fps` frames a second, `max_width` pixels.
-        Audio takes only `paused`. It holds for frames that are encoded after the answer; earlier ones may
-        still be on their way. Raises `CommandError` if the server refuses. If cancelled, it may still do it.
+        Audio takes only `paused`. The settings hold for frames encoded after the answer; earlier frames may
+        still be on their way. Raises `CommandError` if the server refuses. If cancelled, the settings may
+        still be changed.
         """
         settings = given(codec=codec, max_fps=max_fps, max_width=max_width, paused=paused)
         await self._ask(ConfigureTrack(track, settings))
@@ -233,7 +237,7 @@ class Client:
         await self._ask(RequestKeyFrame(track))
 
     async def shown(self, frame: Frame) -> None:
-        """Say that this frame is on the screen now: for the server's metrics, and for `latency`.
+        """Report that this frame is on the screen now: for the server's metrics, and for `latency`.
 
         Waits for no answer. If cancelled, the server is not told.
         """
@@ -241,7 +245,7 @@ class Client:
         await self._post(FrameShown(frame.track, frame.seq))
 
     def latency(self) -> Latency:
-        """How long the last 256 commands took, from `call` to the frame that reflects them, in seconds."""
+        """The seconds that the last 256 commands took, from `call` to the first frame that reflects them."""
         return self._tracks.latency.statistics()
 
     async def _ask(self, message: Control) -> None:
@@ -258,16 +262,17 @@ class Client:
         pts: float | None = None,
         quality: int = 85,
     ) -> None:
-        """Send a frame to an input track of the model; returns when it is being written.
+        """Send a frame to an input track of the model; returns once the write task has taken the frame.
 
         A picture is one frame as `emit` takes it: `(H, W, 3)`, RGB, uint8 or float in [0, 1], sent as JPEG of
         `quality` 1 to 100, encoded in a worker thread. Sound is `(channels, samples)` or `(samples,)`, int16
-        or float in [-1, 1], at the track's rate. `metadata` is a JSON object for the model; `pts` the frame's
-        time in seconds, by default those since the first `publish`, of any track. Waits while the track's
-        previous frame was not written. A frame that does not fit is answered with a `reactor.error`.
+        or float in [-1, 1], at the track's rate. `metadata` is a JSON object for the model; `pts` is the
+        frame's time in seconds, by default since the first `publish` to any track. Waits while the previous
+        frame of the track is not written yet. The server answers a frame that it cannot use with a
+        `reactor.error`.
 
-        Raises `ValueError` for a track that is not there (naming the choices), for values that are no frame,
-        and for a frame larger than the server takes. If cancelled, the frame may not be sent.
+        Raises `ValueError` for a track that the model does not have (naming the choices), for values that are
+        no frame, and for a frame larger than the server accepts. If cancelled, the frame may not be sent.
         """
         await self._publisher.publish(track, frame, metadata, pts, quality)
 
@@ -285,13 +290,14 @@ class Client:
         mime_type: str | None = None,
         on_progress: Callable[[int, int], object] | None = None,
     ) -> UploadHandle:
-        """Upload a path, bytes or an open binary file; the handle may stand in any payload.
+        """Upload a path, bytes or an open binary file; returns a handle to put into payloads.
 
         Files are read in a worker thread, chunk by chunk; the type is guessed from the name.
-        `on_progress(sent, total)` is called in bytes after each chunk. Several tasks may upload at once:
+        `on_progress(sent, total)` is called after each chunk, with bytes. Several tasks may upload at once:
         their chunks take turns, and no command waits for more than one chunk.
+
         Raises `CommandError` as soon as the server refuses, and `OSError` for a file that cannot be read.
-        If cancelled, the server is told that the upload was given up.
+        If cancelled, the upload is aborted, and the server is told.
         """
         async with open_upload(source, name, mime_type, self._executor) as upload:
             handle = UploadHandle(self._random_id(), upload.name, upload.mime_type, upload.size)
@@ -304,11 +310,11 @@ class Client:
     async def _transfer(
         self, upload: Upload, upload_id: str, answer: Answer, on_progress: Callable[[int, int], object] | None
     ) -> server_messages.Answer:
-        # A chunk is one message, so it must fit into one with its header.
+        # A chunk and its header must fit into one message.
         limits = self.welcome.limits
         largest = max(1, min(limits.upload_chunk_bytes, limits.max_message_bytes - CHUNK_HEADER_BYTES))
         try:
-            # An answer before the last chunk is a refusal: it ends the sending, wherever that is.
+            # An answer before the last chunk is a refusal: it cancels the sending, whatever that waits for.
             with answer.until:
                 sent = 0
                 while sent < upload.size:
@@ -330,13 +336,13 @@ class Client:
     # ---- closing
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """Write what waits, then close; after 3 s, or if cancelled, the connection is closed by force.
+        """Write all queued messages, then close; after 3 s, or if cancelled, close by force.
 
-        Closing twice does nothing. Leaving the context does it too.
+        Does nothing if the client is closed. The context manager that made the client calls it too.
         """
         await self._connection.aclose(code, reason)
 
-    # ---- what the read task brings
+    # ---- called by the read task
 
     def _end(self, closed: TransportClosed) -> None:
         self.closed = closed
@@ -349,7 +355,7 @@ class Client:
         try:
             noun = server_messages.decode_server(message)
         except ProtocolError as error:
-            # A later server may send more than this client can read; what it can read must go on.
+            # A later version of the server may send such messages; the session must go on without them.
             log.warning("unreadable message from the server: %s", error)
             return
         match noun:

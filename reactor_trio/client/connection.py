@@ -1,12 +1,12 @@
-"""The two tasks that keep a client's connection; the same nursery as a session has, from the other side.
+"""The two tasks of a client's connection.
 
-    | task  | waits for                                       | owns                         |
-    |-------|-------------------------------------------------|------------------------------|
-    | read  | the transport, always; never for a reader of it | the answers and both inboxes |
-    | write | the outbox; pings a server that is silent       | the transport's writing side |
+    | task  | waits for                                           | owns                         |
+    |-------|-----------------------------------------------------|------------------------------|
+    | read  | the transport; never for a caller to take a message | the answers and the inboxes  |
+    | write | the outbox; pings the server if it is silent        | the transport's writing side |
 
-Callers only put into the outbox and take from the inboxes, so a caller that is cancelled never cuts a
-message in half.
+Callers only put into the outbox and take from the inboxes, so the cancellation of a caller cannot leave a
+message half written.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT = 3.0
 """Seconds for writing what waits and for the closing handshake, the same as a server's `close_timeout`."""
 HEARTBEAT = 20.0
-"""Seconds of silence after which the server is pinged, and then is lost: the same as a server's own."""
+"""Seconds of silence after which the server is pinged; after as many more, the connection is lost."""
 
 
 class Connection:
-    """A transport with its tasks: `take` is given each message, `end` the reason when nothing more comes."""
+    """A transport and its two tasks. `take` is called with each message, `end` with the reason of the end."""
 
     def __init__(
         self,
@@ -40,29 +40,29 @@ class Connection:
         end: Callable[[TransportClosed], None],
     ) -> None:
         self.outbox = Outbox()
-        """What is to be written."""
+        """The messages that wait for the write task."""
         self._transport = transport
         self._take = take
         self._end = end
-        # What is said in the closing handshake.
+        # Code and reason for the closing handshake.
         self._last_words = (1000, "")
-        # What this side knows of the end better than the transport does.
+        # The reason of the end, where the write task knows it better than the transport does.
         self._cause: TransportClosed | None = None
-        # Shielded, so that a cancelled caller can still close politely; `cancel` ends it.
+        # Around both tasks; shielded, so that a cancelled caller can still close with a handshake.
         self._service = trio.CancelScope(shield=True)
-        # Set by the read task when nothing more comes, by the write task when it has closed; `aclose` waits.
+        # Set by the read task when no more messages come, by the write task when it ends; `aclose` waits.
         self._read_ended = trio.Event()
         self._write_ended = trio.Event()
 
     async def run(self) -> None:
-        """The two tasks, until the connection has ended or `cancel` was called."""
+        """Run the two tasks, until the connection has ended or `cancel` is called."""
         with self._service:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, name="client/read")
                 nursery.start_soon(self._write, name="client/write")
 
     def cancel(self) -> None:
-        """End the tasks; after `aclose`."""
+        """Cancel the two tasks; to be called after `aclose`."""
         self._service.cancel(reason="the client was left")
 
     async def aclose(self, code: int, reason: str) -> None:
@@ -98,14 +98,14 @@ class Connection:
                 self._cause = TransportClosed(1006, f"not a byte from the server for {2 * HEARTBEAT:g} s")
                 await self._transport.abort()
         except TransportClosed as closed:
-            # What the peer said before it left is still to be read, so the end is left to the read task.
+            # Messages that the server sent before it left are still to be read: the read task calls `end`.
             self._cause = closed if isinstance(closed, TransportStalled) else None
             self.outbox.fail(closed)
         finally:
             self._write_ended.set()
 
     async def _write_until_closed(self) -> bool:
-        """Write what is put into the outbox, until it is closed and empty; False if the server is lost."""
+        """Write what the outbox holds until it is closed and empty; returns False if the server is lost."""
         heartbeat = Heartbeat(HEARTBEAT, only_silent=True)
         while True:
             if trio.current_time() >= heartbeat.next_at and not await heartbeat.beat(self._transport):

@@ -1,4 +1,4 @@
-"""What can go wrong for a client beyond the errors of `reactor_trio.errors`, where the tree is drawn."""
+"""Errors of the client beyond those of `reactor_trio.errors`, where the tree is drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reactor_trio.protocol.names import SUPERSEDED
 class Superseded(CommandError):
     """A later command of the same deduplicated event replaced this one before its handler ran.
 
-    It is no fault of anyone's: whoever sends many values of a slider catches it and goes on.
+    This is no failure: a program that sends many values of a slider catches it and goes on.
     """
 
     def __init__(self, event: str) -> None:
@@ -18,5 +18,5 @@ class Superseded(CommandError):
 
 
 def again(closed: TransportClosed) -> TransportClosed:
-    """The same error anew: one object raised in several tasks would collect all their tracebacks."""
+    """A copy of the error: one object that several tasks raise would collect all their tracebacks."""
     return type(closed)(closed.code, closed.reason)

@@ -1,4 +1,4 @@
-"""What comes before a session: places in the server's line, and then the welcome."""
+"""The messages before a session: places in the server's queue, and then the welcome."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from reactor_trio.errors import TransportClosed
 
 WELCOME_TIMEOUT = 10.0
-"""Seconds for the welcome: it is sent before the model is asked anything, so only a network can delay it."""
+"""Seconds in which the welcome must come: the server sends it at once, so only the network can delay it."""
 
 
 class Greeting:
-    """The read task puts in what the server says; one task waits for the welcome."""
+    """The place where the read task puts the greeting; one task waits for the welcome."""
 
     def __init__(self, on_queued: Callable[[int], object] | None) -> None:
         self.welcome: Welcome | None = None
         self._on_queued = on_queued
         self._failure: HandshakeFailed | None = None
         self._closed: TransportClosed | None = None
-        # Place in the server's line, 1 is next; None before it has named one.
+        # Place in the server's queue (1 is next) that `on_queued` is still to be called with, or None.
         self._position: int | None = None
-        # Set by the read task with a place in the line, the welcome or the end; `wait` waits for it.
+        # Set by the read task with a place in the queue, the welcome or the end; `wait` waits for it.
         self._news = trio.Event()
 
     def take_welcome(self, data: Mapping[str, Any]) -> Welcome | None:
-        """The server's welcome; None if it cannot be read, or is not the first one."""
+        """Read the server's welcome; returns None if it cannot be read, or if there was one before."""
         if self.welcome is not None:
             return None
         try:
@@ -46,21 +46,21 @@ class Greeting:
         return self.welcome
 
     def take_position(self, position: int) -> None:
-        """The server's `reactor.queued`."""
+        """Keep the place that a `reactor.queued` of the server names."""
         if self.welcome is None:
             self._position = position
             self._news.set()
 
     def end(self, closed: TransportClosed) -> None:
-        """The connection has ended."""
+        """Make `wait` raise, because the connection has ended."""
         self._closed = closed
         self._news.set()
 
     async def wait(self) -> None:
-        """Wait for the welcome, and tell of the places in line until then.
+        """Wait for the welcome, and call `on_queued` with each place in the queue until then.
 
-        Raises `HandshakeFailed`, also if there is none in time, `TransportClosed`, and what `on_queued`
-        raises.
+        Raises `HandshakeFailed` for a welcome that cannot be read or does not come in time, `TransportClosed`
+        if the connection ends, and any error of `on_queued`.
         """
         with trio.move_on_after(WELCOME_TIMEOUT) as timeout:
             while self.welcome is None and self._failure is None and self._closed is None:

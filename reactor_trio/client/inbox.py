@@ -1,7 +1,7 @@
-"""What has arrived and was not asked for: bounded queues in which the oldest makes room.
+"""Bounded queues of the messages and frames that arrive and answer nothing.
 
-A client that ignores progress messages or frames must still get its answers, so the receive task never
-waits for a reader; it drops, and counts what it dropped.
+A program may ignore progress messages or frames and must still get its answers. So the read task never waits
+for a reader: a full queue drops its oldest item, and counts it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ T = TypeVar("T")
 class _Reader(Generic[T]):
     wants: Callable[[T], bool]
     task: trio.lowlevel.Task
-    # Set by `put` before the task is rescheduled; not by `end`.
+    # Set by `put` before it reschedules the task; stays None if `end` reschedules it.
     item: T | None = None
 
 
 class Inbox(Generic[T]):
-    """A queue whose readers may pick; an item goes to the reader that has waited longest for such a one."""
+    """A queue whose readers may choose: an item goes to the longest waiting reader that wants it."""
 
     def __init__(self, max_items: int) -> None:
         if max_items < 1:
@@ -41,7 +41,7 @@ class Inbox(Generic[T]):
         self._ended: TransportClosed | None = None
 
     def put(self, item: T) -> None:
-        """Add the newest; a full queue drops its oldest."""
+        """Give an item to a reader, or append it; a full queue drops its oldest."""
         for reader in self._readers:
             if reader.wants(item):
                 self._readers.remove(reader)
@@ -52,18 +52,18 @@ class Inbox(Generic[T]):
         self._items.append(item)
 
     def end(self, closed: TransportClosed) -> None:
-        """No more will come; what is there can still be taken."""
+        """No more items will come; those in the queue can still be taken."""
         self._ended = closed
         for reader in self._readers:
             trio.lowlevel.reschedule(reader.task)
         self._readers.clear()
 
     async def take(self, wants: Callable[[T], bool] = lambda item: True) -> T:
-        """The oldest item that is wanted; the others stay, in order.
+        """Take the oldest item that the reader wants, or wait for one; the others stay in order.
 
-        Raises `TransportClosed` when there is none and none will come. If cancelled, nothing is lost.
+        Raises `TransportClosed` if there is none and `end` was called. If cancelled, no item is lost.
         """
-        # Before the item is taken, not after: a cancellation here would lose it.
+        # The checkpoint comes before the item is taken: a cancellation after it would lose the item.
         await trio.lowlevel.checkpoint()
         for index, item in enumerate(self._items):
             if wants(item):
@@ -78,8 +78,8 @@ class Inbox(Generic[T]):
         self._readers.append(reader)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            # In the very step of the cancellation: with an event, `put` could still give an item to a reader
-            # that is cancelled and has not run yet.
+            # This runs in the step of the cancellation. With an event, `put` could still give an item to a
+            # reader that is cancelled and has not run yet.
             self._readers.remove(reader)
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -91,9 +91,9 @@ class Inbox(Generic[T]):
 
 
 class Incoming(Generic[T]):
-    """`async for` over what arrives; it ends with the connection.
+    """`async for` over the items of an inbox; it ends with the connection.
 
-    Not an async generator: one that is left by `break` would have to be finalised by its user.
+    This is no async generator, because the user of such a one must close it after a `break`.
     """
 
     def __init__(self, take: Callable[[], Awaitable[T]]) -> None:

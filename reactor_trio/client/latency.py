@@ -1,8 +1,8 @@
-"""How long it takes from a command to the picture that shows it, as the client sees it.
+"""The time from a command to the picture that shows its effect, as the client sees it.
 
-The client measures the whole, on its own clock. The server says, beside the first frame that reflects a
-command, how long its own stages took (`Frame.timing`). What is left is the network, so the clock of one side
-is never compared with that of the other.
+The client measures the total on its own clock. With the first frame that reflects a command, the server sends
+how long its own stages took (`Frame.timing`). The difference is the network. So a time of one side's clock is
+never compared with a time of the other's.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from reactor_trio.protocol.text import Id
 
 SAMPLES = 256
-"""Commands that the statistics are of; and that may wait for their frame."""
+"""How many commands the statistics cover at most, and how many may wait for their frame."""
 _STAGES = ("wait", "handle", "emit", "pace", "encode")
 
 
 @attrs.frozen
 class Spread:
-    """Some durations, in seconds: the median, what 95 of 100 stay within, and the newest."""
+    """Median, 95th percentile and newest value of some durations, in seconds."""
 
     p50: float
     p95: float
@@ -35,16 +35,16 @@ class Spread:
 
 @attrs.frozen
 class Latency:
-    """From a command to its picture, of the last 256 commands that were called and whose frame has come.
+    """The time from a command to its picture, for the last 256 commands called whose frame has come.
 
-    Each stage is None as long as there is nothing to tell. The server times one command a frame, so the
-    stages beside `total` are of those.
+    Each stage is None as long as it has no samples. The server times only one command for each frame, so
+    the stages beside `total` have fewer samples.
     """
 
     count: int
     """Commands in `total`."""
     total: Spread | None
-    """From `call` until the first frame that reflects the command was here, or `shown` was called for it."""
+    """From `call` until the first frame that reflects the command arrived, or `shown` was called for it."""
     wait: Spread | None
     """In the server, until the handler began."""
     handle: Spread | None
@@ -52,17 +52,17 @@ class Latency:
     emit: Spread | None
     """From the handler's end until the model emitted its next frame."""
     pace: Spread | None
-    """Until that frame's turn to be encoded: the frames before it, and the rate."""
+    """Until the encoding of that frame began: it waits for the frames before it and for the frame rate."""
     encode: Spread | None
     """In the encoder."""
     network: Spread | None
-    """All the rest: the network both ways, what waits at either end to be written; decoder and screen too, if
-    `shown` was called."""
+    """The rest of `total`: the network both ways, waiting to be written at either end; if `shown` was called,
+    also decoding and display."""
 
 
 @attrs.define(eq=False)
 class _Sample:
-    """One command whose frame has come; times in seconds of this client's clock."""
+    """A command whose frame has come. Times are in seconds of this client's clock."""
 
     sent: float
     track: str
@@ -81,24 +81,24 @@ class _Sample:
 
 
 class LatencyRecorder:
-    """Commands that wait for their frame, and the last ones that have had it."""
+    """Keeps the commands that wait for their frame, and the newest whose frame has come."""
 
     def __init__(self) -> None:
         self._waiting: dict[Id, float] = {}
         self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
 
     def sent(self, id_: Id, at: float) -> None:
-        """A command was called at this time; only some have a frame, so the oldest are forgotten."""
+        """Note that a command was called. Not every command has a frame, so the oldest are forgotten."""
         if len(self._waiting) >= SAMPLES:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[id_] = at
 
     def failed(self, id_: Id) -> None:
-        """No frame will reflect it."""
+        """Forget a command that was refused: no frame will reflect it."""
         self._waiting.pop(id_, None)
 
     def arrived(self, frame: Frame) -> None:
-        """A frame is here."""
+        """Note that a frame has arrived, and which commands it reflects."""
         applied, timing = frame.applied, frame.timing
         for id_ in applied:
             sent = self._waiting.pop(id_, None)
@@ -109,7 +109,7 @@ class LatencyRecorder:
                 self._samples.append(sample)
 
     def shown(self, frame: Frame, at: float) -> None:
-        """The frame is on the screen; only the first time counts."""
+        """Note that a frame is on the screen; only the first call for a frame counts."""
         if not frame.applied:
             return
         for sample in self._samples:

@@ -1,4 +1,4 @@
-"""What a client receives, as frozen values: the welcome, messages, and what an upload gives."""
+"""Values that a client's methods return: the welcome, the handle of an upload, the meaning of an answer."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class TrackInfo:
     kind: str
     direction: str
     codecs: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    """What it can be sent in, the default first; empty if the server does not say."""
+    """The codecs in which it can be sent, the default first; empty if the server does not say."""
     rate: int | None = None
     """Samples a second (audio)."""
 
 
 @attrs.frozen
 class ServerLimits:
-    """What the server takes: sizes in bytes, and how many commands may wait."""
+    """The server's limits: sizes in bytes, and how many commands may wait."""
 
     max_message_bytes: int
     max_upload_bytes: int
@@ -84,7 +84,10 @@ class Welcome:
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Welcome:
-        """From the wire. Raises `HandshakeFailed` for another protocol version or unreadable data."""
+        """Read the data of a `reactor.welcome`.
+
+        Raises `HandshakeFailed` for another protocol version or data that cannot be read.
+        """
         if data.get("protocol") != names.PROTOCOL_VERSION:
             raise HandshakeFailed(
                 f"the server speaks protocol {data.get('protocol')!r}, this client {names.PROTOCOL_VERSION}"
@@ -104,13 +107,13 @@ class Welcome:
 
 
 def _pick(cls: Any, data: Mapping[str, Any]) -> Any:
-    # Fields that a later server adds are left out, so that this client goes on working with it.
+    # Unknown fields are left out, so that this client works with a later version of the server.
     return cls(**{field.name: data[field.name] for field in attrs.fields(cls) if field.name in data})
 
 
 @attrs.frozen
 class UploadHandle:
-    """A finished upload. It may stand anywhere in a payload, and as often as one likes."""
+    """A finished upload. It may stand at any place of a payload, and be used any number of times."""
 
     upload_id: str
     name: str
@@ -119,9 +122,9 @@ class UploadHandle:
 
 
 def read_answer(event: str, answer: Answer) -> ServerMessage | None:
-    """What an answer means to the caller: a typed reply, or None where there is nothing to tell.
+    """Return the reply that an answer holds, or None if the answer only says that all went well.
 
-    Raises `Superseded`, or `CommandError` with all that the server said.
+    Raises `Superseded`, or `CommandError` with all fields of the server's error.
     """
     match answer:
         case ServerMessage():
@@ -138,7 +141,7 @@ def _command_error(error: server_messages.Error) -> CommandError:
     try:
         check_refusal(code, message)
     except ValueError:
-        # Another server's error must reach the caller too, whatever it calls its code.
+        # An error of another server must reach the caller too, even if its code is none for `CommandError`.
         code, message = "unknown", f"{code}: {message}"
     return CommandError(
         code,

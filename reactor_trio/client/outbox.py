@@ -1,8 +1,8 @@
-"""What waits to be written: commands first, then one chunk of an upload at a time.
+"""The messages that wait to be written: all texts first, then one chunk of an upload (or frame) at a time.
 
-So a command never waits for more than one chunk, however large the uploads beside it are, and uploads
-take turns. The send task alone takes from it; whoever puts may be cancelled at any moment, since a
-message is either still here, and withdrawn, or wholly in the send task's hands.
+So a command never waits for more than one chunk, however large the uploads beside it are, and uploads take
+turns. Only the write task takes messages. A task that puts one may be cancelled at any moment: the message is
+then either withdrawn from the outbox, or was taken as a whole by the write task.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from reactor_trio.errors import TransportClosed
 
 MAX_TEXTS = 64
-"""Commands that may wait to be written; then `put` waits. As many as a server queues by default."""
+"""Texts that may wait to be written; with more, `put` waits. A server queues as many by default."""
 
 
 @attrs.define(eq=False)
 class _Chunk:
     data: bytes
-    # Whether `take` gave it to the send task, rather than that the outbox was closed before.
+    # True if `take` gave the chunk to the write task, False if the outbox was closed before.
     taken: bool = False
-    # Set when it left the queue either way; the upload that brought the chunk waits for it.
+    # Set when the chunk has left the queue either way; `put_chunk` waits for it.
     gone: trio.Event = attrs.field(factory=trio.Event)
 
 
@@ -39,15 +39,15 @@ class Outbox:
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
         self._chunks: deque[_Chunk] = deque()
-        # Set to the reason as soon as nothing more may be put in.
+        # The reason why nothing more may be put in; None while the outbox is open.
         self._closed: TransportClosed | None = None
-        # Set by whoever puts or closes, made anew by the send task before it waits.
+        # Set by every put and close, replaced by the write task before it waits.
         self._wake = trio.Event()
-        # Where `put` waits while there are too many texts; woken by `take` and `fail`.
+        # Where `put` waits while there are too many texts; woken by `take`, `close` and `fail`.
         self._room = trio.lowlevel.ParkingLot()
 
     async def put(self, text: str) -> None:
-        """Queue a text message, in order; waits while `MAX_TEXTS` are waiting.
+        """Append a text message; waits while `MAX_TEXTS` texts are in the outbox.
 
         Raises `TransportClosed`. If cancelled, the message is not sent.
         """
@@ -57,7 +57,7 @@ class Outbox:
         self.put_nowait(text)
 
     def put_nowait(self, text: str) -> None:
-        """Queue a text message beyond the bound: only for one that ends something, such as an abort.
+        """Append a text message beyond the bound: only for a message that ends something, such as an abort.
 
         Raises `TransportClosed`.
         """
@@ -66,7 +66,7 @@ class Outbox:
         self._wake.set()
 
     async def put_chunk(self, data: bytes) -> None:
-        """Hand a chunk to the send task; returns when it is being written.
+        """Append a chunk, or a frame; returns once the write task has taken it.
 
         Raises `TransportClosed`. If cancelled, the chunk is not sent.
         """
@@ -88,7 +88,7 @@ class Outbox:
         return self._closed is not None
 
     async def take(self) -> Sequence[str | bytes] | None:
-        """All waiting texts and one chunk; None once the outbox is closed and empty.
+        """Wait for messages; take all texts and one chunk. Returns None once the outbox is closed and empty.
 
         If cancelled, nothing is lost. It may return without a checkpoint.
         """
@@ -108,12 +108,12 @@ class Outbox:
         return messages
 
     def close(self, reason: TransportClosed) -> None:
-        """Take no more; the texts that wait are still written, uploads fail."""
+        """Refuse new messages and drop the chunks: uploads fail. The texts are still written."""
         self._closed = reason
         self._drop_chunks()
 
     def fail(self, reason: TransportClosed) -> None:
-        """The connection has ended: whatever waits is dropped."""
+        """The connection has ended: refuse new messages, and drop all texts and chunks."""
         self._closed = reason
         self._texts.clear()
         self._drop_chunks()

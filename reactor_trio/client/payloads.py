@@ -1,6 +1,6 @@
-"""A caller's values -> plain JSON values. Pure.
+"""Turns a caller's values into plain JSON values. Pure.
 
-Nothing is lost in silence: a value that JSON would change, such as NaN, is refused with its path.
+A value that JSON would change, such as NaN, is refused with its path.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from reactor_trio.client.messages import UploadHandle
 
 
 def payload(data: object, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload of a command, from a mapping, attrs or dataclass instance, and keyword fields.
+    """Make the payload of a command from a mapping, attrs or dataclass instance, and keyword fields.
 
-    Raises `TypeError` for what JSON cannot carry or a field given twice, `ValueError` for NaN and
-    infinities; both name the path of the value.
+    Raises `TypeError` for a value that JSON cannot carry and for a field given twice, `ValueError` for NaN
+    and infinities; both name the path of the value.
     """
     base = {} if data is None else _plain(data, "")
     if not isinstance(base, dict):

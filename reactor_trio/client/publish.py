@@ -1,4 +1,4 @@
-"""Media to the model: one frame of a track at a time, encoded off the loop, written in turn with commands."""
+"""Sends frames to the model: one of a track at a time, encoded in a thread, written in turn with commands."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class _Track:
 
     info: TrackInfo
     seq: int = 0
-    # Held from before a frame is encoded until it is being written: nobody gets ahead of the network.
+    # Held from before a frame is encoded until the write task takes it, so that no caller encodes more frames
+    # than the network carries.
     turn: trio.Lock = attrs.field(factory=trio.Lock)
 
 
 class Publisher:
-    """What `Client.publish` does."""
+    """Encodes and sends the frames of `Client.publish`."""
 
     def __init__(self, welcome: Welcome, outbox: Outbox, executor: Executor) -> None:
         self._tracks = {name: _Track(info) for name, info in welcome.tracks.items() if info.direction == "in"}
@@ -67,7 +68,7 @@ class Publisher:
         return self._tracks[name]
 
     def _time(self) -> float:
-        # One clock for all tracks, so that sound and picture of one moment have one time.
+        # All tracks share one clock, so that sound and picture of the same moment have the same time.
         now = trio.current_time()
         if self._began is None:
             self._began = now
@@ -89,7 +90,7 @@ class Publisher:
     def _message(self, media: MediaFrame) -> bytes:
         message = encode_media(media)
         if len(message) > self._max_bytes:
-            # The server would close the whole connection for it (1009).
+            # For a longer message the server would close the connection (1009).
             remedy = "a lower quality or a smaller picture" if media.codec == "jpeg" else "shorter blocks"
             raise ValueError(
                 f"track {media.track!r}: a frame of {len(message)} bytes, but the server takes at most "

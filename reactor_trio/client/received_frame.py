@@ -1,4 +1,4 @@
-"""One frame of a track, as a client receives it."""
+"""A frame of a track, as a client receives it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Frame:
 
     @classmethod
     def read(cls, media: MediaFrame, received_at: float) -> Frame:
-        """From the wire."""
+        """Make the frame of a decoded message."""
         return cls(
             media.track,
             media.seq,
@@ -57,16 +57,16 @@ class Frame:
 
     @property
     def applied(self) -> tuple[Id, ...]:
-        """The commands, by their `id`, of which this is the first frame of the track to reflect them."""
+        """The `id`s of the commands that this frame is the first of its track to reflect."""
         ids = self.extra.get("applied")
         return tuple(id_ for id_ in ids if is_id(id_)) if isinstance(ids, list) else ()
 
     @property
     def timing(self) -> Mapping[str, float]:
-        """Seconds that the server's stages took for the last of `applied`; empty without `applied`.
+        """The seconds that each stage of the server took for the last command of `applied`; empty without it.
 
-        `wait` for the handler, `handle`, `emit` (from the handler's end to the model's next emit), `pace` (to
-        the encoder), `encode`.
+        The stages: `wait` (for the handler), `handle`, `emit` (from the handler's end to the model's next
+        emit), `pace` (until the encoding began), `encode`.
         """
         timing = self.extra.get("timing")
         if not isinstance(timing, dict):
@@ -75,26 +75,26 @@ class Frame:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What the model said of this frame, `Output(metadata=...)`; empty if it said nothing."""
+        """The metadata that the model gave this frame, `Output(metadata=...)`; empty if it gave none."""
         metadata = self.extra.get("metadata")
         return metadata if isinstance(metadata, dict) else {}
 
     @property
     def key(self) -> bool:
-        """Whether it can be decoded without those before it: always so but for `h264`."""
+        """Whether the frame can be decoded without those before it; always True, except for `h264`."""
         return self.codec != "h264" or self.extra.get("key") is True
 
     @property
     def data(self) -> bytes:
-        """The encoded bytes: for `jpeg` the file as it would lie on disk."""
+        """A copy of the encoded bytes: for `jpeg`, a whole JPEG file."""
         return bytes(self.payload)
 
     def array(self) -> np.ndarray[Any, Any]:
-        """Decode: video to `(height, width, 3)` uint8 RGB, audio to `(channels, samples)` int16.
+        """Decode the frame: video to `(height, width, 3)` uint8 RGB, audio to `(channels, samples)` int16.
 
-        It takes some milliseconds for a large JPEG; on a busy loop call it in a worker thread.
-        Raises `ValueError` for a codec that this client does not know, for a damaged payload, and for `h264`,
-        of which no frame stands alone: see `reactor_trio.media.h264.H264Decoder`.
+        A large JPEG takes some milliseconds: on a busy loop, call this in a worker thread. Raises
+        `ValueError` for an unknown codec, for a damaged payload, and for `h264`, whose frames depend on
+        earlier ones: see `reactor_trio.media.h264.H264Decoder`.
         """
         if self.codec == "jpeg":
             return decode_jpeg(self.data)

@@ -1,4 +1,4 @@
-"""Where the bytes of an upload come from: a path, bytes, or an open binary file; never read whole."""
+"""The sources of an upload: a path, bytes, or an open binary file, read chunk by chunk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reactor_trio.compute.executor import Executor
 
 UNKNOWN_TYPE = "application/octet-stream"
-"""RFC 2046, section 4.5.1: bytes of which nothing else is known."""
+"""The MIME type of bytes of unknown type (RFC 2046, section 4.5.1)."""
 
 
 class Readable(Protocol):
@@ -41,11 +41,11 @@ class Upload:
     mime_type: str
     size: int
     _read: Callable[[int], bytes]
-    # None: the bytes are in memory, and no thread is needed.
+    # None if the bytes are in memory, so that reading needs no thread.
     _executor: Executor | None
 
     async def read(self, size: int) -> bytes:
-        """The next `size` bytes, fewer only at the end.
+        """Read the next `size` bytes, fewer only at the end.
 
         Raises `OSError` if the file became shorter since the upload started, `TypeError` if it gives text.
         """
@@ -64,7 +64,7 @@ class Upload:
 async def open_upload(
     source: Source, name: str | None, mime_type: str | None, executor: Executor
 ) -> AsyncGenerator[Upload]:
-    """Open the source and find its size, name and type. A path is closed at the end, a file is not.
+    """Open the source and find its size, name and type. At the end, a path is closed, a file is not.
 
     Raises `OSError` for a path that cannot be read, `TypeError` or `ValueError` for a source that has no
     bytes or no size.
@@ -95,14 +95,14 @@ def _describe(
 
 
 def _open(path: Path) -> BinaryIO:
-    # Opening a pipe would hold the thread until someone writes into it.
+    # Opening a pipe would block the thread until another process writes into it.
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")
 
 
 def _remaining(file: Readable) -> int:
-    """Bytes from here to the end. Raises `ValueError` for a file that cannot seek."""
+    """How many bytes are left in the file. Raises `ValueError` if the file cannot seek."""
     try:
         here = file.tell()
         end = file.seek(0, os.SEEK_END)
@@ -115,7 +115,7 @@ def _remaining(file: Readable) -> int:
 
 
 class _Cursor:
-    """Bytes in memory, read like a file but without a copy of the whole."""
+    """Bytes in memory, read like a file, without a copy of all of them."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view

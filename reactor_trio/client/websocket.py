@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""One message from the server: an uncompressed 4K frame has 25 MB."""
+"""Bytes of one message from the server at most: an uncompressed 4K frame has 25 MB."""
 
 
 @asynccontextmanager
@@ -29,14 +29,13 @@ async def open_client(
     """Connect to a server, `async with open_client("ws://127.0.0.1:8080") as client`; see `Client`.
 
     The URL may be ws, wss, http or https: that of the server, of its page (`https://example.com/app1/`), or
-    of the WebSocket itself. `ssl_context` replaces the default one for
-    wss; `options` are those of `Client.over`. Connecting takes at most 10 s; waiting in the line of a full
-    server (`on_queued`) comes on top.
+    of the WebSocket itself. `ssl_context` replaces the default one for wss; `options` are those of
+    `Client.over`. Connecting takes at most 10 s, plus the time in the queue of a full server (`on_queued`).
 
     Raises `OSError` if nothing listens there, `HandshakeFailed` if the server refuses (`status` 401: wrong
     token, 503: full) or is no reactor server, `ValueError` for another kind of URL, `TransportClosed` if
-    the connection is lost before the welcome (code 1013: the server's line took too long). Nothing comes
-    out in a group but what the body raised as one.
+    the connection is lost before the welcome (code 1013: the waiting in the server's queue took too long).
+    Never raises an exception group, unless the body of the `with` block raised it.
     """
     address = Address.parse(url)
     headers = [] if token is None else [(b"Authorization", _bearer(token))]
