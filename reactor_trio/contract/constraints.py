@@ -42,7 +42,7 @@ _BOUNDS: Final = {
 _MIME_PATTERN: Final = re.compile(r"[^/\s*]+/(\*|[^/\s*]+)|\*/\*")
 
 
-class BadRule(Exception):  # it becomes a TypeError that says where
+class BadRule(Exception):  # a caller makes a TypeError of it, and adds the place
     """A rule that cannot be obeyed, or does not apply to the type of its field."""
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 USUAL = "input"
-"""The usual name of the attribute. It has no other meaning, so mistakes under this name can be told."""
+"""The usual name of the attribute. It has no other meaning, so a mistake under this name is refused."""
 _NOTHING: Final = object()
 
 

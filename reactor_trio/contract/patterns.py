@@ -26,8 +26,8 @@ _PIECE: Final = re.compile(
 )
 
 
-class BadPattern(Exception):  # it becomes a TypeError that says where
-    """A pattern that is no regular expression, or one that RE2 cannot search for."""
+class BadPattern(Exception):  # a caller makes a TypeError of it, and adds the place
+    """A pattern that is no regular expression, or that RE2 cannot search for."""
 
 
 def compile_pattern(pattern: str) -> Callable[[str], bool]:

@@ -52,7 +52,7 @@ def message_record(cls: type[Message]) -> Record:
     `Unresolved` if an annotation names a class that is not there yet.
     """
     known: Record | None = vars(cls).get(_RECORD)
-    if known is None or known.type is not cls:  # a `slots=True` on top copies the class, and what it knows
+    if known is None or known.type is not cls:  # `slots=True` on top copies the class and its attributes
         known = _parsed(cls)
         setattr(cls, _RECORD, known)
     return known

@@ -40,7 +40,7 @@ _SUPPORTED: Final = (
 )
 
 
-class Unsupported(Exception):  # it becomes a TypeError that says where
+class Unsupported(Exception):  # a caller makes a TypeError of it, and adds the place
     """A type that a field cannot have."""
 
 

@@ -1,9 +1,10 @@
 """The types of fields as trees: each annotation is parsed once, and everything else reads its tree.
 
-`contract/type_parser.py` makes a tree, and refuses what a field cannot be. Structuring (`structure.py`,
-`unions.py`), the checks of defaults and choices (`constraints.py`), and the schema (`schema.py`) walk over
-it, and take the words of their errors from it. A name of a type (`NewType`, `type X = ...`) has no node of
-its own, and the `InputField` of an `Annotated` is the node's `rules`, wherever in a type it stands.
+`contract/type_parser.py` makes a tree, and refuses a type that a field cannot have. Structuring
+(`structure.py`, `unions.py`), the checks of defaults and choices (`constraints.py`), and the schema
+(`schema.py`) walk over it, and take the words of their errors from it. A name of a type (`NewType`, `type X =
+...`) has no node of its own, and the `InputField` of an `Annotated` is the node's `rules`, wherever in a type
+it stands.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class Rules:
-    """What an `InputField` says of a value, and the checks that it becomes."""
+    """The arguments of an `InputField`, and the checks made of them."""
 
     info: InputFieldInfo
     checks: tuple[Callable[[Any], None], ...] = ()
@@ -147,16 +148,17 @@ class Record(Node):
     """An attrs class or a dataclass. It may contain itself, so a tree may have circles."""
 
     known: Mapping[Any, tuple[Field, ...]] = attrs.field(repr=False)
-    """The fields of all records of a tree. A record is there before its fields are."""
+    """The fields of all records of a tree. A record may be made before its fields are."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """Those that a client sends, or that a message shows. The tree is whole when they are asked for."""
+        """The fields that a client sends, or a message shows. They are complete once the parser has
+        returned."""
         return self.known[self.type]
 
 
 def described(node: Node, info: InputFieldInfo) -> Node:
-    """The node with what an `InputField` says, but without checks."""
+    """The node with the arguments of an `InputField`, but without checks."""
     return attrs.evolve(node, rules=Rules(info))
 
 

@@ -1,4 +1,4 @@
-"""`self.connected`: whether the client is there."""
+"""`Connected`: the class of `self.connected`, which a model waits for."""
 
 from __future__ import annotations
 

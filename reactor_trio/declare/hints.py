@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 _REFERENCE: Final = re.compile(r"ForwardRef\('([^']+)'(?:, [^()]*)?\)")
-"""A `ForwardRef` in the representation of a type: its text, and what else Python notes in it."""
+"""A `ForwardRef` in the representation of a type: its text, and the notes of Python behind it."""
 
 _CLASS_HINTS: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
 
@@ -202,7 +202,7 @@ def declared(tp: Any) -> tuple[Any, InputFieldInfo | None]:
 
 
 def name_of(tp: Any) -> str:
-    """How a person writes the type, or the annotation that is to be one."""
+    """The type as an author writes it, or the text of an annotation that was not evaluated."""
     if isinstance(tp, str | typing.ForwardRef):
         return str(_written(tp))
     if isinstance(tp, type) and not typing.get_args(tp):

@@ -1,4 +1,4 @@
-"""What a model reads from its client: frames of the tracks that an `Input` declares."""
+"""The frames that a model reads from the tracks of an `Input`, and the two ways to read them."""
 
 from __future__ import annotations
 

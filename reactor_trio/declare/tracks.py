@@ -100,16 +100,17 @@ class InputTrack(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Frames that were lost because nobody read, or decoded, fast enough; not what LATEST skipped."""
+        """Frames that were lost because reading or decoding was too slow, without those that LATEST
+        skipped."""
         ...
 
     def try_read(self, n: int = 1, mode: ReadMode = ReadMode.LATEST) -> list[InputFrame] | None:
         """Take `n` frames, oldest first, or return None, and take nothing, if fewer are there.
 
         LATEST gives the `n` newest frames, and throws older ones away; FIFO the `n` oldest, and newer ones
-        stay. May be called from any thread. Does not ask whether a `read` waits already.
+        stay. May be called from any thread. Takes frames also before a `read` that waits already.
 
-        Raises `BufferClosed` once the client is gone, also for frames that nobody has read, and `ValueError`
+        Raises `BufferClosed` once the client is gone, also for frames that were not read, and `ValueError`
         if `n` is not 1 to 128, or if `n` frames of this size are more than `max_input_bytes`.
         """
         ...

@@ -22,8 +22,8 @@ class _OnDisk:
 class UploadedFile(_OnDisk):
     """One complete uploaded file.
 
-    `name` is a label that the client gave, never a path; `mime_type` is the client's statement, which nobody
-    has checked; `size` is in bytes.
+    `name` is a label that the client gave, never a path; `mime_type` is the client's statement, which is not
+    checked; `size` is in bytes.
 
     A large file is on the disk until a handler or `@file_uploaded` takes it: `data` is in memory when the
     handler begins, and for as long as the model keeps the file. If other code asks for `data` before that,

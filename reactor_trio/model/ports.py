@@ -49,7 +49,7 @@ class OutputPort(Protocol):
 
     @property
     def period(self) -> float:
-        """Seconds between two frames now: by `fps`, or longer if `compute_time` of `emit` says so."""
+        """Seconds between two frames now: by `fps`, or longer if `compute_time` of `emit` demands it."""
         ...
 
     def flush(self) -> None:
