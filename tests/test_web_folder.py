@@ -35,7 +35,7 @@ from reactor_trio.server.sessions import Granted
 from reactor_trio.server.settings import ServerSettings
 from reactor_trio.server.web import web_files
 from reactor_trio.server.web_folder import HEADERS, PAGE_TYPES, PIECE_BYTES, WebFolder, segments_of
-from reactor_trio.testing import InlineExecutor, run
+from reactor_trio.testing import InlineExecutor
 from serving import PROCESS_TIMEOUT, environment, serve
 
 TEST_TIMEOUT = 60.0
@@ -152,21 +152,17 @@ PIECES = st.sampled_from(
 @example("/out.txt")
 @example("/img/../out.txt")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_whatever_the_path_nothing_but_the_page_is_read(tmp_path: Path, path: str) -> None:
+async def test_whatever_the_path_nothing_but_the_page_is_read(tmp_path: Path, path: str) -> None:
     if not (site := tmp_path / "site").exists():
         make_site(tmp_path)
         (site / "out.txt").symlink_to(tmp_path / "secret.txt")
-
-    async def main() -> None:
-        for asked in (path, f"/{path}"):
-            response = await get(site, asked)
-            assert response.status in (200, 307, 404)
-            assert SECRET not in await body_of(response)
-            location = dict(response.headers).get("Location", "x/")
-            assert re.match(r"[A-Za-z0-9%._~-]+/", location), "it stays on this server, below this page"
-            response.encode(with_body=False).decode("ascii")
-
-    run(main)
+    for asked in (path, f"/{path}"):
+        response = await get(site, asked)
+        assert response.status in (200, 307, 404)
+        assert SECRET not in await body_of(response)
+        location = dict(response.headers).get("Location", "x/")
+        assert re.match(r"[A-Za-z0-9%._~-]+/", location), "it stays on this server, below this page"
+        response.encode(with_body=False).decode("ascii")
 
 
 @given(st.text())
