@@ -11,7 +11,7 @@
 
     run(main)
 
-The pytest plugin (`pytest_reactor_trio`) is there as soon as the package is installed. The guide is
+pytest loads the plugin, `pytest_reactor_trio`, as soon as the package is installed. The guide is
 `docs/testing.md`.
 """
 

@@ -1,4 +1,4 @@
-"""Runs that are the same each time: virtual time, and one order of tasks for a seed."""
+"""Runs of Trio that are the same each time: in virtual time, with an order of tasks that a seed decides."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 
 class TookTooLong(AssertionError):
-    """A test took more virtual time than it may: it waits for what never comes, or the limit is too low."""
+    """A run took more virtual time than its test allows: there is a deadlock, or the limit is too low."""
 
 
-# Virtual seconds that each `run` may take; None: as many as it likes.
+# Virtual seconds that each `run` may take; None: no limit.
 _limit: float | None = None
 
 
 @contextmanager
 def virtual_limit(seconds: float | None) -> Iterator[None]:
-    """In this block each `run` may take so many virtual seconds; then it raises `TookTooLong`."""
+    """Let each `run` in this block raise `TookTooLong` after so many virtual seconds; None: never."""
     global _limit  # one test runs at a time
     before, _limit = _limit, seconds
     try:
@@ -37,10 +37,10 @@ def virtual_limit(seconds: float | None) -> Iterator[None]:
 
 @contextmanager
 def deterministic_scheduling(seed: int = 0) -> Iterator[None]:
-    """Trio shuffles the tasks that are ready at once; in this block the shuffle follows `seed`.
+    """Let `seed` decide, in this block, in which order Trio runs tasks that are ready at the same time.
 
-    There is no public switch for it. These two names are the ones that pytest-trio and Hypothesis set for
-    the same purpose, and a test tells if a new Trio lacks them.
+    Trio has no public switch for its shuffle. pytest-trio and Hypothesis set the same two private names for
+    the same purpose, and a test fails if a new Trio lacks them.
     """
     before = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r.getstate()
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
@@ -59,13 +59,13 @@ def run(
     clock: MockClock | None = None,
     instruments: tuple[trio.abc.Instrument, ...] | list[trio.abc.Instrument] = (),
 ) -> T:
-    """Run `async_fn(*args)` in virtual time: hours of sleep take no time, and each run is the same.
+    """Run `async_fn(*args)` in virtual time: an hour of sleep takes no time, and each run is the same.
 
-    The clock jumps to the next deadline whenever every task waits. So nothing in it may wait for a thread
-    or for another process. A deadlock waits for ever, unless the pytest plugin sets a limit, as it does,
-    or `trio.fail_after` is around what may hang. `seed` decides in which order ready tasks run.
+    The clock jumps to the next deadline whenever every task waits. So no task may wait for a thread or for
+    another process. In a test of pytest the plugin sets a limit of virtual seconds; elsewhere a deadlock
+    lasts for ever unless `trio.fail_after` ends it. `seed` decides in which order ready tasks run.
 
-    Raises what `async_fn` raises, and `TookTooLong` beyond the test's virtual seconds.
+    Raises what `async_fn` raises, and `TookTooLong` if the run exceeds the limit.
     """
 
     async def limited() -> T:
@@ -80,7 +80,7 @@ async def _limited(async_fn: Callable[..., Awaitable[T]], args: tuple[Any, ...])
     limit = _limit
     if limit is None:
         return await async_fn(*args)
-    # What ends in the last moment is in time.
+    # A run that ends exactly at the limit is in time.
     with trio.move_on_at(math.nextafter(trio.current_time() + limit, math.inf)):
         return await async_fn(*args)
     raise TookTooLong(f"the test took more than {limit:g} virtual seconds")

@@ -1,4 +1,4 @@
-"""A device whose work takes virtual time: "what if a frame takes 80 ms?" is one line of a test."""
+"""`DeviceCost`: a compute device whose calls take virtual time; a test says how much."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class DeviceCost(InlineExecutor):
         self.per_item = _check("per_item", per_item)
         """Seconds more for each item."""
         self._items = items
-        # For order as much as for exclusion: Trio's lock is first come, first served.
+        # Trio's lock also keeps the order of those who wait for it.
         self._lanes: dict[Lane, trio.Lock] = {}
         self._calls = Calls()
         self.busy: dict[str, float] = {}
-        """Seconds that each lane has worked so far, by its name; calls that still run are included whole."""
+        """Seconds of work of each lane so far, by its name. A call counts in full from its beginning."""
 
     def cost(self, *args: Any, **kwargs: Any) -> float:
         """Seconds that a call with these arguments takes."""
@@ -59,8 +59,8 @@ class DeviceCost(InlineExecutor):
     async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Wait for the lane, let the time pass, then call `fn` inline.
 
-        If cancelled while waiting for the lane, `fn` is not called. If cancelled later, the call waits for
-        its end and returns its result, as a thread would, and `Cancelled` comes at the next checkpoint.
+        If cancelled while it waits for the lane, `fn` is not called. If cancelled later, `run` waits for the
+        end of the call and returns its result, as with a thread; the next checkpoint raises `Cancelled`.
         """
         if not lane.is_device:
             return await super().run(lane, fn, *args, **kwargs)

@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 class InlineExecutor:
-    """Runs blocking work where it is called: a mock clock would not wait for a thread.
+    """Makes blocking calls in the task that asks for them, since a mock clock does not wait for a thread.
 
-    Work takes no virtual time, and no two calls overlap.
+    A call takes no virtual time, and no two calls overlap.
     """
 
     async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -54,16 +54,16 @@ class InlineExecutor:
 
     @asynccontextmanager
     async def open_worker(self, lane: Lane, name: str) -> AsyncIterator[Worker]:
-        """A worker without a thread: its calls are like `run`, but for the last one, which never waits."""
+        """Open a worker without a thread: `run` makes its calls, but for the last one, which never waits."""
         yield _InlineWorker(self, lane)
 
     def running(self) -> tuple[RunningCall, ...]:
-        """Nothing ever runs in a thread here."""
+        """Return nothing: there are no threads."""
         return ()
 
 
 class _TaskCall:
-    """A call that a task makes, since there is no thread."""
+    """A call of `begin`, which a task makes in place of a thread."""
 
     def __init__(self, done: Callable[[outcome.Outcome[Any]], object]) -> None:
         self._done: Callable[[outcome.Outcome[Any]], object] | None = done
@@ -92,7 +92,11 @@ class _TaskCall:
 
 
 class _InlineWorker:
-    """What was the thread's own is that of the loop, and of all sessions: `torch.inference_mode`, for one."""
+    """The worker of an `InlineExecutor`.
+
+    What a call sets for its thread, such as `torch.inference_mode`, is set for the thread of the loop, and so
+    for all sessions.
+    """
 
     def __init__(self, executor: InlineExecutor, lane: Lane) -> None:
         self._executor = executor

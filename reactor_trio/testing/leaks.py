@@ -1,8 +1,7 @@
-"""What outlives its session: looked for when a session in memory ends, and again when a test does.
+"""Leaks: things that outlive their session. Looked for when a session in memory ends, and when a test ends.
 
-A session's own nursery makes it hard to leave anything behind. What still can: a task that a model started
-in somebody else's nursery, a thread that was abandoned, a session that was made and never run, or a bug of
-the runtime. Here alone the test kit reads the session's private parts; a test guards their names.
+A session's own nursery makes leaks rare. They are left by a model that starts a task in a nursery that is not
+the session's, by an abandoned thread, by a session that was made and never run, or by a bug of the runtime.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ if TYPE_CHECKING:
 
     from reactor_trio.session.session import Session
 
-# Every task that is started from a session's tasks, in whatever nursery, inherits it.
+# The session whose tasks started the current task, in whatever nursery: tasks inherit context variables.
 _session: ContextVar[Session | None] = ContextVar("reactor_trio_session", default=None)
 
 
 @attrs.frozen
 class Leak:
-    """One thing that was there when its session no longer was."""
+    """One thing that was still there after its session had ended."""
 
     session_id: str
     kind: str
     """`task`, `thread`, `file`, `channel` or `outbox`."""
     what: str
-    """Which one, and where it is."""
+    """A description: which thing, and where it is."""
 
     def __str__(self) -> str:
         return f"{self.session_id}: {self.what}"
@@ -45,17 +44,17 @@ class Leak:
 @attrs.frozen
 class _Watched:
     session: Session
-    # Of the run that the session belongs to: while that lives, so may the session.
+    # The token of the session's Trio run: until that run is over the session may go on.
     token: trio.lowlevel.TrioToken
 
 
 class LeakWatch:
-    """While it is entered it sees every session that is made, in any thread; `leaks()` says what is left."""
+    """A context manager that notes each session made while it is entered, in any thread; see `leaks`."""
 
     def __init__(self) -> None:
         self._sessions: list[_Watched] = []
         self._files: list[tuple[IO[bytes], Session | None]] = []
-        # What was found when a session ended; it may be gone by the end of the test.
+        # Leaks that were found when a session ended; they may be gone by the end of the test.
         self._found: list[Leak] = []
         self._open_file: Callable[[], IO[bytes]] = uploads._temporary_file
 
@@ -77,7 +76,7 @@ class LeakWatch:
         self._sessions.append(_Watched(session, trio.lowlevel.current_trio_token()))
 
     def _temporary_file(self) -> IO[bytes]:
-        # Such a file has no name that one could look for. In a thread the context is that of the caller.
+        # A temporary file has no name to look for later. A thread has the context of its caller's task.
         file = self._open_file()
         self._files.append((file, _session.get()))
         return file
@@ -89,7 +88,7 @@ class LeakWatch:
             self._found += _threads(session)
 
     def leaks(self) -> list[Leak]:
-        """What outlived its session, each thing once; sessions whose Trio run still goes on are left out."""
+        """Return each leak once. Sessions whose Trio run still goes on are left out."""
         over = [each.session for each in self._sessions if _is_over(each.token)]
         found = list(self._found)
         for session in over:
@@ -107,7 +106,7 @@ _watches: list[LeakWatch] = []
 
 @contextmanager
 def watched(session: Session) -> Iterator[None]:
-    """Around a session's `run`: whoever watches looks, when it has returned, for what goes on."""
+    """Let each `LeakWatch` look for leaks when this block, which runs a session, has ended."""
     before = _session.set(session)
     try:
         yield
@@ -136,7 +135,7 @@ def _tasks(session: Session) -> Iterator[Leak]:
 
 
 def _where(task: trio.lowlevel.Task) -> str:
-    """Where the task waits: the innermost line that is not Trio's own."""
+    """Return the place at which the task waits: the innermost line outside of Trio."""
     library = os.path.dirname(trio.__file__)  # noqa: PTH120  frames have plain texts for paths
     lines = [
         f" at {frame.f_code.co_filename}:{line}"
@@ -147,7 +146,7 @@ def _where(task: trio.lowlevel.Task) -> str:
 
 
 def _threads(session: Session) -> Iterator[Leak]:
-    # Trio names a worker thread `<function> from <task>` while it works, and the session its own tasks.
+    # A worker thread is called `<function> from <task>` while it works, and a task `<session's id>/...`.
     for thread in threading.enumerate():
         _, _, task = thread.name.partition(" from ")
         if task.startswith(f"{session.id}/"):
@@ -155,7 +154,7 @@ def _threads(session: Session) -> Iterator[Leak]:
 
 
 def left_open(session: Session) -> list[Leak]:
-    """Return the queues of the session that are still open. A session that has ended has none."""
+    """Return the session's queues that are still open; once the session has ended there must be none."""
     return [*_channel_ends(session), *_outbox(session)]
 
 

@@ -45,9 +45,9 @@ class LiveNetwork:
         pipe.cut_at(pipe.arrived + count)
 
     def lose(self) -> None:
-        """From now on nothing arrives, in either direction, and neither side is told: half-open.
+        """Deliver nothing from now on, in either direction, and tell neither side: a half-open connection.
 
-        Writing succeeds until the buffer is full. Only a time-out finds it: the heartbeat, `send_timeout`.
+        Writing succeeds until the buffer is full. Only a time-out notices: the heartbeat, or `send_timeout`.
         """
         for pipe in self._pipes.values():
             pipe.lose()
@@ -62,9 +62,9 @@ class LiveNetwork:
                 pipe.link = attrs.evolve(pipe.link, **fields)
 
     def link(self, direction: Direction) -> Link:
-        """How this direction is now."""
+        """Return the properties of this direction now."""
         return self._pipes[direction].link
 
     def arrived(self, direction: Direction) -> int:
-        """How many bytes have arrived in this direction by now, read or not."""
+        """Return how many bytes have arrived in this direction so far, read or not."""
         return self._pipes[direction].arrived

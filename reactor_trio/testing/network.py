@@ -1,4 +1,4 @@
-"""The network between a client and its session in memory: scripted, and the same in every run."""
+"""The network between a client and its session in memory: set by the test, and the same in every run."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ Direction = Literal["up", "down"]
 """`up` is from the client to the server, `down` from the server to the client."""
 
 BUFFER_BYTES = 1024 * 1024
-"""What a direction holds before `send` waits: about what the kernels of two machines would."""
+"""Bytes that one direction holds before `send` waits: about as many as the kernels of two machines hold."""
 
 
 @attrs.frozen(kw_only=True)
 class Link:
-    """One direction of a connection. Bytes are those of the messages; WebSocket's own framing is free.
+    """The properties of one direction of a `Network`; not the link of a session in `reactor_trio.link`.
 
-    Raises `ValueError` for a value out of range.
+    Bytes are those of the messages; WebSocket's framing costs nothing. Raises `ValueError` for a value out
+    of range.
     """
 
     delay: float = attrs.field(default=0.0, validator=ge(0))
-    """Seconds from the last byte's leaving to its arrival."""
+    """Seconds between the departure and the arrival of a message's last byte."""
     jitter: float = attrs.field(default=0.0, validator=ge(0))
-    """Up to this many seconds more, drawn evenly for each message. Nothing overtakes: it is one stream."""
+    """At most so many seconds more, drawn evenly for each message. The order is kept: it is one stream."""
     bandwidth: float | None = attrs.field(default=None, validator=optional(gt(0)))
-    """Bytes a second; None: as many as come."""
+    """Bytes a second; None: no limit."""
     buffer_bytes: int = attrs.field(default=BUFFER_BYTES, validator=[instance_of(int), ge(1)])
-    """Bytes that were written and not yet read; then `send` waits, and after `send_timeout` gives up."""
+    """Bytes that may be written and not yet read. `send` waits at the limit, for `send_timeout` at most."""
     returns_after: float = attrs.field(default=0.0, validator=ge(0))
-    """Seconds for which `send` and `ping` go on after their last byte has left.
+    """Seconds between the departure of the last byte and the return of `send` or `ping`.
 
-    On a machine with other work the answer to a ping may be read before the task that wrote it goes on.
+    On a busy machine the answer to a ping may be read before the task that wrote the ping goes on.
     """
     cut_at: int | None = attrs.field(default=None, validator=optional([instance_of(int), ge(0)]))
-    """The connection breaks, both ways, when this many bytes have arrived since it was made.
+    """The connection breaks in both directions when so many bytes have arrived since it was made.
 
-    A message of which a part is missing is not delivered.
+    A message that has arrived in part is not delivered.
     """
 
 
 @attrs.frozen(kw_only=True)
 class Network:
-    """What lies between a client and the server: `open_session(Painter, network=Network(delay=0.05))`.
+    """The network between a client and the server: `open_session(Painter, network=Network(delay=0.05))`.
 
-    `delay` and `jitter` are in seconds one way, `bandwidth` in bytes a second, and count for each direction
-    on its own; `up` (from the client) or `down` replaces them for one direction. `seed` decides what jitter
-    is drawn; clients of the same network draw differently. Without arguments everything arrives at once.
+    `delay` and `jitter` are in seconds one way, `bandwidth` in bytes a second; each direction has them for
+    itself. `up` (from the client) or `down` replaces them for one direction. `seed` decides which jitter is
+    drawn; clients of one network draw different numbers. Without arguments messages arrive at once.
 
     Raises `ValueError` for a value out of range.
     """
@@ -66,10 +67,10 @@ class Network:
     down: Link | None = None
 
     def link(self, direction: Direction) -> Link:
-        """What this direction is like at first."""
+        """Return the properties with which this direction begins."""
         return (self.up if direction == "up" else self.down) or self._both
 
-    # Made at once, so that a number out of range is refused where the network is written down.
+    # Made with the network, so that a number out of range is refused at the line that made the network.
     _both: Link = attrs.field(
         init=False,
         repr=False,
@@ -86,6 +87,6 @@ class Network:
     )
 
     def draws(self, connection: str, direction: Direction) -> Callable[[], float]:
-        """Where one direction of one connection draws its jitter from: numbers in [0, 1)."""
-        # Seeded by text: `random` hashes it with SHA-512, so that it is the same in every process.
+        """Return the source of jitter of one direction of one connection: numbers in [0, 1)."""
+        # A seed that is a text gives the same numbers in every process: `random` hashes it with SHA-512.
         return random.Random(f"{self.seed}/{connection}/{direction}").random

@@ -1,7 +1,7 @@
-"""One direction of a connection in memory: what was written, and when it arrives.
+"""`Pipe`: one direction of a connection in memory, with the segments under way and their times of arrival.
 
-Nothing here is a task. When a segment arrives is worked out, to the float, when it is written; a reader
-sleeps until the first one's time, and a writer until there is room. So a run depends on no order of tasks.
+A pipe has no task. The time at which a segment arrives is computed when the segment is written; a reader
+sleeps until the first segment's time, a writer until there is room. So the order of tasks changes nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from reactor_trio.testing.network import Link
 
 SEGMENT_BYTES = 16 * 1024
-"""What a link of limited bandwidth carries in one piece, at most: progress shows at least this often."""
+"""The largest segment of a link of limited bandwidth, so that a writer sees progress often."""
 SEGMENT_SECONDS = 0.1
-"""And at most the bytes that take this long, so that a slow link is never taken for a dead one."""
+"""The longest time that one segment may take, so that a slow link is not taken for a dead one."""
 
 
 @attrs.frozen
 class Ping:
-    """A ping on its way: answered by whoever reads it."""
+    """A ping under way: the reader answers with a `Pong`."""
 
 
 @attrs.frozen
@@ -49,7 +49,7 @@ Item = str | bytes | Ping | Pong | Close
 class _Segment:
     arrives: float
     size: int
-    # What is whole when the last byte of this segment is there.
+    # The message that is complete with the last byte of this segment; None: a part of one.
     item: Item | None
 
 
@@ -65,8 +65,8 @@ class Pipe:
         # Bytes accepted, and bytes read, since the beginning.
         self._accepted = 0
         self._read = 0
-        # When the link has carried all that was accepted: the start of this busy time, and its bytes. Not
-        # added up segment by segment, so that a message takes the same time in however many pieces.
+        # The link is busy since `_busy_since`, with `_busy_bytes`, until `_free_at`. That time is computed
+        # from the sum of the bytes, so that a message takes as long in one segment as in many.
         self._busy_since = -math.inf
         self._busy_bytes = 0
         self._free_at = -math.inf
@@ -74,25 +74,25 @@ class Pipe:
         self._jitter = 0.0
         self._lost = False
         self.ends_at = math.inf
-        """From then on nothing more arrives: the reader finds the connection broken."""
+        """From this time on nothing arrives: the reader finds the connection broken."""
         self.refuses_at = math.inf
-        """From then on nothing more is accepted: the writer finds the connection broken."""
-        # Replaced when it fires: set whenever something was written, read, or changed.
+        """From this time on nothing is accepted: the writer finds the connection broken."""
+        # Set whenever something was written, read or changed, and replaced by a new event then.
         self.changed = trio.Event()
 
     def notify(self) -> None:
-        """Wake whoever waits for this direction."""
+        """Wake all tasks that wait for this direction."""
         self.changed.set()
         self.changed = trio.Event()
 
     @property
     def link(self) -> Link:
-        """What it is like now."""
+        """The properties of this direction now."""
         return self._link
 
     @link.setter
     def link(self, link: Link) -> None:
-        # What was accepted keeps its times; the rest begins when the link is free of it.
+        # Segments that were accepted keep their times; later ones begin when those have left.
         self._busy_since, self._busy_bytes = max(self._free_at, trio.current_time()), 0
         self._free_at = self._busy_since
         self._link = link
@@ -137,7 +137,7 @@ class Pipe:
         if cut_at is None or self._lost or self._accepted + size < cut_at:
             self._place(size, item, math.inf if self._lost else self._arrival(size))
             return
-        # What is behind the cut is accepted, as a kernel would, and never arrives.
+        # Bytes behind the cut are accepted, as by a kernel, and never arrive.
         head = max(0, cut_at - self._accepted)
         if head or not self._accepted:
             arrives = self._arrival(head)
@@ -152,7 +152,7 @@ class Pipe:
         self._buffered += size
 
     def _arrival(self, size: int) -> float:
-        """When the last byte of the next `size` bytes arrives."""
+        """Return the time at which the last byte of the next `size` bytes arrives."""
         link = self._link
         now = trio.current_time()
         if now >= self._free_at:
@@ -173,11 +173,11 @@ class Pipe:
         return self._read + sum(each.size for each in self._segments if each.arrives <= horizon)
 
     def first(self) -> Item | None:
-        """What the next `read` brings, if it is there and completes something."""
+        """Return the message that the next `read` completes; None if there is none."""
         return self._segments[0].item if self._is_there() else None
 
     def read(self) -> tuple[bool, Item | None]:
-        """Read a segment that is there: whether there was one, and the item that it completes."""
+        """Read the next segment, if it has arrived. Return whether it has, and the item that it completes."""
         if not self._is_there():
             return False, None
         segment = self._segments.popleft()
@@ -189,7 +189,7 @@ class Pipe:
         return bool(self._segments) and self._segments[0].arrives <= min(trio.current_time(), self.ends_at)
 
     def next_event(self) -> float:
-        """When there will be something to read, or the end, if nothing changes before."""
+        """Return the time of the next arrival, or of the end, unless something changes before."""
         return min(self._segments[0].arrives if self._segments else math.inf, self.ends_at)
 
     def ended(self) -> bool:
@@ -199,13 +199,13 @@ class Pipe:
     # ---- the end
 
     def break_at(self, time: float) -> None:
-        """Break it for both sides; what has not arrived by then is lost."""
+        """Break the connection for both sides at this time; segments that arrive later are lost."""
         self.ends_at = min(self.ends_at, time)
         self.refuses_at = min(self.refuses_at, time)
         self.notify()
 
     def finish(self) -> float:
-        """The writer has gone: the reader finds out behind what was written; returns when."""
+        """The writer has gone: end the connection for the reader after all segments. Returns that time."""
         if self._lost:
             return math.inf
         self.ends_at = min(self.ends_at, max(self._last_arrival, trio.current_time() + self._link.delay))
@@ -213,12 +213,12 @@ class Pipe:
         return self.ends_at
 
     def refuse(self, time: float) -> None:
-        """The reader has gone: the writer finds out at `time`."""
+        """The reader has gone: refuse what is written from this time on."""
         self.refuses_at = min(self.refuses_at, time)
         self.notify()
 
     def cut_at(self, count: int) -> None:
-        """Break it when byte `count` has arrived, also if that was written already."""
+        """Break the connection when byte `count` arrives, even if that byte was written before."""
         self._link = attrs.evolve(self._link, cut_at=count)
         if count > self._accepted:
             return
@@ -231,12 +231,12 @@ class Pipe:
         self._on_cut(trio.current_time())
 
     def _share(self, segment: _Segment, count: int) -> float:
-        """When byte `count` of a segment arrives: its bytes come evenly."""
+        """Return the time at which byte `count` of a segment arrives; bytes arrive evenly."""
         bandwidth = self._link.bandwidth
         return segment.arrives - ((segment.size - count) / bandwidth if bandwidth else 0.0)
 
     def lose(self) -> None:
-        """Nothing arrives any more, and nobody is told."""
+        """Deliver nothing from now on, and tell neither side."""
         now = trio.current_time()
         self._lost = True
         for segment in self._segments:

@@ -1,4 +1,4 @@
-"""Sessions in memory: the real thing but for the wire."""
+"""Sessions in memory: everything is as in a server, except for the socket."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from reactor_trio.session.session import Session
 
 
-# Connections of each host so far: each draws its own jitter, the same in every run.
+# The number of each host's next connection: each connection draws its own jitter, the same in every run.
 _connections: weakref.WeakKeyDictionary[ModelHost, Iterator[int]] = weakref.WeakKeyDictionary()
 
 
 class SessionClient(Client):
-    """The client of a session in memory, and what a test wants to see of the other side."""
+    """The client of a session in memory, with the session, the network and the transcript beside it."""
 
     session: Session
-    """The session under test: `session.model` is its copy of the model, `session.ending` why it ended."""
+    """The session under test: `session.model` is its copy of the model, `session.ending` how it ended."""
     network: LiveNetwork
-    """What lies between: `stall()`, `resume()`, `cut()`, `lose()`, `change(...)`."""
+    """The network between client and session: `stall()`, `resume()`, `cut()`, `lose()`, `change(...)`."""
     transport: MemoryTransport
-    """The client's end, for sending raw messages: `await client.transport.send(["no JSON"])`."""
+    """The client's end of the connection, for raw messages: `await client.transport.send(["no JSON"])`."""
     transcript: Transcript
-    """Everything that crossed the wire so far, in order, with the times of the server's end."""
+    """All messages so far, in order, with the times at which the session read or wrote them."""
 
     async def ended(self) -> Ending:
-        """Wait until the session has ended, `@disconnected` included, and return why."""
+        """Wait until the session has ended and `@disconnected` has run; return how it ended."""
         await self._session_ended.wait()
         assert self.session.ending is not None
         return self.session.ending
@@ -67,12 +67,12 @@ async def load_host(
     executor: Executor | None = None,
     media: MediaSettings | None = None,
 ) -> ModelHost:
-    """Load a model once, for several sessions of it: give the host to `open_session` for the class.
+    """Load a model once for several sessions: pass the host to `open_session` in place of the class.
 
-    Raises what `load` raises. If cancelled, there is no host.
+    Raises what `load` raises. If cancelled, no host is made.
     """
     if not structlog.is_configured():
-        # Its own default prints every variable of every frame where `rich` is installed: whole pictures.
+        # Where `rich` is installed, structlog's default prints every variable of every frame: whole pictures.
         plain_tracebacks()
     return await ModelHost.load(
         model_class,
@@ -101,14 +101,13 @@ async def open_session(
     network: Network | None = None,
     **client_options: Any,
 ) -> AsyncIterator[SessionClient]:
-    """A client of a real session of `model`, over a connection in memory.
+    """Open a client of a real session of `model`, over a connection in memory.
 
-    All that a served session does happens here: the same nursery, channels, validation, pacing, limits and
-    hooks. Time is Trio's, so under `MockClock(autojump_threshold=0)`, as `reactor_trio.testing.run` and
-    pytest-trio's `autojump_clock` set it up, a minute takes no time. Blocking work runs inline and at once
-    unless an `executor` is given, such as `DeviceCost(0.080)`. `network` is what lies between client and
-    server; without one everything arrives at once. `media` says how video is sent. `model` may be a
-    `ModelHost` (see `load_host`), so that several sessions share it.
+    The session has the same nursery, channels, validation, pacing, limits and hooks as a served one. Its time
+    is Trio's: in virtual time, by the pytest plugin or by `run`, a minute takes no time. Blocking calls are
+    made at once on the loop, unless an `executor` is given, such as `DeviceCost(0.080)`. Without a `network`
+    messages arrive at once. `media` says how video is sent. `model` may be a `ModelHost`, from `load_host`,
+    which several sessions share.
 
     Leaving closes the client and waits for the session's `@disconnected`. Raises what `load` raises, and
     `TypeError` for a `config`, `limits`, `executor` or `media` beside a host, which has its own.
@@ -153,10 +152,10 @@ async def open_sessions(
     network: Network | Sequence[Network | None] | None = None,
     **client_options: Any,
 ) -> AsyncIterator[tuple[SessionClient, ...]]:
-    """Several clients at once, of one loaded model: each has a session of its own, as when they are served.
+    """Open several clients of one loaded model, each with a session of its own, as in a server.
 
-    They connect one after the other. `network` lies between each of them and the server, or is one for each.
-    Everything else is as in `open_session`. Raises `ValueError` if there are not `count` networks.
+    The clients connect one after the other. `network` is one for all of them, or a sequence with one for
+    each. All else is as in `open_session`. Raises `ValueError` if there are not `count` networks.
     """
     networks = [network] * count if network is None or isinstance(network, Network) else list(network)
     if len(networks) != count:

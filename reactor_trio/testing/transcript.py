@@ -1,4 +1,6 @@
-"""What crossed the wire in a test, with its virtual times: to be read, compared, kept as a golden file."""
+"""The transcript of a test: each message that crossed the wire, with its virtual time.
+
+A transcript can be read, compared with another one, and kept as a golden file."""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from typing import TYPE_CHECKING, overload
 
 import attrs
 
-from reactor_trio.testing.lines import body_of, type_of
+from reactor_trio.testing.message_text import body_of, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 UPDATE_VARIABLE = "REACTOR_UPDATE_GOLDEN"
-"""The environment variable that lets `assert_matches` write golden files: any text but `0` and nothing."""
+"""The environment variable that lets `assert_matches` write golden files; empty or `0` counts as unset."""
 
 
 @attrs.frozen
@@ -31,18 +33,18 @@ class TranscriptEntry:
 
     @property
     def type(self) -> str:
-        """The message's type on the wire; `media`, `chunk`, or `unreadable` for what has none."""
+        """The message's type on the wire; `media` or `chunk` for a binary one, else `unreadable`."""
         return type_of(self.message)
 
     def line(self, *, times: bool = True, hashes: bool = False) -> str:
-        """The message in one line; see `Transcript.render`."""
+        """Return the message as one line of text; see `Transcript.render`."""
         time = f"{self.time:11.6f} " if times else ""
         return f"{time}{self.direction} {body_of(self.message, hashes=hashes)}"
 
 
 @attrs.frozen
 class Transcript(Sequence[TranscriptEntry]):
-    """Everything that crossed the wire, in the session's order. `str(transcript)` is its text."""
+    """All messages of both directions, in the session's order. `str(transcript)` is their text."""
 
     entries: list[TranscriptEntry] = attrs.field(factory=list, repr=False)
 
@@ -51,7 +53,7 @@ class Transcript(Sequence[TranscriptEntry]):
     @overload
     def __getitem__(self, index: slice) -> Transcript: ...
     def __getitem__(self, index: int | slice) -> TranscriptEntry | Transcript:
-        """An entry by its place, or a part of the transcript."""
+        """Return one entry by its index, or a transcript of the entries of a slice."""
         return Transcript(self.entries[index]) if isinstance(index, slice) else self.entries[index]
 
     def __len__(self) -> int:
@@ -61,40 +63,40 @@ class Transcript(Sequence[TranscriptEntry]):
         return self.render()
 
     def where(self, condition: Callable[[TranscriptEntry], bool]) -> Transcript:
-        """The entries for which this holds: `transcript.where(lambda entry: entry.direction == "<")`."""
+        """Keep those for which this is true: `transcript.where(lambda entry: entry.direction == "<")`."""
         return Transcript([entry for entry in self.entries if condition(entry)])
 
     def of_type(self, *types: str) -> Transcript:
-        """The entries of these types, such as `set_prompt`, `reactor.ack` or `media`."""
+        """Keep the entries of these types, such as `set_prompt`, `reactor.ack` or `media`."""
         return self.where(lambda entry: entry.type in types)
 
     def without(self, *types: str) -> Transcript:
-        """The entries of all types but these."""
+        """Leave out the entries of these types."""
         return self.where(lambda entry: entry.type not in types)
 
     def render(self, *, times: bool = True, hashes: bool = False) -> str:
-        """One line a message, ended by a line feed: time, direction, type, the command's id, data.
+        """Return the text: one line for each message, with its time, direction, type, id and data.
 
-        Frames read `media main_video seq=3 pts=0.125 jpeg 640x480`: what an encoder made of the pixels is
-        left out, as another version of it makes other bytes. With `hashes` the payload's length and the
-        first digits of its SHA-256 are there too. The welcome is shortened to names: its schemas are the
-        model's, and no event. Without `times` only the order counts.
+        A frame reads `media main_video seq=3 pts=0.125 jpeg 640x480`. Its bytes are left out, since another
+        version of the encoder makes other ones; with `hashes` the line has the payload's length and the
+        first digits of its SHA-256. Of the welcome only names are shown, and no schemas. Without `times` the
+        lines have no times.
         """
         return "".join(f"{entry.line(times=times, hashes=hashes)}\n" for entry in self.entries)
 
     def diff(self, other: Transcript | str, *, times: bool = True, hashes: bool = False) -> str:
-        """How `other` (a transcript, or the text of one) became this one; empty if they read the same."""
+        """Return the difference from `other`, a transcript or its text; empty if the texts are equal."""
         before = other if isinstance(other, str) else other.render(times=times, hashes=hashes)
         return _diff(before, self.render(times=times, hashes=hashes), "expected", "actual")
 
     def assert_matches(
         self, golden: str | os.PathLike[str], *, times: bool = True, hashes: bool = False
     ) -> None:
-        """Compare with a golden file, line by line; see `render` for what `times` and `hashes` do.
+        """Compare with a golden file, line by line; `times` and `hashes` are those of `render`.
 
-        With REACTOR_UPDATE_GOLDEN=1 in the environment the file is written instead, with its folder. Look
+        With REACTOR_UPDATE_GOLDEN=1 in the environment the file and its folder are written instead: look
         at the change before you keep it. Raises `AssertionError` with the difference, or if there is no
-        such file. The file is UTF-8; its line ends do not matter.
+        such file. The file is UTF-8, with line ends of any kind.
         """
         path = Path(golden)
         text = self.render(times=times, hashes=hashes)
@@ -127,7 +129,7 @@ def _lines(text: str) -> list[str]:
 def recorder(
     transcript: Transcript, direction: str, now: Callable[[], float]
 ) -> Callable[[str | bytes], object]:
-    """What a transport calls with each message; `now()` is the time to note with it."""
+    """Return a function that adds a message to the transcript, at the time `now()`."""
 
     def record(message: str | bytes) -> None:
         transcript.entries.append(TranscriptEntry(now(), direction, message))

@@ -1,4 +1,4 @@
-"""A connection in memory: the same seam as a WebSocket, without one."""
+"""`MemoryTransport`: a `Transport` without a socket, for tests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     Listener = Callable[[str | bytes], object]
 
 MOST_AT_ONCE = 1000
-"""Messages that one `receive` returns: about as many as a WebSocket reads before it gives the loop back."""
+"""Messages that one `receive` returns at most: about as many as a WebSocket reads in one step."""
 LOST = "the connection was lost"
 
 
 class MemoryTransport:
-    """One end of a connection in memory; see `session.transport.Transport` for its methods.
+    """One end of a connection in memory; see `wire.transport.Transport` for its methods.
 
     `stall()` makes this end stop reading: the peer's `send` fills the buffer and then times out.
     `freeze()` makes it stop writing too, as a process does that was suspended: pings stay unanswered.
@@ -39,9 +39,9 @@ class MemoryTransport:
         self._closed: TransportClosed | None = None
         # Nothing more is read: the closing handshake is done, or the connection has broken.
         self._ended = False
-        # We have said that we close: what still comes is thrown away (RFC 6455, 1.4).
+        # This end has sent its close: messages that still come are thrown away (RFC 6455, 1.4).
         self._is_closing = False
-        # A write was cut short: what would be written next would be read as the rest of it.
+        # A write was cut short: the peer would read the next bytes as the rest of that message.
         self._torn = False
         self._is_receiving = False
         # Whole messages only: a ping or a close does not go out in the middle of one.
@@ -69,7 +69,7 @@ class MemoryTransport:
 
     @property
     def closed(self) -> TransportClosed | None:
-        """How this end was closed; None while it is open."""
+        """The error of this end's closing; None while it is open."""
         return self._closed
 
     # ---- reading
@@ -93,7 +93,7 @@ class MemoryTransport:
         await _change(self._in, math.inf if self._stalled else self._in.next_event())
 
     def _read(self) -> list[str | bytes]:
-        """Read what has arrived, up to a close; sees the end only when nothing is left to read."""
+        """Read the messages that have arrived, up to a close. Notices the end when all have been read."""
         messages: list[str | bytes] = []
         if self._stalled or self._ended:
             return messages
@@ -112,7 +112,7 @@ class MemoryTransport:
                 self._control(item)
         if not messages and not self._ended and self._in.ended():
             self._end(TransportClosed(1006, LOST))
-        if something or self._ended:  # there is room for the peer; and `aclose` may be waiting for the end
+        if something or self._ended:  # the peer has room again, or `aclose` waits for the end
             self._in.notify()
         return messages
 
@@ -153,7 +153,7 @@ class MemoryTransport:
 
     @property
     def has_unsent(self) -> bool:
-        """See `Transport.has_unsent`: what `send_nowait` takes, it takes whole."""
+        """See `Transport.has_unsent`: `send_nowait` takes messages whole or not at all."""
         return False
 
     async def _write(self, item: Item, size: int) -> None:
@@ -190,7 +190,7 @@ class MemoryTransport:
             raise fault
 
     def _fault(self) -> TransportClosed | None:
-        """What keeps this end from writing."""
+        """Return the error of a write at this time; None if this end can write."""
         if self._closed is not None:
             return _again(self._closed)
         return TransportClosed(1006, LOST) if self._torn or self._out.refused() else None
@@ -229,7 +229,7 @@ class MemoryTransport:
         self._in.notify()
 
     def cut(self) -> None:
-        """Break the connection: what was on its way is lost, and each end notices when it reads or writes."""
+        """Break the connection: messages under way are lost, and each end notices when it reads or writes."""
         for pipe in (self._in, self._out):
             pipe.break_at(trio.current_time())
 
@@ -254,10 +254,10 @@ class MemoryTransport:
 def memory_transport_pair(
     *, send_timeout: float = 10.0, network: Network | None = None, name: str = ""
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Two connected ends: the client's, and the server's.
+    """Make two connected ends: the client's and the server's.
 
-    `send_timeout` is in seconds of Trio's clock: an end that can write no byte for so long gives up.
-    `network` lies between the two; `name` tells its connections apart, so that each draws its own jitter.
+    `send_timeout` is in seconds of Trio's clock: an end that can write no byte for so long gives up. `name`
+    tells the connections of one `network` apart, so that each draws its own jitter.
     """
     network = network or Network()
 
@@ -273,7 +273,7 @@ def memory_transport_pair(
 
 
 async def _change(pipe: Pipe, until: float) -> None:
-    """Wait until something changes in the pipe, at most until then (seconds of Trio's clock)."""
+    """Wait until something changes in the pipe, but not longer than `until` (seconds of Trio's clock)."""
     changed = pipe.changed
     if math.isinf(until):
         await changed.wait()
@@ -283,7 +283,7 @@ async def _change(pipe: Pipe, until: float) -> None:
 
 
 def _again(closed: TransportClosed | None) -> TransportClosed:
-    """A new exception each time: one that is raised twice would grow its traceback."""
+    """Copy the exception: the traceback of one that is raised twice would grow."""
     assert closed is not None
     return type(closed)(closed.code, closed.reason)
 

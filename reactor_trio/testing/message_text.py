@@ -1,4 +1,4 @@
-"""One message of the wire as one line of text, for people and for golden files. Pure."""
+"""The text of one message of the wire, as a transcript shows it. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HASH_DIGITS = 8
 
 
 def type_of(message: str | bytes) -> str:
-    """Its type on the wire; `media`, `chunk`, or `unreadable` for what has none."""
+    """Return the message's type on the wire; `media` or `chunk` for a binary one, else `unreadable`."""
     if isinstance(message, str):
         text = _text(message)
         return "unreadable" if text is None else str(text["type"])
@@ -27,16 +27,16 @@ def type_of(message: str | bytes) -> str:
 
 
 def body_of(message: str | bytes, *, hashes: bool = False) -> str:
-    """The message in one line, without time and direction; see `Transcript.render`."""
+    """Return the message as text without a line feed; see `Transcript.render`."""
     if isinstance(message, str):
         text = _text(message)
-        return f"unreadable {message!r}" if text is None else _text_line(text)
+        return f"unreadable {message!r}" if text is None else _body_of_text(text)
     media = _binary(message)
     match media:
         case MediaFrame():
-            return _media_line(media, hashes=hashes)
+            return _body_of_media(media, hashes=hashes)
         case UploadChunk(upload_id, offset, payload):
-            # The client made these bytes: their number is as stable as the test.
+            # The test made these bytes, so that their number is the same in each run.
             size = f"{len(payload)} bytes" + (f" {_hash(payload)}" if hashes else "")
             return f"chunk {upload_id} offset={offset} {size}"
         case _:
@@ -44,7 +44,7 @@ def body_of(message: str | bytes, *, hashes: bool = False) -> str:
 
 
 def _text(message: str) -> dict[str, Any] | None:
-    """The message of either direction, if it is one."""
+    """Decode a text message of either direction; None if it is not a message."""
     try:
         text = orjson.loads(message)
     except ValueError:
@@ -59,7 +59,7 @@ def _binary(message: bytes) -> MediaFrame | UploadChunk | None:
         return None
 
 
-def _text_line(text: dict[str, Any]) -> str:
+def _body_of_text(text: dict[str, Any]) -> str:
     words = [text["type"]]
     words += [f"#{text['id']}"] if "id" in text else []
     words += [f"re #{text['reply_to']}"] if "reply_to" in text else []
@@ -70,7 +70,7 @@ def _text_line(text: dict[str, Any]) -> str:
 
 
 def _brief(welcome: dict[str, Any]) -> dict[str, Any]:
-    """The welcome without schemas, descriptions and limits."""
+    """Return the welcome's data without schemas, descriptions and limits."""
     return {
         "session_id": welcome.get("session_id"),
         "model": welcome.get("model", {}).get("name"),
@@ -81,7 +81,7 @@ def _brief(welcome: dict[str, Any]) -> dict[str, Any]:
 _NAMED = ("events", "messages", "tracks")
 
 
-def _media_line(frame: MediaFrame, *, hashes: bool) -> str:
+def _body_of_media(frame: MediaFrame, *, hashes: bool) -> str:
     size = f"{frame.width}x{frame.height}" if frame.width else f"{frame.rate} Hz, {frame.channels} channels"
     words = ["media", frame.track, f"seq={frame.seq}", f"pts={round(frame.pts, 6)}", frame.codec, size]
     if hashes:
