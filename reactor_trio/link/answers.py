@@ -1,4 +1,4 @@
-"""The answers of one step of receive: handed over together, and before anything is awaited."""
+"""Answers to the client that the receive task collects while it takes messages, and sends together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """What is answered in the step in which messages are taken, on its way to the transport or the outbox."""
+    """Collects the answers to messages that are taken without waiting, and hands them over in one write.
+
+    The receive task, and tasks that end an upload or a waiting command, call `post` for each answer, and
+    `settle` before they wait for anything else.
+    """
 
     def __init__(
         self,
@@ -27,7 +31,7 @@ class Answers:
         send_timeout: float,
         on_slow: Callable[[], object],
     ) -> None:
-        """`on_slow` is called if the client accepts no answers for `send_timeout` seconds."""
+        """`on_slow` is called if there is no room for an answer for `send_timeout` seconds."""
         self._outbox = outbox
         self._transport = transport
         self._counts = counts
@@ -36,11 +40,14 @@ class Answers:
         self._waiting: deque[ToClient] = deque()
 
     def post(self, answer: ToClient) -> None:
-        """Add an answer; `settle` is called before the step ends."""
+        """Add an answer. The caller must call `settle` before it waits for anything else."""
         self._waiting.append(answer)
 
     async def settle(self) -> None:
-        """Hand the answers over; waits only if there is no room for them. Not always a checkpoint."""
+        """Write the answers to the transport, or put them into the outbox if the transport is busy.
+
+        Waits only while the outbox has no room. Not always a checkpoint. If cancelled, answers may be lost.
+        """
         waiting = self._waiting
         if not waiting:
             return

@@ -1,7 +1,7 @@
-"""Commands that wait for an upload, each in a task of its link's (docs/wire.md, "Uploads").
+"""Commands that wait for an upload, each in a task of the link's nursery (`docs/wire.md`, "Uploads").
 
-Such a command is valid but for bytes that are still on their way. It waits aside, so that commands behind it
-are not delayed, and is queued when the bytes are there.
+Such a command is valid except that bytes of an upload are still on their way. The command waits outside of
+the inbox's queue, so that later commands are not delayed, and is queued when the bytes have arrived.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class Waiting:
-    """A command without the bytes of its uploads."""
+    """A command whose uploads have not arrived yet, for `AsideCommands.put`."""
 
     spec: EventSpec
     message: Invoke
     arrived: float
-    """When it was read from the transport, in seconds of Trio's clock."""
+    """When the command was read from the transport, in seconds of Trio's clock."""
     upload_ids: tuple[str, ...]
+    """The uploads that the command waits for."""
     weight: int
     """Bytes that the message may take; see `Command.weight`."""
     is_long: bool = False
-    """Whether it is structured in a thread."""
+    """Whether the message is long, so that its payload is structured in a thread."""
 
 
 class AsideCommands:
-    """The commands of one link that wait for uploads."""
+    """The commands of one link that wait for uploads. The receive task puts them here."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class AsideCommands:
         answers: Answers,
         refuse: Callable[[ProtocolError], Awaitable[object]],
     ) -> None:
-        """`refuse` tells the client of a command that cannot be taken after all."""
+        """`refuse` is awaited with the error, for the client, of a command that cannot be taken after all."""
         self._timeout = context.limits.upload_timeout
         self._executor = context.executor
         self._inbox = inbox
@@ -65,9 +66,9 @@ class AsideCommands:
         self._refuse = refuse
 
     def put(self, nursery: trio.Nursery, waiting: Waiting) -> None:
-        """Have a command wait, in a task of the nursery, for at most `upload_timeout` seconds.
+        """Start a task in the nursery in which a command waits, for at most `upload_timeout` seconds.
 
-        Raises `ProtocolError`, `overloaded`, if there is no room for it.
+        Raises `ProtocolError` (`overloaded`) if too many commands wait already.
         """
         scope = trio.CancelScope(deadline=trio.current_time() + self._timeout)
 
@@ -87,10 +88,10 @@ class AsideCommands:
             while reading is None or reading.pending:
                 await self._uploads.settled(waiting.upload_ids)
                 reading = await self._structured_again(waiting, lent)
-                # Of very many uploads only the first ones were named.
+                # `upload_ids` names only the first of very many uploads, so that others may be pending still.
                 waiting.upload_ids = reading.pending or waiting.upload_ids
         if not self._inbox.take_back(aside):
-            return  # it is superseded, and answered
+            return  # a later command has superseded this one, and the client was told
         try:
             if reading is None or scope.cancelled_caught:
                 raise self._came_too_late(waiting)

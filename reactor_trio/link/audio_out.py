@@ -1,4 +1,4 @@
-"""One audio track as a link sends it: from blocks that are due to the outbox."""
+"""One output track of audio for one client: blocks that are due are encoded and put into the outbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class AudioTrack:
-    """From the pacer to the outbox. `pts` says what a time of the runtime's clock is to the client."""
+    """Sends one audio track to one client. `OutputTracks` makes one for each audio output of the model.
+
+    The pacer's blocks arrive through `play`. `pts` converts a time of the runtime's clock to the time that
+    the client sees, both in seconds.
+    """
 
     def __init__(
         self,
@@ -45,9 +49,10 @@ class AudioTrack:
         self._is_paused = False
 
     def configure(self, changes: Mapping[str, Any]) -> None:
-        """Change what the client has chosen. A paused track sends no block; its time goes on.
+        """Change the client's settings of this track: only `paused` exists.
 
-        Raises `InvalidPayload` for what an audio track does not have, and changes nothing then.
+        A paused track sends no block, and the track's time goes on meanwhile. Raises `InvalidPayload` for any
+        other setting, and changes nothing then.
         """
         wrong = [name for name in changes if name != "paused"]
         if wrong:
@@ -59,7 +64,7 @@ class AudioTrack:
                 self.lost(block)
 
     def play(self, block: AudioBlock) -> None:
-        """Put a block that is due into the outbox, if the client wants it."""
+        """Put a block that is due into the outbox; if the track is paused, count the block as unwanted."""
         if self._is_paused:
             self._counts.unwanted += 1
             self.carry(block.seq, block.applied)
@@ -92,9 +97,9 @@ class AudioTrack:
         )
 
     def carry(self, seq: int, applied: tuple[Applied, ...]) -> None:
-        """Take over the commands that a block reflected which will not be sent."""
+        """Keep the commands that an unsent block reflected, for the next block of the track."""
         self._carried.add(seq, applied)
 
     def lost(self, block: OutFrame) -> None:
-        """A block will not be sent."""
+        """Note that an encoded block will not be sent: the next block takes over its commands."""
         self.carry(block.seq, block.applied)

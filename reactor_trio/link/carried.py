@@ -1,4 +1,4 @@
-"""What a lost frame was the first to reflect passes on to the next frame of its track."""
+"""Commands of lost frames: they pass on to the next frame of the same track."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 class Carried:
-    """Commands whose frame was lost: the next frame of the track is the first to reflect them.
+    """Keeps the commands of a track's lost frames: the next frame of the track is the first to reflect them.
 
-    Frames may be lost in any order, and one may be lost while an older one is yet to be sent, which does not
-    reflect what came after it: so each command goes with the `seq` of its frame.
+    A frame may be lost while an older frame is still to be sent, and the older frame does not reflect the
+    commands of the newer one. So each command is kept with the `seq` of its frame. At most `MAX_APPLIED`
+    commands are kept, the newest.
     """
 
     def __init__(self) -> None:
@@ -23,14 +24,14 @@ class Carried:
         self._lost: list[tuple[int, Applied]] = []
 
     def add(self, seq: int, applied: tuple[Applied, ...]) -> None:
-        """Take over from the frame of this number; of one number, in the order of the calls."""
+        """Keep the commands of the lost frame `seq`; those of one `seq` stay in the order of the calls."""
         if applied:
             self._lost += [(seq, each) for each in applied]
             self._lost.sort(key=itemgetter(0))
             del self._lost[:-MAX_APPLIED]
 
     def hand_on(self, seq: int, applied: tuple[Applied, ...]) -> tuple[Applied, ...]:
-        """What the frame of this number reflects first: its own, and what was lost up to it."""
+        """The commands that frame `seq` is the first to reflect: those of lost frames, then `applied`."""
         if not self._lost:
             return applied
         older = [each for lost, each in self._lost if lost <= seq]

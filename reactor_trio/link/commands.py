@@ -1,4 +1,4 @@
-"""From a client's text to a validated command: which event it is for, and its payload, structured."""
+"""Makes validated commands from a client's messages: finds the event, and structures the payload."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 
 class Commands:
-    """Makes the commands of one client, whose `reply` each of them carries."""
+    """Makes the commands of one client for the receive task. Each command carries the client's `reply`."""
 
     def __init__(self, context: SessionContext, uploads: Uploads, reply: Reply) -> None:
         self.events = context.contract.declarations.events
-        """The model's, by name."""
+        """The events of the model, by name."""
         self.uploads = uploads
-        """The client's."""
+        """The uploads of the client."""
         self.reply = reply
-        """Where its answers go."""
+        """The link, which sends the answers to the commands."""
         self._log = context.log
 
     def spec_of(self, message: Invoke) -> EventSpec:
-        """The event that a message is for. Raises `ProtocolError`, `unknown_event`."""
+        """The event that a message names. Raises `ProtocolError` (`unknown_event`) if there is none."""
         spec = self.events.get(message.event)
         if spec is None:
             raise self.unknown(message)
         return spec
 
     def unknown(self, message: Invoke) -> ProtocolError:
-        """The refusal of a message for an event that the model does not have."""
+        """The error for a message that names an event which the model does not have."""
         has = f"it has: {listed(list(self.events))}" if self.events else "it has none"
         return ProtocolError(
             names.UNKNOWN_EVENT,
@@ -52,10 +52,11 @@ class Commands:
         )
 
     def structure(self, spec: EventSpec, message: Invoke, arrived: float, weight: int) -> Command:
-        """The command, here on the loop. Raises `PendingUploads` if only uploads are missing.
+        """Structure the payload of a message on the loop, and return the command.
 
-        Raises `ProtocolError`, of which `InvalidPayload` is one, for a payload that does not fit, and for a
-        validator of the author's that failed, which is logged.
+        `arrived` and `weight` are those of `Command`. Raises `InvalidPayload` (a `ProtocolError`) for a
+        payload that does not fit, `PendingUploads` if only uploads are missing, and `ProtocolError`
+        (`internal_error`) if a validator of the author failed, which is logged.
         """
         lent = self.uploads.lend() if spec.has_uploads else None
         try:
@@ -65,7 +66,7 @@ class Commands:
             raise
         except PendingUploads:
             raise
-        except BaseException as raised:  # of a validator of the author's, which may be more than a fault
+        except BaseException as raised:  # from a validator of the author, and of any class
             raise self._not_checked(spec, message.id, raised) from None  # noqa: ASYNC104  it awaits nothing
         unread = None if lent is None else lent.unread
         return Command(spec, payload, message.id, arrived, self.reply, unread, weight)
@@ -73,7 +74,7 @@ class Commands:
     def of_reading(
         self, reading: Reading, spec: EventSpec, arrived: float, lent: Lent, weight: int
     ) -> Command:
-        """The command that a thread has read and structured. Raises `ProtocolError` as `structure`."""
+        """The command of a reading that has been structured. Raises `ProtocolError` as `structure` does."""
         id_ = reading.message.id
         if reading.failure is not None:
             raise self._not_checked(spec, id_, reading.failure)
@@ -82,7 +83,10 @@ class Commands:
         return Command(spec, reading.payload, id_, arrived, self.reply, lent.unread, weight)
 
     def _not_checked(self, spec: EventSpec, id_: Id | None, raised: BaseException) -> ProtocolError:
-        """The client's answer to a failure of an author's validator. Raises what is not ours to stop."""
+        """The error for the client after a validator of the author failed; the failure is logged.
+
+        Raises the part of `raised` that must not be stopped here, such as `KeyboardInterrupt`.
+        """
         failure, rest = split(raised)
         if rest is not None:
             raise rest from None

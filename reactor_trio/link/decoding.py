@@ -1,6 +1,7 @@
-"""From the client's media frames to the session's input tracks: decoded off the loop.
+"""Decodes the client's media frames in threads, and puts them into the session's input tracks.
 
-Nothing here ever waits for the decoder: a decoder that is behind loses the oldest frames.
+The receive task never waits for a decoder: if frames come faster than they are decoded, the oldest frames
+are dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 UNDECODED: Mapping[str, int] = {"video": 4, "audio": 64}
 """Frames that wait for the decoder, by kind: an eighth of a second of video, a second of audio."""
 IMMEDIATE_BYTES = 1024 * 1024
-"""What may be decoded on the loop, if it is no more than copied: a tenth of a millisecond."""
+"""Bytes up to which a frame that is only copied is decoded on the loop: it takes 0.1 ms."""
 
 
 def _undecoded_size(frame: MediaFrame) -> int:
@@ -35,10 +36,11 @@ def _undecoded_size(frame: MediaFrame) -> int:
 
 
 class Decoder:
-    """Decodes the frames of one track, one after the other, in order.
+    """Decodes the frames of one input track, one after the other, in order.
 
-    `turn` is the link's: of all its tracks one frame at a time is with the executor. So each session has
-    one call in the line of all, and what one client sends delays the others by one frame at a time.
+    The receive task hands frames in by `put`; `run` is the track's task. All decoders of a link share `turn`,
+    so that a session has one call at most in the executor's lane, and the frames of one client delay those
+    of other clients by one frame at a time.
     """
 
     def __init__(self, track: InputTrack, context: SessionContext, turn: trio.Semaphore) -> None:
@@ -48,16 +50,16 @@ class Decoder:
         self._max_bytes = context.limits.max_input_bytes
         self._counts = context.counts.inputs[track.spec.name]
         self._waiting: deque[MediaFrame] = deque()
-        # Of these, with their metadata.
+        # Bytes of the waiting frames, their metadata included.
         self._waiting_bytes = 0
         self._busy = False
-        # Set by `put`; `run` waits for it.
+        # Set by `put`; `run` waits for it while no frame waits.
         self._wake = trio.Event()
 
     def put(self, frame: MediaFrame) -> bool:
-        """Take a frame; returns whether it has been decoded already, for it was no work.
+        """Take a frame: decode it at once if that is no work, else queue it, and drop older ones if need be.
 
-        Raises `ProtocolError` if it does not fit the track.
+        Returns whether the frame has been decoded. Raises `ProtocolError` if it does not fit the track.
         """
         try:
             check_frame(frame, self._track.spec, self._max_bytes)
@@ -89,7 +91,10 @@ class Decoder:
     async def run(
         self, accepted: Callable[[], object], refuse: Callable[[ProtocolError], Awaitable[object]]
     ) -> None:
-        """The decoder task. Runs until it is cancelled; a thread that is still at it is not waited for."""
+        """The decoding task of this track. Runs until it is cancelled, and does not wait for its thread then.
+
+        `accepted` is called after each decoded frame, and `refuse` is awaited for each that is broken.
+        """
         while True:
             while not self._waiting:
                 self._wake = trio.Event()
@@ -97,7 +102,7 @@ class Decoder:
             self._busy = True
             failure: ProtocolError | None = None
             async with self._turn:
-                frame = self._next()  # the oldest that was not dropped meanwhile
+                frame = self._next()  # the oldest frame: others may have been dropped during the wait
                 try:
                     values = await self._executor.run(DECODE, decode_frame, frame, self._max_bytes)
                 except ValueError as error:
@@ -115,7 +120,7 @@ class Decoder:
 
 
 class Decoders:
-    """The input tracks of a session as one client fills them."""
+    """The decoders of one link, one for each input track of the model; the receive task calls `put`."""
 
     def __init__(self, context: SessionContext, inputs: SessionInputs) -> None:
         self._tracks = context.contract.tracks
@@ -129,14 +134,14 @@ class Decoders:
         accepted: Callable[[], object],
         refuse: Callable[[ProtocolError], Awaitable[object]],
     ) -> None:
-        """Start a task for each track: see `Decoder.run`."""
+        """Start `Decoder.run` of each track in the nursery; `name` begins the names of the tasks."""
         for track, decoder in self._decoders.items():
             nursery.start_soon(decoder.run, accepted, refuse, name=f"{name}/decode {track}")
 
     def put(self, frame: MediaFrame) -> bool:
-        """Take a frame from the client; returns whether it has been decoded already.
+        """Take a frame from the client; returns whether the frame has been decoded already.
 
-        Raises `ProtocolError`, naming the track, if there is no such input or the frame does not fit it.
+        Raises `ProtocolError`, naming the track, if the model has no such input or the frame does not fit it.
         """
         decoder = self._decoders.get(frame.track)
         if decoder is None:

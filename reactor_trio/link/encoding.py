@@ -1,8 +1,8 @@
-"""How one client takes one video track: which codec, how often, how large. One encoder a track and session.
+"""The encoder of one video track for one client: its codec, frame rate and size. One for a track and session.
 
-Everything here runs on the loop; the work itself is done by the executor: JPEG in the encode lane, which all
-sessions share, H.264 in a lane of its own, since a stream cannot be encoded by two threads at a time and must
-not wait for anybody's pictures.
+The code here runs on the loop and describes the encoding; the executor runs it in a thread. JPEG is encoded
+in the lane `ENCODE`, which all sessions share. H.264 has a lane for each stream, since two threads cannot
+encode one stream at a time, and a stream must not wait for the pictures of other tracks and sessions.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
     from reactor_trio.media.settings import MediaSettings, VideoCodec
 
 KEY_FRAME_INTERVAL = 0.5
-"""Seconds between the key frames that a client gets by asking; each costs ten other frames."""
+"""Least seconds between key frames that a client requests: a key frame costs as much as ten other frames."""
 NEW_STREAMS = 2.0
-"""New streams of H.264 a second that a client gets by asking: each is a new encoder and a key frame."""
+"""New H.264 streams a second that a client's settings may cause: each needs a new encoder and a key frame."""
 NEW_STREAMS_AT_ONCE = 6
-"""After a pause."""
+"""New H.264 streams in a burst, after some seconds without one."""
 RESUMES, RESUMES_AT_ONCE = 4.0, 12
-"""How often a second, and how often at once, a client may let a paused track go on: the picture that was with
-the encoder at the pause is encoded anew, and in H.264 as a key frame."""
+"""Times a second, and times in a burst, that a client may resume a paused track: the picture whose encoding
+the pause made useless is encoded again, in H.264 as a key frame."""
 SHORT_PIXELS = 1 << 19
-"""Of a JPEG that takes 1 to 1.5 ms: 724 x 724."""
+"""Pixels of a picture up to which its JPEG is short work, 1 to 1.5 ms: 724 x 724."""
 CLOSE_TIMEOUT = 5.0
-"""Seconds that closing an encoder may wait for the thread that is at it."""
+"""Seconds that closing an encoder may wait for the thread that uses the encoder."""
 MIN_FPS, MAX_FPS = 1.0, 240.0
-"""What H.264's bit rate is counted by, however rarely the model emits."""
+"""Bounds, in frames a second, of the rate from which the bit rate of H.264 is computed."""
 
 
 @attrs.define(eq=False)
 class Encoded:
-    """One frame as it goes on the wire."""
+    """One encoded frame, as its message will carry it."""
 
     codec: str
     payload: bytes | memoryview = attrs.field(repr=False)
@@ -59,35 +59,35 @@ class Encoded:
     """Pixels, after scaling."""
     height: int
     extra: Mapping[str, Any] | None = None
-    """Further fields of the header, such as `key`."""
+    """Further fields of the message's header, such as `key`."""
 
 
 @attrs.define(eq=False)
 class Encoding:
-    """A call for the executor, which encodes a frame."""
+    """A call that encodes one frame, for the caller of `VideoEncoder.begin` to give to the executor."""
 
     lane: Lane
     call: Callable[[], Encoded]
     is_short: bool = False
-    """It takes about as long as the copy of a large frame, which is made on the loop as well."""
+    """Whether the call takes no longer than copying a large frame, which the loop does as well."""
 
 
 @attrs.frozen
 class VideoChoices:
-    """What one client has asked for of one video track; the defaults are the server's."""
+    """The settings of one video track that a client can change; the defaults are the server's."""
 
     codec: VideoCodec
     max_fps: float | None = None
-    """Frames a second."""
+    """Frames a second; None: as many as the model shows."""
     max_width: int | None = None
-    """Pixels."""
+    """Pixels; None: the width of the picture."""
     paused: bool = False
 
 
 class VideoEncoder:
-    """The encoder of one track for one client, of the session of this id.
+    """The encoder of one video track for one client. `VideoTrack` calls it for each picture.
 
-    `rate()` is how many frames a second the model shows now.
+    `rate()` returns the frames a second that the model shows now. `session_id` names the lane of H.264.
     """
 
     def __init__(
@@ -100,20 +100,20 @@ class VideoEncoder:
         self._rate = rate
         self._default = VideoChoices(media.video_codec)
         self._choices = self._default
-        # Those in force: a client that changes its mind with every frame has its newest wish twice a second.
+        # The choices in force. They lag behind if the client changes a stream more often than `NEW_STREAMS`.
         self._applied = self._default
         self._new_streams = TokenBucket(NEW_STREAMS, NEW_STREAMS_AT_ONCE, trio.current_time())
         self._resumes = TokenBucket(RESUMES, RESUMES_AT_ONCE, trio.current_time())
         self._thinning = Thinning(None)
         self._h264 = H264Encoder()
-        # The rate that the stream was begun with.
+        # Frames a second for which the H.264 stream was begun.
         self._fps = 0.0
-        # Whether the next frame of H.264 has to be a key frame, and whether the client would like one.
+        # Whether the next H.264 frame must be a key frame, and whether the client has requested one.
         self._must_key = False
         self._wants_key = False
         self._last_key = -math.inf
 
-    # ---- what the client asks for
+    # ---- the client's requests
 
     @property
     def is_paused(self) -> bool:
@@ -121,11 +121,11 @@ class VideoEncoder:
         return self._choices.paused
 
     def configure(self, changes: Mapping[str, Any]) -> None:
-        """Change some of the choices, from the next frame on; None takes one back to its default.
+        """Change the settings, from the next frame on; None resets a setting to its default.
 
-        `changes` has fields of `VideoChoices`, each in range (protocol/client_messages.py). Raises
-        `InvalidPayload` for a codec that is not offered, and `ProtocolError`, `overloaded`, if the track
-        would go on after a pause too often; nothing is changed then.
+        `changes` has fields of `VideoChoices`, each in range (`protocol/client_messages.py`). Raises
+        `InvalidPayload` for a codec that the server does not offer, and `ProtocolError` (`overloaded`) if the
+        client resumes a paused track too often; no setting is changed then.
         """
         codec = changes.get("codec")
         if codec is not None and codec not in self._media.video_codecs:
@@ -151,22 +151,23 @@ class VideoEncoder:
             raise ProtocolError(names.OVERLOADED, text, event=names.CONFIGURE_TRACK)
 
     def request_key_frame(self) -> None:
-        """The client cannot decode on. It is given a key frame next, but not more than two a second."""
+        """Make the next frame a key frame, but not more than two a second: the client has lost its stream."""
         self._wants_key = True
 
-    # ---- what the session does with its frames
+    # ---- encoding, called by `VideoTrack`
 
     def takes(self, pts: float) -> bool:
-        """Whether the client wants the frame of this time, in seconds; asked once for each, in order.
+        """Whether the client wants the frame with this time in seconds. Call once for each frame, in order.
 
-        While it is paused it takes all: the newest is what it will be shown first.
+        A paused track takes every frame, since the newest is sent when the track is resumed.
         """
         return self._choices.paused or self._thinning.takes(pts)
 
     def begin(self, pixels: np.ndarray[Any, Any]) -> Encoded | Encoding:
-        """Say how to encode a frame (H, W, 3), uint8, RGB, C-contiguous: it may need no work.
+        """Begin to encode a frame, (H, W, 3), uint8, RGB, C-contiguous.
 
-        One at a time, and each `Encoded` is told to `have_encoded`, in order.
+        Returns the encoded frame if no work is needed, otherwise the call for the executor. The caller begins
+        one frame at a time, and gives each `Encoded` to `have_encoded`, in order.
         """
         choices = self._apply_choices()
         if choices.codec == "h264":
@@ -181,7 +182,7 @@ class VideoEncoder:
             encoding = Encoding(ENCODE, partial(_raw, pixels, width, height))
         else:
             return _raw(pixels, width, height)
-        if self._h264.is_open:  # its memory; the client may never come back to it
+        if self._h264.is_open:  # give its memory back: the client may never choose H.264 again
             return Encoding(self._lane, partial(_closing, self._h264, encoding.call))
         return encoding
 
@@ -203,12 +204,12 @@ class VideoEncoder:
         return Encoding(self._lane, partial(_h264, self._h264, pixels, config, key))
 
     def have_encoded(self, encoded: Encoded) -> None:
-        """A frame has been encoded, whether it is going to be sent or not."""
+        """Note that a frame has been encoded, whether or not it will be sent."""
         if encoded.extra and "key" in encoded.extra:
             self._last_key, self._wants_key = trio.current_time(), False
 
     def _stream_fps(self, choices: VideoChoices) -> float:
-        """The rate to count the bits by. A new one is a new stream, so small changes are let be."""
+        """Frames a second for the bit rate. A new rate begins a new stream, so small changes are ignored."""
         fps = max(MIN_FPS, min(self._rate(), choices.max_fps or MAX_FPS, MAX_FPS))
         if not self._fps / 2 <= fps <= self._fps * 1.1:
             self._fps = fps
@@ -218,13 +219,13 @@ class VideoEncoder:
         return self._wants_key and trio.current_time() - self._last_key >= KEY_FRAME_INTERVAL
 
     def lost(self) -> None:
-        """A frame that was encoded will not be sent: the next one must not build on it."""
+        """Note that an encoded frame will not be sent, so the next one must be a key frame."""
         self._must_key = True
 
     async def aclose(self) -> None:
-        """Give the encoder's memory back, when nothing is encoded any more.
+        """Close the H.264 encoder and so free its memory. Call it when no frame is being encoded.
 
-        If cancelled, it does so all the same: it waits for the thread that is at it, for at most 5 s.
+        Shielded from cancellation: it waits for the thread that closes the encoder, for at most 5 s.
         """
         if not self._h264.is_open:
             return

@@ -1,4 +1,4 @@
-"""The loaded model, and what all of its sessions share."""
+"""`ModelHost`: the loaded model, and the objects that all of its sessions share."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ if TYPE_CHECKING:
 
 
 watchers: list[Callable[[Session], object]] = []
-"""Called with each new session: so `reactor_trio.testing` finds what outlives one."""
+"""Called with each new session, so that `reactor_trio.testing` finds leaks of a session."""
 
 
 def random_session_id() -> str:
-    """16 hexadecimal digits that cannot be guessed."""
+    """A new session id: 16 hexadecimal digits that cannot be guessed."""
     return secrets.token_hex(8)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class ModelHost:
-    """One prototype, whose `load` has run, and the sessions that copy it."""
+    """One loaded prototype of a model, and the maker of its sessions.
+
+    A server, or a test, calls `load` once, and then `session` for each client. Each session runs a copy of
+    the prototype.
+    """
 
     prototype: ReactorModel
     contract: Contract
@@ -53,7 +57,7 @@ class ModelHost:
     observer: Observer = attrs.field(factory=NoObserver)
     media: MediaSettings = attrs.field(factory=MediaSettings)
     upload_budget: UploadBudget
-    """What the uploads of all sessions take."""
+    """Counts the memory and the disk that the uploads of all sessions take."""
 
     @classmethod
     async def load(
@@ -68,11 +72,11 @@ class ModelHost:
         observer: Observer | None = None,
         media: MediaSettings | None = None,
     ) -> ModelHost:
-        """Make the prototype and `load` it: in a worker thread if it is a plain `def`.
+        """Make the prototype and call its `load`, in a worker thread if `load` is a plain `def`.
 
-        Raises `TypeError` for a mistake in the model's declarations, `BadModelSetting` if `load` left an
-        `fps` or `buffer_size` that cannot be used, and whatever `load` raises. If cancelled, it waits for a
-        `load` that runs in a thread.
+        Raises `TypeError` for a mistake in the model's declarations, `BadModelSetting` if `load` has set an
+        `fps` or `buffer_size` that cannot be used, and every exception that `load` raises. If cancelled, it
+        waits until a `load` in a thread has ended.
         """
         contract = read_contract(model_class, name)
         executor = executor or ThreadExecutor()
@@ -114,9 +118,9 @@ class ModelHost:
         identity: Identity | None = None,
         early: Sequence[str | bytes] = (),
     ) -> Session:
-        """A session for one client; nothing happens before its `run`.
+        """Make a session for one client. The session does nothing until its `run` is called.
 
-        `early` is what was received from the client already: its first messages.
+        `early` are the client's first messages, if some have been received already.
         """
         client = ClientInfo(
             id=self.session_id(), joined_at=trio.current_time(), address=address, identity=identity

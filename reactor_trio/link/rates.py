@@ -1,12 +1,15 @@
-"""How much a client may ask for in a time: token buckets, on a clock that is handed in.
+"""Rate limits of one client: its commands, its bytes and its messages per second, each by a token bucket.
 
-Commands beyond their rate are refused, `overloaded`, with the seconds after which to try again: a client that
-steers wants to know, and what it sends next may be about something else. Bytes beyond theirs are not: an
-upload that were refused would have to begin again. Nor are messages of all kinds (commands, the runtime's
-own, frames, chunks, and what cannot be read): to refuse one costs as much as to take it. The receive task
-reads later instead, and TCP slows the sender down. What lies behind on the one socket, pings and commands
-too, waits with them, so each pause is short: what one read brings is handled and then paid for, or paid for
-when it has cost a second (`MAX_DEBT`), and `Limits` asks for a rate of at least one whole message a second.
+A command beyond the rate of commands is refused (`overloaded`) with the seconds after which to try again: a
+client that steers needs to know, and its next command may be about something else.
+
+Bytes and messages beyond their rates are not refused. A refused chunk would make its whole upload begin
+again, and to refuse a message of any kind (a command, a message to the runtime, a frame, a chunk, or a broken
+message) costs as much as to take it. The receive task reads later instead, and TCP slows the client down.
+
+Pings and commands that are behind on the same socket wait too, so each pause is short. The receive task
+pauses after the messages of one read, or as soon as these owe more than a second (`MAX_DEBT`), and `Limits`
+requires a rate of at least one whole message a second.
 """
 
 from __future__ import annotations
@@ -25,11 +28,15 @@ if TYPE_CHECKING:
     from reactor_trio.session.limits import Limits
 
 MAX_DEBT = 1.0
-"""Seconds that bytes or messages may owe while there are more to be handled."""
+"""Seconds that bytes or messages may owe before the receive task pauses between the messages of one read."""
 
 
 class Rates:
-    """The rates of one session. A burst is what one second allows."""
+    """The rate limits of one link, for its receive task. A burst may be as large as one second allows.
+
+    A rate of 0 in `Limits` means no limit. A debt is the time, in seconds, until the bytes or messages that
+    were taken beyond a rate are within it again.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._commands = _bucket(limits.max_events_per_second)
@@ -38,7 +45,10 @@ class Rates:
         self._limit = limits.max_events_per_second
 
     def command(self, command: Invoke, now: float) -> None:
-        """Count a command, whatever becomes of it. Raises `ProtocolError` (`overloaded`, `retry_after`)."""
+        """Count a command that came at `now`, in seconds of Trio's clock, even if it is refused later.
+
+        Raises `ProtocolError` (`overloaded`, with `retry_after` in seconds) if it is beyond the rate.
+        """
         if self._commands is None:
             return
         wait = self._commands.take(now)
@@ -52,7 +62,7 @@ class Rates:
             )
 
     def superseded(self) -> None:
-        """A command was replaced before it ran: the one that did it counts, this one no more."""
+        """Count a command no more, since a later command has replaced it before it ran."""
         if self._commands is not None:
             self._commands.give_back()
 
@@ -62,18 +72,18 @@ class Rates:
             self._messages.spend(trio.current_time(), count)
 
     async def received(self, size: int) -> None:
-        """Count bytes of media or of an upload; wait if they owe too much. Not always a checkpoint."""
+        """Count bytes of media or of an upload, and then `pause_if_deep`. Not always a checkpoint."""
         if self._bytes is not None:
             self._bytes.spend(trio.current_time(), size)
             await self.pause_if_deep()
 
     async def pause_if_deep(self) -> None:
-        """Wait until everything is paid for, if more than `MAX_DEBT` is owed; not always a checkpoint."""
+        """Wait until the debt is gone, if it is more than `MAX_DEBT`. Not always a checkpoint."""
         if self._debt() > MAX_DEBT:
             await self.pause()
 
     async def pause(self) -> None:
-        """Wait until bytes and messages are paid for; not always a checkpoint."""
+        """Wait until the debt of bytes and messages is gone. Not always a checkpoint."""
         if seconds := self._debt():
             await trio.sleep(seconds)
 

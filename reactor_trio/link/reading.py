@@ -1,7 +1,7 @@
-"""What a text of the client says, as far as no session is needed to tell: any thread may find out.
+"""Reads long texts of a client in a thread: decodes the JSON and structures the payload, without the session.
 
-A megabyte of JSON takes a tenth of a second to be read and structured, so that is done in a thread, and what
-was read is thrown away there too.
+To read and structure a megabyte of JSON takes a tenth of a second, which would block the loop. The decoded
+JSON is thrown away in the thread too, as that takes long as well.
 """
 
 from __future__ import annotations
@@ -29,43 +29,45 @@ if TYPE_CHECKING:
     from reactor_trio.protocol.client_messages import Control
 
 INLINE_CHARACTERS = 8192
-"""A longer text is read in a thread: a millisecond or two for most types."""
+"""Characters up to which a text is read on the loop, in a millisecond or two for most types."""
 INLINE_CHARACTERS_TRIED = 1024
-"""The same if the members of a union may have to be tried, which costs some ten times as much."""
+"""Characters up to which a text is read on the loop if the members of a union in a payload may have to be
+tried one by one, which takes about ten times as long."""
 SWITCH_INTERVAL = 0.0005
-"""Seconds after which a thread that reads gives Python's lock to one that waits for it."""
+"""Seconds after which a reading thread gives Python's lock (the GIL) to a thread that waits for it."""
 _AT_ONCE = 1000
-"""Items of a list or dict that are thrown away in one go."""
+"""Items of a list or dict that are freed at once."""
 _loads = partial(slices.loads, max_depth=MAX_DEPTH)
 
 
 @attrs.frozen
 class Reading:
-    """A text that could be read: a command, or a message to the runtime."""
+    """The result of reading a text: a command with its structured payload, or a message to the runtime."""
 
     message: Invoke | Control
-    """The data of a command is gone, unless it is to be structured again."""
+    """The message. The data of a command is empty, unless the command must be structured again."""
     spec: EventSpec | None = None
-    """The command's event; None: there is no such event, or the message is for the runtime."""
+    """The event of a command. None if the model has no such event, or the message is for the runtime."""
     payload: Any = None
+    """The structured payload, if nothing is pending or wrong."""
     pending: tuple[str, ...] = ()
-    """Uploads that the payload is complete but for."""
+    """Ids of uploads that have not arrived yet; the payload is valid except for them."""
     error: ProtocolError | None = None
-    """What is wrong with the payload."""
+    """The faults of the payload, for the client."""
     failure: BaseException | None = None
-    """What a validator of the author's raised beside errors."""
+    """The exception of a validator of the author that failed."""
     weight: int = 0
-    """Bytes that its values may take, of a text that was read just now."""
+    """Bytes that the text and its values may take; 0 after `structure`, which does not see the text."""
 
 
 def inline_characters(events: Mapping[str, EventSpec]) -> int:
-    """The length up to which texts of a model's clients are read on the loop."""
+    """Characters up to which a text for these events is read on the loop."""
     tried = any(spec.structurer.needs_trying for spec in events.values())
     return INLINE_CHARACTERS_TRIED if tried else INLINE_CHARACTERS
 
 
 def read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
-    """Read and structure a text. Raises `ProtocolError` as `decode`, for a text that is no sound message."""
+    """Read and structure a text, in a thread. Raises `ProtocolError` for a text that is no valid message."""
     with _beside_the_loop():
         return _read(text, events, files)
 
@@ -88,7 +90,7 @@ def _read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
 
 
 def structure(message: Invoke, spec: EventSpec, files: Files) -> Reading:
-    """Structure the payload of a command."""
+    """Structure the payload of a command. Raises nothing: faults and failures are fields of the result."""
     kept = Invoke(message.event, {}, message.id)
     try:
         return Reading(kept, spec, spec.structure(message.data, files))
@@ -97,23 +99,23 @@ def structure(message: Invoke, spec: EventSpec, files: Files) -> Reading:
     except InvalidPayload as error:
         error.reply_to = message.id
         return Reading(kept, spec, error=_alone(error))
-    except BaseException as failure:  # the session's to judge, which is told in any case  # noqa: ASYNC103  in a thread
+    except BaseException as failure:  # `Commands.of_reading` decides  # noqa: ASYNC103  in a thread
         return Reading(kept, spec, failure=failure)  # noqa: ASYNC104  in a thread
 
 
 def structure_again(message: Invoke, spec: EventSpec, files: Files) -> Reading:
-    """The same in a thread, of a long text that was put aside for its uploads."""
+    """Structure, in a thread, the payload of a long command that has waited for its uploads."""
     with _beside_the_loop():
         return structure(message, spec, files)
 
 
 @contextmanager
 def _beside_the_loop() -> Iterator[None]:
-    """Let the loop have Python's lock as soon as it wants it, as long as this thread keeps it busy.
+    """Within the block this thread gives Python's lock up quickly, and full garbage collections are rare.
 
-    By default it waits for 5 ms each time, four times for a command, and for each full collection of garbage:
-    a megabyte of JSON is up to 350,000 lists, which are looked at again and again as they become more. Both
-    settings are the process's, so they are as they were when nothing long is read.
+    By default the loop waits 5 ms each time it needs the lock, four times for a command, and it waits for
+    each full garbage collection: a megabyte of JSON makes up to 350,000 lists, and each collection visits all
+    lists made so far. Both settings are those of the process, so they are restored after the block.
     """
     interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     patient = (*thresholds[:2], 1_000_000)
@@ -123,12 +125,12 @@ def _beside_the_loop() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval)
-        if gc.get_threshold() == patient:  # else somebody else has set it, and knows better
+        if gc.get_threshold() == patient:  # otherwise other code has changed it meanwhile
             gc.set_threshold(*thresholds)
 
 
 def _throw_away(data: dict[str, Any]) -> None:
-    """Take JSON apart bit by bit: at once it would take 10 ms or more in which no other thread runs."""
+    """Free decoded JSON in small portions: at once takes 10 ms or more, in which no other thread runs."""
     waiting: list[Any] = [data]
     while waiting:
         items = waiting.pop()
@@ -143,5 +145,5 @@ def _throw_away(data: dict[str, Any]) -> None:
 
 
 def _alone(error: ProtocolError) -> ProtocolError:
-    # Its traceback would take the frames along, and with them the data, to be thrown away by the loop.
+    # The traceback refers to the frames and so to the decoded data, which the loop would have to free.
     return error.with_traceback(None)

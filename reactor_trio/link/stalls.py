@@ -1,4 +1,4 @@
-"""Uploads of which nothing comes any more: they would keep their place in the quotas for ever."""
+"""Gives up uploads of which no bytes arrive any more, so that they free their place in the quotas."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 LOOK = 1.0
-"""Seconds until the next look while this side does not listen."""
+"""Seconds between the checks of the watching task while the receive task does not read."""
 
 
 class StallWatch:
-    """The uploads under way of one session, and one task that waits for the first to stall.
+    """Watches the unfinished uploads of one session, in one task that waits for the next upload to stall.
 
-    An upload stalls when no byte of it has come for `timeout` seconds in which this side listened. `give_up`
-    is then called and awaited, and has to `forget` it.
+    An upload stalls when no byte of it has come for `timeout` seconds; times in which the receive task did
+    not read (`deaf`) do not count. `give_up` is then awaited with the id of the upload, and must call
+    `forget`. `Uploads` calls the methods.
     """
 
     def __init__(self, timeout: float, give_up: Callable[[str], Awaitable[None]]) -> None:
         self._timeout = timeout
         self._give_up = give_up
         self._nursery: trio.Nursery | None = None
-        # When something last came, in seconds of `_listened`; whoever was silent for the longest is first.
+        # When bytes of each upload last came, in seconds of `_listened`; the longest silent is first.
         self._last: dict[str, float] = {}
         self._is_watching = False
-        # For how long receive did not listen, and since when it does not.
+        # Seconds in which the receive task did not read, and the time since when it does not read now.
         self._deaf = 0.0
         self._deaf_since: float | None = None
 
     def begin(self, nursery: trio.Nursery) -> None:
-        """Watch in a task of this nursery, for as long as an upload is under way."""
+        """Start watching in this nursery: its task lives as long as an upload is unfinished."""
         self._nursery = nursery
 
     def stop(self) -> None:
-        """The session ends: no task is started any more."""
+        """Start no task any more: the session ends."""
         self._nursery = None
 
     def heard(self, upload_id: str) -> None:
-        """Something came of an upload, or it has begun."""
+        """Note that an upload has begun, or that bytes of it came."""
         self._last.pop(upload_id, None)
         self._last[upload_id] = self._listened()
         if not self._is_watching and self._nursery is not None:
@@ -49,12 +50,12 @@ class StallWatch:
             self._nursery.start_soon(self._watch, name="watch uploads")
 
     def forget(self, upload_id: str) -> None:
-        """It is complete, or has failed."""
+        """Watch an upload no more: it is complete, or has failed."""
         self._last.pop(upload_id, None)
 
     @contextmanager
     def deaf(self) -> Iterator[None]:
-        """Nothing is read meanwhile: a silence is not the client's."""
+        """Within the block the receive task reads nothing, so that no upload stalls because of it."""
         self._deaf_since = began = trio.current_time()
         try:
             yield

@@ -1,18 +1,19 @@
-"""Fewer frames than there are, evenly: 20 of 30 a second are two of three, not every second one."""
+"""Reduces a frame rate evenly: for 20 of 30 frames a second two of three frames are kept, not one of two."""
 
 from __future__ import annotations
 
 import math
 
 SLACK = 1e-6
-"""Seconds; times are sums of periods, and not exact."""
+"""Seconds by which a frame may be early: frame times are sums of periods, so rounding makes them inexact."""
 
 
 class Thinning:
-    """Decides frame by frame, by their times, which to take so that they are at most `max_fps` a second.
+    """Chooses the frames of one track for a client that asked for at most `max_fps` frames a second.
 
-    A frame is taken when it is due, and the next one is due a period after this one *was due*, not after it
-    came: so what is late does not make all that follows late. After a gap there is nothing to catch up on.
+    A frame is taken when it is due. The next frame is due one period after this frame was due, not after it
+    came: so one late frame does not delay all later frames. After a gap longer than a period the next frame
+    is due one period after the frame that ended the gap.
     """
 
     def __init__(self, max_fps: float | None) -> None:
@@ -20,7 +21,7 @@ class Thinning:
         self._due = -math.inf
 
     def takes(self, pts: float) -> bool:
-        """Whether to take the frame of this time, in seconds; asked once for each, in order."""
+        """Whether to take the frame with this time in seconds. Call it once for each frame, in order."""
         if pts < self._due - SLACK:
             return False
         planned = self._due + self._period

@@ -1,4 +1,4 @@
-"""The output tracks of a session as one client takes them: which codec, how often, and how they are sent."""
+"""The output tracks of a session for one client, each with the codec and rate that the client asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class OutputTracks:
-    """The media side of a link; see `session.links.Viewer`."""
+    """The output tracks of one link: the `Viewer` (`session/links.py`) that the session's pacer calls.
+
+    The receive task calls `take` with the client's messages about tracks.
+    """
 
     def __init__(self, context: SessionContext, output: OutputStream, outbox: Outbox) -> None:
         self._context = context
@@ -32,7 +35,7 @@ class OutputTracks:
         self._outbox = outbox
         self._latency = FrameLatency(context.observer)
         self.video: dict[str, VideoTrack] = {}
-        """By name: the link runs `encode` of each."""
+        """Video tracks by name. The link runs `VideoTrack.encode` of each in a task."""
         self._audio: dict[str, AudioTrack] = {}
         for track in context.contract.tracks:
             if track.direction == "out":
@@ -55,10 +58,10 @@ class OutputTracks:
     def _track(self, name: str) -> VideoTrack | AudioTrack:
         return self.video[name] if name in self.video else self._audio[name]
 
-    # ---- shown by the pacer: see `Viewer`
+    # ---- called by the pacer: see `session.links.Viewer`
 
     def show(self, picture: Picture, *, is_overtaken: bool) -> None:
-        """See `Viewer.show`, also below."""
+        """See `Viewer.show`."""
         self.video[picture.track].show(picture, is_overtaken=is_overtaken)
 
     def play(self, track: str, block: AudioBlock) -> None:
@@ -86,10 +89,10 @@ class OutputTracks:
         """See `Viewer.encoded`."""
         return sum(track.encoded for track in self.video.values())
 
-    # ---- asked by the client
+    # ---- called by the receive task
 
     def take(self, asked: ConfigureTrack | RequestKeyFrame | FrameShown) -> None:
-        """Do what a message asks. Raises `ProtocolError`, in answer to it."""
+        """Carry out a message about an output track. Raises `ProtocolError` with the message's id."""
         try:
             self._check(asked)
             match asked:

@@ -1,8 +1,9 @@
-"""One video track as a link sends it: a slot with the newest picture, and how it is encoded and sent.
+"""One output track of video for one client: a slot for the newest picture, its encoding and its sending.
 
-Three things may let the next picture begin: that it is shown, that the encoder is done with the one before,
-and that this one has been written. Each is a plain call on the loop, which does what there is to do right
-there: a task for that would take two steps more for each frame, a fifth of what the loop spends on it.
+Encoding of the next picture may begin at three events: the pacer shows a picture, the encoder ends its call,
+or the frame before has been written. Each event is a plain call on the loop, which begins the encoding at
+once. A task instead would need two more of Trio's steps for each frame, which is a fifth of the loop's time
+for a frame.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 
 
 class VideoTrack:
-    """From the pacer to the outbox: of the pictures that wait for the encoder, the newest wins."""
+    """Encodes and sends one video track to one client. `OutputTracks` makes one for each video output.
+
+    The pacer's pictures arrive through `show`. One picture at most waits for the encoder: a newer picture
+    replaces it. One frame at most waits in the outbox. The link runs `encode` in a task, and pictures are
+    encoded only while it runs.
+    """
 
     def __init__(
         self,
@@ -46,38 +52,38 @@ class VideoTrack:
     ) -> None:
         self.encoder = encoder
         self.encoded = 0
-        """Frames that have been encoded."""
+        """Frames that were encoded and sent on, without those that were flushed or paused meanwhile."""
         self._executor = executor
         self._outbox = outbox
         self._latency = latency
         self._counts = counts
-        # Called when a picture has left this track, for whoever waits until none is here.
+        # Called when a picture may have left this track: `output.flush` and others wait for `is_idle`.
         self._on_progress = on_progress
         self._now = trio.lowlevel.current_clock().current_time
         self._carried = Carried()
         self._picture: Picture | None = None
-        # The picture that is with the encoder (None too if it was flushed meanwhile), and the commands that
-        # it is the first to reflect.
+        # The picture that the encoder works on, and the commands that it is the first to reflect. The picture
+        # is None also if it was flushed meanwhile.
         self._encoding: Picture | None = None
         self._reflects: tuple[Applied, ...] = ()
-        # Whether the encoder is at work, and the call that is.
+        # Whether the encoder works on a picture, and its call to the executor, if there is one.
         self._is_busy = False
         self._call: PendingCall | None = None
-        # Whether `encode` runs: only then pictures are encoded.
+        # Whether `encode` runs: pictures are encoded only then.
         self._is_open = False
-        # What `encode` waits for, and raises.
+        # `encode` waits for the event, and raises the failure.
         self._has_failed = trio.Event()
         self._failure: BaseException | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Whether no picture is here that is going to be shown."""
+        """Whether no picture is being encoded, and none waits in the slot of a track that is not paused."""
         return self._encoding is None and (self._picture is None or self.encoder.is_paused)
 
     def show(self, picture: Picture, *, is_overtaken: bool = False) -> None:
-        """Put a picture that is due into the slot, if the client wants it.
+        """Put a picture that is due into the slot, if the client wants it, and encode it if possible.
 
-        One that `is_overtaken` is not begun with: another comes right behind it.
+        With `is_overtaken` the encoding is not begun, since the pacer shows a newer picture right after this.
         """
         if not self.encoder.takes(picture.pts):
             self._counts.unwanted += 1
@@ -97,9 +103,10 @@ class VideoTrack:
             self._counts.replaced += 1
 
     def configure(self, changes: Mapping[str, Any]) -> None:
-        """Change what the client has chosen; see `VideoEncoder.configure`, also for what is raised.
+        """Change the client's settings of this track. Raises as `VideoEncoder.configure`.
 
-        Once a track is paused no frame of it leaves any more. When it goes on, the newest is shown at once.
+        A paused track sends no frame: frames in the outbox are withdrawn. When the track is resumed, the
+        newest picture is encoded and sent at once.
         """
         self.encoder.configure(changes)
         if self.encoder.is_paused:
@@ -109,16 +116,16 @@ class VideoTrack:
         self._on_progress()
 
     def carry(self, seq: int, applied: tuple[Applied, ...]) -> None:
-        """Take over the commands that a frame reflected which will not be sent."""
+        """Keep the commands that an unsent frame reflected, for the next frame of the track."""
         self._carried.add(seq, applied)
 
     def lost(self, frame: OutFrame) -> None:
-        """An encoded frame will not be sent."""
+        """Note that an encoded frame will not be sent: the next frame takes over its commands."""
         self.encoder.lost()
         self.carry(frame.seq, frame.applied)
 
     def clear(self) -> None:
-        """Throw away the pictures in the slot and in the encoder."""
+        """Throw away the picture in the slot, and the one that is being encoded, whose call still ends."""
         if self._encoding is not None:
             self._counts.dropped += 1
             self.carry(self._encoding.seq, self._reflects)
@@ -128,10 +135,11 @@ class VideoTrack:
         self._encoding = self._picture = None
 
     async def encode(self) -> None:
-        """Encode pictures, always the newest, when the one before is written. Until it is cancelled.
+        """The encoding task of this track. Pictures are encoded until it is cancelled: always the newest, as
+        soon as the frame before has been written.
 
-        Then it waits for what the encoder is at, and for at most 5 s until it has given its memory back.
-        Raises what the encoder raised.
+        When it is cancelled, it waits for the encoder's call that runs, and then for at most 5 s until the
+        encoder's memory is given back. Raises the exception that the encoder raised, if it fails.
         """
         self._is_open = True
         try:
@@ -146,9 +154,9 @@ class VideoTrack:
             await self.encoder.aclose()  # noqa: ASYNC102  shielded in there, for 5 s at most
 
     def _encode_next(self) -> None:
-        """Begin with the picture that waits, if there is one and it is its turn.
+        """Encode the picture in the slot, if the encoder and the track's place in the outbox are free.
 
-        Never raises, whoever calls it, be it the model by its `emit`: what fails here, `encode` raises.
+        Never raises, since the caller may be the model's own `emit`: `encode` raises a failure instead.
         """
         if self._picture is None or self._is_busy or not self._is_open or self.encoder.is_paused:
             return
@@ -160,26 +168,26 @@ class VideoTrack:
         self._is_busy = True
         try:
             self._begin(picture)
-        except BaseException as failure:  # what is not ours to stop, `encode` raises as well  # noqa: ASYNC103  `encode` raises it
+        except BaseException as failure:  # also `KeyboardInterrupt`  # noqa: ASYNC103  `encode` raises it
             self._fail(failure)
 
     def _begin(self, picture: Picture) -> None:
         began = self._now()
         work = self.encoder.begin(picture.pixels)
         if isinstance(work, Encoded):
-            self._take(picture, began, work)
+            self._finish(picture, began, work)
         else:
             done = partial(self._done, picture, began)
             self._call = self._executor.begin(work.lane, work.call, done, short=work.is_short)
 
     def _done(self, picture: Picture, began: float, result: outcome.Outcome[Encoded]) -> None:
-        """What the executor calls, on the loop. It must not raise."""
+        """The executor's callback with the outcome of a call, on the loop. Never raises: `encode` does."""
         self._call = None
         if isinstance(result, outcome.Error):
             self._fail(result.error)
             return
         try:
-            self._take(picture, began, result.unwrap())
+            self._finish(picture, began, result.unwrap())
         except BaseException as failure:  # noqa: ASYNC103  `encode` raises it
             self._fail(failure)
         else:
@@ -189,10 +197,10 @@ class VideoTrack:
         self._failure = failure
         self._has_failed.set()
 
-    def _take(self, picture: Picture, began: float, encoded: Encoded) -> None:
+    def _finish(self, picture: Picture, began: float, encoded: Encoded) -> None:
         self._is_busy = False
         self.encoder.have_encoded(encoded)
-        if self._encoding is not picture:  # it was flushed, and counted
+        if self._encoding is not picture:  # the picture was flushed, and counted as dropped
             self.encoder.lost()
         elif self.encoder.is_paused:
             self._put_back(picture)
@@ -206,11 +214,14 @@ class VideoTrack:
         self._encode_next()
 
     def _put_back(self, picture: Picture) -> None:
-        """The track was paused while this one was with the encoder: it may yet be the first that is shown."""
+        """Put a picture back into the slot after its track was paused during its encoding.
+
+        When the track is resumed, the picture is the first to be sent, unless a newer one has replaced it.
+        """
         self._encoding = None
         self.encoder.lost()
         if self._picture is None:
-            self._picture = picture  # with its own commands; those that it was handed go back
+            self._picture = picture  # it keeps its own commands; those of lost frames go back
             self.carry(picture.seq, self._reflects[: len(self._reflects) - len(picture.applied)])
         else:
             self._count_replaced()
