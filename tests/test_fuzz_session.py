@@ -14,7 +14,7 @@ import attrs
 import pytest
 import structlog
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reactor_trio import (
@@ -500,7 +500,7 @@ class Player:
             self.faults.append(f"messages after the goodbye: {self.transport.read[goodbyes[0] :]}")
 
 
-async def example(
+async def play_example(
     host: ModelHost,
     script: list[Any],
     ending: str,
@@ -580,6 +580,15 @@ def stage() -> Iterator[Stage]:
     short_writes=st.booleans(),
     in_threads=st.booleans(),
 )
+# Both tasks of the link end while the session, which nothing can be written for, closes.
+@example(
+    script=[("command", "mark")] * 9 + [("pause",)],
+    ending="drain",
+    is_quiet=False,
+    capacity=1000,
+    short_writes=False,
+    in_threads=False,
+)
 async def test_whatever_a_client_does_its_session_keeps_the_rules(
     stage: Stage,
     script: list[Any],
@@ -593,7 +602,7 @@ async def test_whatever_a_client_does_its_session_keeps_the_rules(
     stage.errors.clear()
     executor = SlowExecutor(0.05) if in_threads else InlineExecutor()
     host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
-    faults = await example(host, script, ending, is_quiet, capacity, short_writes)
+    faults = await play_example(host, script, ending, is_quiet, capacity, short_writes)
     faults += [f"a temporary file is open: {file!r}" for file in stage.files if not file.closed]
     faults += [f"logged: {error}" for error in stage.errors]
     assert not faults, "\n".join(faults)

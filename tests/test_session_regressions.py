@@ -408,3 +408,26 @@ async def test_connected_is_not_set_any_more_once_the_client_is_gone() -> None:
         await trio.sleep(1)
         await client.aclose()
     assert seen == [False]
+
+
+@pytest.mark.parametrize("way", ["drain", "hang_up", "cut", "finish"])
+async def test_a_session_that_ends_as_it_should_logs_no_error(way: str) -> None:
+    class Finishes(Plain):
+        async def run(self) -> None:
+            if way == "finish":
+                await trio.sleep(2)
+            else:
+                await trio.sleep_forever()
+
+    host = await load_host(Finishes)
+    transport = StrictTransport(send_timeout=10)
+    session = host.session(transport)
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            await trio.sleep(1)
+            if way == "drain":
+                session.drain()
+            elif way != "finish":
+                getattr(transport, way)()
+    assert [line["event"] for line in logs] == ["session started", "session ended"]

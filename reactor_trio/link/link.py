@@ -28,6 +28,7 @@ from reactor_trio.link.uploads import Uploads
 from reactor_trio.protocol import names
 from reactor_trio.protocol.server_messages import Error, Goodbye, Superseded, Welcome
 from reactor_trio.session import endings
+from reactor_trio.session.endings import LinkEnding
 from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import Id
-    from reactor_trio.session.endings import Ending, LinkEnding
+    from reactor_trio.session.endings import Ending
     from reactor_trio.session.session import Session
     from reactor_trio.wire.transport import Outgoing, Transport
 
@@ -92,7 +93,7 @@ class Link:
         self._outbox.put_nowait(Welcome(self._welcome()))
 
     async def run(self) -> LinkEnding:
-        """Receive and send until the client is lost; returns why.
+        """Receive and send until the connection is closed, by either side; returns why.
 
         Cancelled when the session has said farewell. Raises if a task of the runtime's own has failed.
         """
@@ -225,6 +226,8 @@ class Link:
 
     async def _close(self, code: int, reason: str) -> None:
         self._is_closing = True
+        if self.ending is None:
+            self.ending = LinkEnding(reason, code)
         with trio.move_on_after(self._limits.close_timeout):
             await self._transport.aclose(code, reason)
 

@@ -139,13 +139,13 @@ class Handlers:
         if not spec.in_thread and not spec.is_async:
             begun = self._run_now(command, began)
             if isinstance(begun, Begun):
-                return await self.rest(begun)
+                return await self.rest(command, begun.result, began)
             return begun
         try:
             awaitable = self._begun(command)
         except BaseException as raised:  # of a decorator around the handler, for one  # noqa: ASYNC103  `split` hands on
             return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
-        return await self.rest(Begun(command, awaitable, began))
+        return await self.rest(command, awaitable, began)
 
     def _begun(self, command: Command) -> Awaitable[Any]:
         spec = command.spec
@@ -155,12 +155,11 @@ class Handlers:
         called: Awaitable[Any] = spec.call(self._model, command.payload, self._client)
         return called
 
-    async def rest(self, begun: Begun) -> ToClient | None:
-        """Await what a handler returned, in the dispatch task; returns the answer, None if none is due."""
-        command, began = begun.command, begun.began
+    async def rest(self, command: Command, result: Awaitable[Any], began: float) -> ToClient | None:
+        """Await the result of a handler, in the dispatch task; returns the answer, None if none is due."""
         self._applied.running(command.id, command.arrived, began)
         try:
-            return self._answer(command, await begun.result, began, self._applied.ran)
+            return self._answer(command, await result, began, self._applied.ran)
         except BaseException as raised:  # noqa: ASYNC103  `split` hands on
             return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
 

@@ -230,10 +230,10 @@ class Inbox:
 
     async def _run_waiting(self, work: Work) -> Work | None:
         # Take on without a checkpoint what waits behind it: a task switch a command is what would cost.
-        deadline = trio.current_time() + STEP
+        deadline = self._now() + STEP
         while True:
             await self._run(work)
-            if trio.current_time() > deadline:
+            if self._now() > deadline:
                 return None
             try:
                 work = self._taken.receive_nowait()
@@ -270,10 +270,10 @@ class Inbox:
                 answer = await self._handlers.command(work)
                 if answer is not None:
                     await _send(work, answer)
-            case Begun():
-                answer = await self._handlers.rest(work)
+            case Begun(command, result, began):
+                answer = await self._handlers.rest(command, result, began)
                 if answer is not None:
-                    await _send(work.command, answer)
+                    await _send(command, answer)
             case FileArrived(file, _):
                 await self._handlers.file_uploaded(file)
 

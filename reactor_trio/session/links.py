@@ -102,7 +102,7 @@ class Link(Protocol):
         """Put the welcome, the first message of all, into the outbox."""
 
     async def run(self) -> LinkEnding:
-        """Receive and send until the client is lost. Cancelled when the session has said farewell."""
+        """Receive and send until the connection is closed. Cancelled when the session has said farewell."""
         ...
 
     async def send(self, message: ToClient) -> None:
