@@ -175,9 +175,9 @@ class Link:
         """See `session.links.Reply`, also below."""
         self._answers.post(answer)
 
-    def send_nowait(self, answer: ToClient) -> None:
+    def send_nowait(self, message: ToClient) -> None:
         """See `Reply.send_nowait`."""
-        self._outbox.put_nowait(answer)
+        self._outbox.put_nowait(message)
 
     async def send(self, message: ToClient) -> None:
         """See `Reply.send`."""

@@ -25,10 +25,10 @@ class Reply(Protocol):
     def post(self, answer: ToClient) -> None:
         """Answer in the step in which a message of the client is being taken; it leaves when that ends."""
 
-    def send_nowait(self, answer: ToClient) -> None:
+    def send_nowait(self, message: ToClient) -> None:
         """Answer from any task. Raises `trio.WouldBlock` if the client is behind."""
 
-    async def send(self, answer: ToClient) -> None:
+    async def send(self, message: ToClient) -> None:
         """Answer from any task; waits while the client is behind. If cancelled, nothing was sent."""
 
     def superseded(self, event: str, id_: Id | None) -> None:
