@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,9 +76,10 @@ class _TaskCall:
             with self._scope:
                 try:
                     result: outcome.Outcome[Any] = outcome.Value(await run())
-                except trio.Cancelled:
-                    raise
                 except BaseException as error:
+                    # A `Cancelled` that the function kept from elsewhere is its error, as in a thread.
+                    if isinstance(error, trio.Cancelled) and _is_cancelled():
+                        raise
                     result = outcome.Error(error)
                 if self._done is not None:
                     self._done(result)
@@ -89,6 +91,10 @@ class _TaskCall:
         self._scope.cancel(reason="nobody wants the outcome of this call any more")
         with trio.CancelScope(shield=True):
             await self._over.wait()
+
+
+def _is_cancelled() -> bool:
+    return trio.current_effective_deadline() == -math.inf
 
 
 class _InlineWorker:
