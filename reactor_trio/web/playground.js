@@ -1,4 +1,4 @@
-/** The playground: one page for any model, made from what the server says of it in its welcome. */
+/** The playground: one page for any model, made from the server's welcome. */
 
 import { byId, h, icon, relabel, setText } from "./playground/dom.js";
 import { CodeDialog } from "./playground/code.js";
@@ -16,7 +16,7 @@ import { connect } from "./reactor.js";
 /** @typedef {import("./reactor.js").Client} Client */
 /** @typedef {import("./reactor/protocol.js").Welcome} Welcome */
 
-/** Between two looks at the numbers; milliseconds. */
+/** The time between two updates of the numbers; milliseconds. */
 const TICK = 500;
 const TOKEN_KEY = "reactor-token";
 
@@ -30,7 +30,7 @@ let session = /** @type {Session | null} */ (null);
 let stage = /** @type {Stage | null} */ (null);
 let cards = /** @type {CommandCard[]} */ ([]);
 let inputs = /** @type {InputTrack[]} */ ([]);
-/** What the controls were made from. */
+/** The events, as JSON, from which the controls were made. */
 let contract = "";
 /** Whether the tracks on the page belong to an earlier client. */
 let isStale = true;
@@ -43,7 +43,7 @@ function open() {
   else session = new Session(client, log, announce);
   const present = session;
   isStale = true;
-  /** @param {(value: any) => void} handler whatever an abandoned client still says is not heard */
+  /** @param {(value: any) => void} handler is not called for an abandoned client */
   const heard = (handler) => (/** @type {any} */ value) => present.client === client && handler(value);
   client.on("welcome", heard((welcome) => welcomed(present, welcome)));
   client.on("state", heard(() => changed(present)));
@@ -105,7 +105,7 @@ function drawControls(present, { events }) {
 }
 
 /**
- * The parts that hold on to a client.
+ * The parts of the page that refer to a client.
  * @param {Session} present
  * @param {Welcome} welcome
  */
@@ -145,7 +145,7 @@ function tick() {
   status.update(client, stage);
 }
 
-/** @param {string} text what a screen reader says when it has time */
+/** @param {string} text for a screen reader, which says it when it is idle */
 function announce(text) {
   setText(byId("live"), text);
 }

@@ -1,7 +1,7 @@
 /**
  * The JavaScript client of reactor_trio: commands, messages, uploads, video, audio, a webcam. See docs/browser.md.
  *
- * Plain ES modules without dependencies: serve this file and the folder `reactor/` beside it from where you like.
+ * Plain ES modules without dependencies: serve this file and the folder `reactor/` beside it from any place.
  *
  *     import { connect } from "/reactor.js";
  *
@@ -31,9 +31,9 @@ import { VideoSink } from "./reactor/video.js";
 
 export { AudioSink, ReactorError, VideoSink };
 
-/** Between two `reactor.frame_shown` of a track that answer no command; milliseconds. */
+/** The least time between two `reactor.frame_shown` of a track for frames that reflect no command; milliseconds. */
 const SHOWN_INTERVAL = 500;
-/** A client that has not read a welcome yet assumes this limit; bytes. */
+/** The limit of a message before the first welcome is read; bytes. */
 const DEFAULT_MAX_MESSAGE = 1024 * 1024;
 
 /**
@@ -50,7 +50,7 @@ const DEFAULT_MAX_MESSAGE = 1024 * 1024;
 /**
  * Connect, and stay connected. Returns at once; see `Client.ready` and `Client.state`.
  *
- * Throws `SyntaxError` for what is no URL.
+ * Throws `SyntaxError` if the text is no URL.
  *
  * @param {string | URL} [url] By default `ws` beside the page. `http` will do for `ws`, and a server's page for its socket.
  * @param {ConnectOptions} [options]
@@ -72,7 +72,7 @@ export class Client {
   #connection;
   #emitter = new Emitter();
   #latency = new Latency();
-  /** How the server is to send each track. For the sinks. */
+  /** The settings with which the server sends each track. The sinks use them. */
   settings = new Settings(this);
   #nextId = 1;
   /** @type {Map<Id, {event: string, resolve: (message: Message | null) => void, reject: (error: any) => void}>} */
@@ -90,7 +90,7 @@ export class Client {
       this.on("welcome", resolve);
       this.on("state", (state) => state === "closed" && reject(this.error));
     });
-    this.ready.catch(() => {}); // whoever waits for it is told; if nobody does, that is no error
+    this.ready.catch(() => {}); // a rejection that no caller waits for is no error
     const emit = (/** @type {string} */ name) => (/** @type {any} */ value) => this.#emitter.emit(name, value);
     this.#connection = new Connection(url, options, {
       state: emit("state"),
@@ -117,12 +117,12 @@ export class Client {
     return this.#connection.welcome;
   }
 
-  /** Why the server closed of its own will: "finished", "idle", "shutting_down", "too_many_errors". */
+  /** The server's reason when it closed by itself: "finished", "idle", "shutting_down", "too_many_errors". */
   get goodbye() {
     return this.#connection.goodbye;
   }
 
-  /** Why there is no session now; null while there is one. */
+  /** The error because of which there is no session; null while there is one. */
   get error() {
     return this.#connection.error;
   }
@@ -133,12 +133,12 @@ export class Client {
   }
 
   /**
-   * Send a command and wait for no answer. If it is refused, the handlers of "error" are told.
+   * Send a command without waiting for an answer. If the server refuses it, the handlers of "error" are called.
    *
    * @param {string} event
    * @param {Json} [data]
    * @returns {Id | null} Its id; null: there is no session, and nothing was sent. Throws `ReactorError`
-   *   (`too_large`), and `TypeError` for what is not JSON, such as NaN.
+   *   (`too_large`), and `TypeError` for a value that JSON does not have, such as NaN.
    */
   send(event, data = {}) {
     if (this.state !== "open") return null;
@@ -148,8 +148,8 @@ export class Client {
   /**
    * Send a command and wait for its answer: the handler's message, or null if it returned nothing.
    *
-   * Rejects with `ReactorError`, and with the signal's reason if that aborts: the command may be carried out all
-   * the same. A command whose answer was lost with the connection is not sent again.
+   * Rejects with `ReactorError`, and with the signal's reason if the signal aborts: the command may be carried out
+   * all the same. A command whose answer was lost with the connection is not sent again.
    *
    * @param {string} event
    * @param {Json} [data]
@@ -166,7 +166,7 @@ export class Client {
     try {
       return await new Promise((resolve, reject) => {
         this.#calls.set(id, { event, resolve, reject });
-        // The entry stays, so that the answer finds it.
+        // The entry stays: the answer is looked up there.
         abort = () => reject(signal?.reason);
         signal?.addEventListener("abort", abort);
       });
@@ -176,14 +176,14 @@ export class Client {
   }
 
   /**
-   * Be told. What a handler is given, by `type`:
+   * Register a handler. Its argument depends on `type`:
    *
    * - a model's message type, or `"*"` for all of them: the `Message`; answers to calls are not among them;
    * - `"state"`: the new state; `"welcome"`: the `Welcome`; `"queued"`: the place in line, 1 is next;
    *   `"goodbye"`: the reason; `"error"`: a `ReactorError` that belongs to no call;
    *   `"frame"`: each `Frame` that arrives, decoded or not.
    *
-   * A model's message that is called like one of these is told to the handlers of `"message:state"` and so on.
+   * A model's message with one of these names goes to the handlers of `"message:state"` and so on.
    *
    * @param {string} type
    * @param {(value: any) => void} handler
@@ -196,8 +196,8 @@ export class Client {
   /**
    * Upload a file. The handle may stand anywhere in a command's data, as often as you like.
    *
-   * Rejects with `ReactorError`, with the signal's reason (the upload is given up), and with what reading the file
-   * raises.
+   * Rejects with `ReactorError`, with the signal's reason (the upload is given up), and with the error of reading
+   * the file.
    *
    * @param {Blob} file
    * @param {UploadOptions} [options]
@@ -268,7 +268,8 @@ export class Client {
   }
 
   /**
-   * Say that a frame is on the screen. `VideoSink` does; do it yourself if you draw the frames of `on("frame")`.
+   * Tell the server that a frame is on the screen. `VideoSink` does so by itself; call this if your code draws the
+   * frames of `on("frame")`.
    *
    * @param {Pick<Frame, "track" | "seq" | "applied" | "timing" | "received">} frame
    */
@@ -283,7 +284,7 @@ export class Client {
   }
 
   /**
-   * How long commands took until their frame was drawn.
+   * The times from commands to the drawing of their frames.
    *
    * @returns {LatencyStats}
    */
@@ -297,13 +298,13 @@ export class Client {
     return { rtt, bytesIn, bytesOut, queued: this.#calls.size, bufferedAmount };
   }
 
-  /** End the session and all that came of this client. */
+  /** End the session, its sinks and its publishers. */
   close() {
     this.#connection.close();
   }
 
   /**
-   * Send the runtime a message whose answer matters only if it is an error: the handlers of "error" are told.
+   * Send a message to the runtime. An error as its answer goes to the handlers of "error"; other answers are ignored.
    *
    * @param {string} type
    * @param {Json} data
@@ -315,7 +316,7 @@ export class Client {
   }
 
   /**
-   * Tell the handlers of "error".
+   * Call the handlers of "error".
    *
    * @param {ReactorError} error
    */
@@ -383,7 +384,7 @@ export class Client {
   }
 }
 
-/** Names that `Client.on` keeps for itself. */
+/** Names of `Client.on` that are no model's messages. */
 const OWN = new Set(["*", "state", "welcome", "queued", "goodbye", "error", "frame"]);
 
 /** @param {string} event */

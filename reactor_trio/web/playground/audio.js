@@ -7,9 +7,9 @@ import { pretty } from "./words.js";
 /** @typedef {import("../reactor/protocol.js").TrackInfo} TrackInfo */
 /** @typedef {import("../reactor/protocol.js").Frame} Frame */
 
-/** The meter begins at this level. */
+/** The lowest level that the meter shows. */
 const QUIETEST = -60; // dB
-/** So much is left of a peak after a frame of 20 ms: the needle falls, it does not flicker. */
+/** The part of a peak that is left after a block of 20 ms: the needle falls slowly and does not flicker. */
 const FALL = 0.92;
 
 export class AudioTrack {

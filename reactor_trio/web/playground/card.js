@@ -1,4 +1,4 @@
-/** A command: its form, or its button; what was sent, what came back. */
+/** A command: its form, or its button, and the state of the last command that was sent. */
 
 import { FieldError } from "./controls.js";
 import { h, icon, setText, uniqueId } from "./dom.js";
@@ -13,12 +13,12 @@ import { errorTitle, pretty } from "./words.js";
 /** @typedef {{name: string, description?: string, dedupe: boolean, schema: Record<string, any>}} EventSpec */
 
 /**
- * How many commands of one card may be unanswered while one drags. The server collapses those of a deduplicated
- * event; of others it would queue every one, so here the newest waits its turn.
+ * The most commands of one card that may be unanswered while a control is dragged. The server collapses the commands
+ * of a deduplicated event; it would queue all others, so here the newest value waits.
  */
 const MOST_UNANSWERED = { dedupe: 32, plain: 3 };
 
-/** Milliseconds until a command is seen to be under way: a quick one should not flicker. */
+/** Milliseconds until a command is shown as under way: a quick command should not flicker. */
 const BUSY_AFTER = 150;
 
 export class CommandCard {
@@ -38,7 +38,7 @@ export class CommandCard {
     /** Whether the control itself sends, so that no button is needed. */
     this.#isDirect = single !== undefined && (single.isContinuous || single.spec.kind === "upload");
     this.#isLive = event.dedupe || this.#isDirect;
-    /** Such as `set_speed(speed)`: to move the control is to send, and a button would say nothing more. */
+    /** Whether moving the one control sends the command, as in `set_speed(speed)`, so that a button is superfluous. */
     this.#isSetter = this.#isDirect && isAlone;
     this.#button = this.#makeButton();
     this.element = this.#draw(isAlone && only ? only.name : null);
@@ -69,7 +69,7 @@ export class CommandCard {
     if (!isOpen) this.#show("idle");
   }
 
-  /** A session began in which nothing of this card was sent: what a setter shows may not be what the model has. */
+  /** Begin a session: until this card sends something, its values may differ from those of the model. */
   renew() {
     this.#show("idle");
     this.#problem.hidden = true;
@@ -89,7 +89,7 @@ export class CommandCard {
     this.#busy();
     try {
       const preparations = this.fields.map((field) => field.control.prepare?.() ?? null).filter(Boolean);
-      // Without a reason to wait there is no await, so that commands leave in the order of the movements.
+      // No await unless a field needs it, so that commands leave in the order of the movements.
       if (preparations.length > 0) await Promise.all(preparations);
       const answer = await this.#session.call(this.event.name, this.#payload());
       if (number > this.#answered) this.#succeed(answer, number);
@@ -114,7 +114,7 @@ export class CommandCard {
       }
     }
     if (faults.length > 0) throw faults[0];
-    // To set `data.__proto__` would be to set no field.
+    // An assignment to `data.__proto__` would not create a field.
     return Object.fromEntries(entries);
   }
 
@@ -125,7 +125,7 @@ export class CommandCard {
     else if (change === "moved" && this.#isLive && this.#session.isOpen && this.fields.every((field) => field.isFilled())) this.#soon();
   }
 
-  /** Send with the next picture: no sooner is a newer value of any use. */
+  /** Send with the next picture of the screen: the user does not see an earlier effect. */
   #soon() {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;

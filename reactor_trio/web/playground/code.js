@@ -1,4 +1,4 @@
-/** How to do from code what the page does: snippets for this server. */
+/** Snippets of code that use this server as the page does. */
 
 import { byId, h, icon, setText } from "./dom.js";
 
@@ -30,7 +30,7 @@ export class CodeDialog {
   }
 }
 
-/** Where this page is, which may be below a path of its host; without the last slash. */
+/** The URL of this page, which may be below a path of its host; without the last slash. */
 function page() {
   return new URL(".", document.baseURI).href.replace(/\/$/, "");
 }

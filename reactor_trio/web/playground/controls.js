@@ -1,4 +1,4 @@
-/** One control for one field: what is drawn, and how its value is read. Labels and errors are field.js's. */
+/** One control for one field: its element, and the reading of its value. field.js has labels and errors. */
 
 import { h, uniqueId } from "./dom.js";
 import { boundsOf, exampleOf, tidy } from "./schema.js";
@@ -6,7 +6,7 @@ import { boundsOf, exampleOf, tidy } from "./schema.js";
 /** @typedef {import("./schema.js").FieldSpec} FieldSpec */
 
 /**
- * What a control says: "moved", a value was picked or dragged (a live command is sent then); "typed", a text is
+ * An event of a control: "moved", a value was picked or dragged (a live command is sent then); "typed", a text is
  * being written; "submit", Enter was pressed in it.
  * @typedef {"moved" | "typed" | "submit"} Change
  */
@@ -14,10 +14,10 @@ import { boundsOf, exampleOf, tidy } from "./schema.js";
 /**
  * @typedef {object} Control
  * @property {HTMLElement} element
- * @property {HTMLElement} target what the label, the description and the error belong to
+ * @property {HTMLElement} target the element that the label, the description and the error belong to
  * @property {boolean} isGroup whether the target is a group, which a `<label for>` cannot name
  * @property {() => unknown} read the value; undefined: leave the field out. Throws `FieldError`
- * @property {(() => Promise<void> | null)} [prepare] what must be done before it is read, or null: nothing
+ * @property {(() => Promise<void> | null)} [prepare] work before the value is read; null: there is none
  * @property {(isDisabled: boolean) => void} [disable]
  */
 
@@ -103,13 +103,13 @@ function numberIn(input, spec) {
 function exactly(input, spec) {
   const value = Number(input.value);
   if (spec.schema.type !== "integer" || !Number.isInteger(value) || Number.isSafeInteger(value)) return value;
-  // The server has its default as it is, and need not be told.
+  // The server has the default already, so the field need not be sent.
   if (spec.hasDefault && value === spec.initial) return undefined;
   throw new FieldError(`a browser can send no whole numbers beyond ${Number.MAX_SAFE_INTEGER}`);
 }
 
 /**
- * A telephone's keyboard for decimals has no minus.
+ * The keyboard mode of a number field: a telephone's keyboard for decimals has no minus.
  * @param {FieldSpec} spec
  */
 function keyboard({ schema }) {
@@ -169,7 +169,7 @@ function simple(input, read) {
 
 /** @typedef {{text: string, value: unknown}} Option */
 
-/** So much fits into buttons side by side: values, and characters in all. */
+/** The most values, and characters of all values together, that are shown as buttons side by side. */
 const MOST_BUTTONS = 4;
 const MOST_CHARACTERS = 30;
 
@@ -262,7 +262,7 @@ export function switchControl(spec, changed) {
 }
 
 /**
- * A field for JSON, whose syntax is checked while one types.
+ * A field for JSON. Its syntax is checked while the user types.
  * @param {FieldSpec} spec
  * @param {(change: Change) => void} changed
  * @returns {Control}
@@ -296,7 +296,7 @@ function isFlat(value) {
 }
 
 /**
- * What `JSON.parse` says, without its quotation of the text.
+ * The message of `JSON.parse`, without its quotation of the text.
  * @param {unknown} error
  */
 function syntaxFault(error) {

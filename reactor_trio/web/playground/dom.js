@@ -108,7 +108,7 @@ export function iconButton(name, label, onclick) {
 }
 
 /**
- * Change what an icon button shows and is called.
+ * Change the icon and the label of an icon button.
  * @param {HTMLElement} button
  * @param {IconName} name
  * @param {string} label

@@ -9,10 +9,10 @@ import { uploadControl } from "./upload.js";
 /** @typedef {import("./schema.js").FieldSpec} FieldSpec */
 /** @typedef {import("./session.js").Session} Session */
 
-/** Kinds that have no empty value of their own, so that null needs a switch beside them. */
+/** Kinds of controls without an empty value, so that null needs a switch beside the control. */
 const WITH_NULL_SWITCH = new Set(["range", "number", "text", "multiline"]);
 
-/** Kinds whose every change is a whole value, which a command can be sent with at once. */
+/** Kinds of controls of which each change is a whole value, so that a command can be sent at once. */
 const CONTINUOUS = new Set(["range", "choice", "switch"]);
 
 export class Field {
@@ -20,7 +20,7 @@ export class Field {
    * @param {FieldSpec} spec
    * @param {Session} session
    * @param {(change: Change) => void} changed
-   * @param {boolean} isAlone whether the command's title says all that the label would
+   * @param {boolean} isAlone whether the command's title makes a label superfluous
    */
   constructor(spec, session, changed, isAlone) {
     this.spec = spec;
@@ -28,7 +28,7 @@ export class Field {
     this.control = makeControl(spec, session, (change) => this.#changed(change), (message) => this.fault(message));
     this.#notify = changed;
     this.#error = h("p", { class: "field-error", id: uniqueId("error"), hidden: true });
-    /** Bounds, or how long the text is; a card may place it elsewhere. */
+    /** The bounds, or the length of the text; a card may place the element elsewhere. */
     this.hint = h("span", { class: "hint", text: spec.hint });
     this.#null = this.#makeNullSwitch();
     this.element = this.#draw(isAlone);
@@ -41,7 +41,7 @@ export class Field {
   #null;
 
   /**
-   * The value, or undefined to leave the field out. Shows and throws a `FieldError` where there is none.
+   * The value, or undefined to leave the field out. Shows and throws a `FieldError` if there is no valid value.
    * @returns {unknown}
    */
   read() {
@@ -68,7 +68,7 @@ export class Field {
   }
 
   /**
-   * Say what is wrong with the value, or (null) that nothing is.
+   * Show the fault of the value; null: there is none.
    * @param {string | null} message
    */
   fault(message) {
@@ -95,7 +95,7 @@ export class Field {
     }
   }
 
-  /** While a text is near its longest, the hint says how long it is. */
+  /** Show the length of a text in the hint while it is near its limit. */
   #count() {
     const most = this.spec.schema.maxLength;
     const target = this.control.target;

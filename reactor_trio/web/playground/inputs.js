@@ -50,7 +50,7 @@ export class InputTrack {
   #stream = null;
   /** @type {import("../reactor/publish.js").Publisher | null} */
   #publisher = null;
-  /** Which click the stream belongs to; a stream that comes after `stop` or another click is not taken. */
+  /** The number of the click for which the stream was opened; a stream that comes after another click is closed. */
   #click = 0;
 
   get #isVideo() {
@@ -60,7 +60,7 @@ export class InputTrack {
   update() {
     if (!this.#publisher) return;
     if (this.#publisher.signal.aborted) {
-      // It gave up, or the client was closed: a camera that nobody sees is not left on.
+      // The publisher gave up, or the client was closed: a camera that is not used is switched off.
       this.stop();
       return;
     }
@@ -99,7 +99,7 @@ export class InputTrack {
       this.#publish();
       this.#session.note(`${this.#label}: sending, ${source.text.toLowerCase()}`);
       if (this.#isVideo) this.#preview.srcObject = stream;
-      // One expects to see oneself as in a mirror; what is sent is not turned round.
+      // The user expects the picture of a mirror; the frames that are sent are not mirrored.
       this.#preview.classList.toggle("is-mirror", source.isMirror === true);
     } catch (error) {
       if (click !== this.#click) return;
@@ -122,13 +122,13 @@ export class InputTrack {
     setText(this.#problem, text);
   }
 
-  /** The device gives what was asked for when it was switched on; ask again. */
+  /** Apply the chosen size and rate to the device, which still has those it was switched on with. */
   async #reconfigure() {
     const stream = this.#stream;
     if (!stream) return;
     this.#publisher?.stop();
     this.#publisher = null;
-    // What a device cannot do it leaves as it is: these are wishes.
+    // The constraints are optional: a device ignores those that it cannot fulfil.
     const [video] = stream.getVideoTracks();
     await video?.applyConstraints(this.#wanted()).catch(() => undefined);
     if (this.#stream === stream) this.#publish();

@@ -1,4 +1,4 @@
-/** Everything that was said: rows that fold streams, a filter, a pause. Never more than `MOST_ROWS` of them. */
+/** The log of all messages: rows that fold streams, a filter, a pause. At most `MOST_ROWS` rows. */
 
 import { h, icon, relabel, setText } from "./dom.js";
 import { ago, cut, milliseconds, pretty } from "./words.js";
@@ -17,14 +17,14 @@ import { ago, cut, milliseconds, pretty } from "./words.js";
 
 const MOST_ROWS = 500;
 /**
- * What follows its like within so many milliseconds, and so many rows, is counted in its row: a stream of messages,
- * a slider that is dragged. @type {Partial<Record<Kind, number>>}
+ * An entry that follows one of its kind within this many milliseconds, and this many rows, is counted in its row: a
+ * stream of messages, a slider that is dragged. @type {Partial<Record<Kind, number>>}
  */
 const FOLD_WITHIN = { message: 1000, command: 300, reply: 300 };
 const FOLD_ROWS = 6;
-/** Of those that were folded, so many of the newest are kept. */
+/** The number of the newest entries of a folded row that are kept. */
 const MOST_KEPT = 20;
-/** Characters of JSON: of all rows, beyond which the oldest lose theirs; of one that is opened; and to look through. */
+/** The most characters of JSON: of all rows together, beyond which the oldest lose theirs; of an opened row; to search. */
 const MOST_CHARACTERS = 8_000_000;
 const MOST_SHOWN = 50_000;
 const MOST_SEARCHED = 2_000;
@@ -75,7 +75,7 @@ export class Log {
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
-  /** The oldest rows lose their data where there is more than a page should hold. */
+  /** Drop the data of the oldest rows if all rows together hold too much. */
   #forget() {
     let kept = 0;
     for (let at = this.#rows.length - 1; at >= 0; at -= 1) {
@@ -184,7 +184,7 @@ export class Log {
   }
 }
 
-/** One line; it opens to the whole JSON. */
+/** One row of the log; it opens to the whole JSON. */
 class Row {
   /** @param {Entry} entry */
   constructor(entry) {
@@ -192,7 +192,7 @@ class Row {
     this.#text = textOf(entry);
   }
 
-  /** Its data: a text is smaller than what it stands for. */
+  /** The data as JSON, which takes less memory than the values. */
   #text;
   last = performance.now();
   /** @type {HTMLDetailsElement | null} */
@@ -215,7 +215,7 @@ class Row {
     this.#count += 1;
   }
 
-  /** Characters that it holds, but for a few. */
+  /** The number of characters that the row holds, approximately. */
   get size() {
     return this.#text.length;
   }
@@ -261,7 +261,7 @@ class Row {
   }
 }
 
-/** @param {Entry} entry its data is not held on to beyond this */
+/** @param {Entry} entry no reference to its data is kept */
 function textOf(entry) {
   const text = JSON.stringify(entry.data) ?? "";
   delete entry.data;
@@ -269,7 +269,7 @@ function textOf(entry) {
 }
 
 /**
- * JSON for reading. What is very long is neither laid out nor shown in full: that would hold up the pictures.
+ * JSON for reading. Very long data is neither laid out nor shown in full, since that would delay the pictures.
  * @param {string} text
  */
 function indented(text) {

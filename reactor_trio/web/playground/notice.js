@@ -1,4 +1,4 @@
-/** What stands between the visitor and the model: loading, a line, a lost server, a token, an end. */
+/** The notice while there is no session: the model loads, a queue, a lost server, a token that is needed, the end. */
 
 import { h, icon, setText, uniqueId } from "./dom.js";
 import { goodbye } from "./words.js";
@@ -21,11 +21,11 @@ export class Notice {
   #actions;
   #shown = "";
   #inLine = 0;
-  /** @type {Health | null} Asked for when a handshake was refused, since a browser does not say why. */
+  /** @type {Health | null} The server's status, requested after a refused handshake, as a browser gives no reason. */
   #health = null;
-  /** How often a token was entered: the form is a new one each time. */
+  /** The number of tokens that were entered: each attempt has a new form. */
   #entered = 0;
-  /** The attempt that was asked about. @type {number | null} */
+  /** The attempt for which the status was requested. @type {number | null} */
   #asked = null;
   #countdown = h("span", { class: "countdown" });
 
@@ -77,7 +77,7 @@ export class Notice {
   }
 
   /**
-   * Why there is no session: the page's own server says it without a token.
+   * The reason why there is no session: the page's own server tells it without a token.
    * @param {Client} client
    */
   async #ask(client) {
@@ -88,7 +88,7 @@ export class Notice {
   }
 
   /**
-   * Why there is no session at a server that is well.
+   * The reason why there is no session although the server is ready.
    * @param {Client} client
    */
   #whyNone({ welcome, error }) {

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { brief } from "./words.js";
 
-/** More fields than this are left to the log. */
+/** The most fields that are shown; the log has all of them. */
 const MOST_FIELDS = 8;
 const MOST_ITEMS = 16;
 

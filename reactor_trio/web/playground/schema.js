@@ -1,4 +1,4 @@
-/** JSON Schema of an event's payload -> what controls it gets. Pure: no element is made here. */
+/** JSON Schema of an event's payload -> the descriptions of its controls. Pure: no element is made here. */
 
 import { pretty } from "./words.js";
 
@@ -20,7 +20,7 @@ import { pretty } from "./words.js";
  * @property {string} hint bounds or type in a few words, for where the control does not show them
  */
 
-/** Beyond this many characters a text has a field of several lines. */
+/** A text whose limit is more than this many characters has a field of several lines. */
 const LONG_TEXT = 120;
 
 /**
@@ -49,7 +49,7 @@ export function fieldsOf(document) {
 }
 
 /**
- * Follow a reference; what stands beside it wins.
+ * Follow a reference; keys beside the reference take precedence.
  * @param {Schema} schema
  * @param {Schema} defs
  * @returns {Schema}
@@ -62,7 +62,7 @@ function resolved(schema, defs) {
 }
 
 /**
- * `T | None` -> T, and whether null is allowed. Unions of more stay what they are.
+ * `T | None` -> T, and whether null is allowed. Larger unions are returned unchanged.
  * @param {Schema} schema
  * @param {Schema} defs
  */
@@ -107,7 +107,7 @@ function isUpload(schema) {
 }
 
 /**
- * What files a field takes: its own rules, or those of its items.
+ * The rules for files of a field: its own, or those of its items.
  * @param {Schema} schema
  * @returns {{several: boolean, maxSize: number | null, mimeTypes: string[]}}
  */
@@ -118,7 +118,7 @@ export function uploadRules(schema) {
 }
 
 /**
- * Both bounds and a step that divides the way between them; null where there is nothing to drag: a bound is missing.
+ * Both bounds and a step that divides the range; null if a bound is missing, so that there can be no slider.
  * @param {Schema} schema
  * @returns {{min: number, max: number, step: number} | null}
  */
@@ -131,13 +131,13 @@ export function boundsOf(schema) {
   const min = schema.minimum ?? (isWhole ? Math.floor(low) : low) + step;
   const max = schema.maximum ?? (isWhole ? Math.ceil(high) : high) - step;
   const bounds = { min: isWhole ? Math.ceil(min) : tidy(min), max: isWhole ? Math.floor(max) : tidy(max), step };
-  // What a browser cannot count to is nothing to drag; nor is what has one value.
+  // No slider for integers that a browser cannot represent, nor for a single value.
   const isCountable = !isWhole || (Number.isSafeInteger(bounds.min) && Number.isSafeInteger(bounds.max));
   return isCountable && bounds.min < bounds.max ? bounds : null;
 }
 
 /**
- * About a two-hundredth of the way, as 1, 2 or 5 times a power of ten, if that divides it.
+ * A step of about a two-hundredth of the range, as 1, 2 or 5 times a power of ten, if that divides the range.
  * @param {number} span
  */
 function fineStep(span) {
@@ -149,7 +149,7 @@ function fineStep(span) {
 }
 
 /**
- * Without the dust of binary fractions.
+ * A number without the rounding errors of binary fractions.
  * @param {number} value
  */
 export function tidy(value) {
@@ -179,7 +179,7 @@ function numberHint(schema) {
 }
 
 /**
- * A schema as one line of something like TypeScript, for people who are to write JSON.
+ * A schema as one line in the style of TypeScript, for users who write JSON.
  * @param {Schema} schema
  * @param {Schema} defs
  * @param {number} depth how many more levels to open

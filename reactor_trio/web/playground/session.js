@@ -1,4 +1,4 @@
-/** What the parts of the page share: the client, seen through a log that everything goes past. */
+/** The client, shared by the parts of the page; every message is also written to the log. */
 
 /** @typedef {import("../reactor.js").Client} Client */
 /** @typedef {import("./log.js").Log} Log */
@@ -19,7 +19,7 @@ export class Session {
 
   #log;
 
-  /** Of the present session, or the last one. */
+  /** The id of the present session, or of the last one. */
   get id() {
     return this.client.welcome?.session_id ?? null;
   }
@@ -76,7 +76,7 @@ export class Session {
   }
 
   /**
-   * Something about the connection that is no message.
+   * Log an event of the connection that is no message.
    * @param {string} text
    * @param {unknown} [data]
    */

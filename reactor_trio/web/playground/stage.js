@@ -7,7 +7,7 @@ import { pretty } from "./words.js";
 /** @typedef {import("../reactor.js").Client} Client */
 /** @typedef {import("../reactor/protocol.js").TrackInfo} TrackInfo */
 
-/** The shape of a picture that has not come yet; pixels. */
+/** The size of the stage before the first picture; pixels. */
 const PLACEHOLDER = { width: 640, height: 480 };
 
 export class Stage {
@@ -31,7 +31,7 @@ export class Stage {
   #screens;
   #audio;
 
-  /** Of the large picture; null: there is none. */
+  /** The screen of the large picture; null: there is none. */
   get main() {
     return this.#screens.find((screen) => screen.isMain) ?? null;
   }
@@ -91,7 +91,7 @@ class Screen {
     this.#enlarge.hidden = isMain;
   }
 
-  /** The first picture is seen when it is drawn, and not when the numbers are looked at next. */
+  /** Show the first picture when it is drawn, and not at the next update of the numbers. */
   #first() {
     this.sink.onFrame = null;
     this.update();

@@ -1,4 +1,4 @@
-/** What the page says: names made readable, numbers with units, reasons and errors in words. */
+/** The texts of the page: names made readable, numbers with units, reasons and errors in words. */
 
 /**
  * A wire name as a label: `set_prompt` -> `Set prompt`.
@@ -79,7 +79,7 @@ const CODES = {
 };
 
 /**
- * What an error code says to a person.
+ * The text for an error code.
  * @param {string} code
  */
 export function errorTitle(code) {
@@ -87,7 +87,7 @@ export function errorTitle(code) {
 }
 
 /**
- * Without what every object has, such as `constructor`: codes are the author's.
+ * Own properties only, since an author's code may be `constructor`.
  * @param {Record<string, string>} table
  * @param {string} name
  */

@@ -3,9 +3,9 @@
 import { ReactorError } from "./errors.js";
 import { toFloats } from "./pcm.js";
 
-/** What is kept between arrival and playing, against a network that is not steady; seconds. */
+/** Time between the arrival of a block and its playing, against an unsteady network; seconds. */
 const BUFFER = 0.1;
-/** So much more or less than that, and the clock is set anew. */
+/** Deviation from that time at which the clock is set anew; seconds. */
 const MAX_DRIFT = 0.25;
 
 /**
@@ -19,7 +19,7 @@ const MAX_DRIFT = 0.25;
  * @property {number} played Blocks.
  * @property {number} dropped Blocks that came while the sink was not running, or when the clock was set anew.
  * @property {number} resyncs How often the clock was set anew: after a gap, or when it had drifted by over 250 ms.
- * @property {number} buffered Milliseconds between now and the end of what has arrived.
+ * @property {number} buffered Milliseconds between now and the end of the last block that has arrived.
  * @property {AudioContextState | "stopped"} state
  */
 
@@ -36,11 +36,11 @@ export class AudioSink {
   #volume = 1;
   #started = false;
   #stopped = false;
-  /** The context's time at which the session's second 0 is played; null: the next block says. @type {number | null} */
+  /** The context's time at which the session's second 0 is played; null: to be set by the next block. @type {number | null} */
   #zero = null;
   /** The end of the last block, on the context's clock. */
   #end = 0;
-  /** Blocks that were handed over and have not ended. @type {Set<AudioBufferSourceNode>} */
+  /** Blocks that were handed to the context and have not ended. @type {Set<AudioBufferSourceNode>} */
   #sources = new Set();
   #stats = { rate: 0, channels: 0, played: 0, dropped: 0, resyncs: 0 };
   /** @type {(() => void)[]} */
@@ -68,7 +68,8 @@ export class AudioSink {
   }
 
   /**
-   * Play. Browsers let a page be heard only after its user has touched it: call this from a click's handler.
+   * Begin to play. Browsers play a page's sound only after its user has touched the page: call this from a click's
+   * handler.
    *
    * @returns {Promise<void>} Done when it is heard.
    */
@@ -81,7 +82,7 @@ export class AudioSink {
     await this.#context?.resume();
   }
 
-  /** Be silent, for good. */
+  /** Stop for good. */
   stop() {
     if (this.#stopped) return;
     this.#stopped = true;
@@ -92,7 +93,7 @@ export class AudioSink {
     if (this.#isOwn) void this.#context?.close();
   }
 
-  /** From 0 to 1, or above to amplify. */
+  /** Volume from 0 to 1; more amplifies. */
   get volume() {
     return this.#volume;
   }
@@ -128,7 +129,7 @@ export class AudioSink {
    * @returns {{context: AudioContext, gain: GainNode}}
    */
   #prepare(rate) {
-    // At the track's own rate: to resample each block by itself would be heard at their seams.
+    // At the track's own rate: resampling each block by itself is audible at the seams.
     this.#context ??= new AudioContext({ sampleRate: rate, latencyHint: "interactive" });
     if (!this.#gain) {
       this.#gain = this.#context.createGain();
@@ -148,7 +149,7 @@ export class AudioSink {
       return;
     }
     const { context, gain } = this.#prepare(rate);
-    // It says that it runs before its clock does.
+    // The context's state is "running" before its clock runs.
     if (context.state !== "running" || context.currentTime === 0) {
       this.#stats.dropped += 1;
       this.#zero = null;
@@ -175,7 +176,7 @@ export class AudioSink {
   }
 
   /**
-   * When a block is to be played, on the context's clock.
+   * The time at which a block is to be played, on the context's clock.
    *
    * @param {number} pts
    * @param {number} now
@@ -188,11 +189,11 @@ export class AudioSink {
       this.#silence();
       this.#zero = now + BUFFER - pts;
     }
-    // On a whole sample, or the browser interpolates between them.
+    // A whole number of samples, or the browser interpolates between two of them.
     return Math.round(((this.#zero ?? 0) + pts) * rate) / rate;
   }
 
-  /** Take back what was handed over and has not ended. */
+  /** Stop the blocks that were handed to the context and have not ended. */
   #silence() {
     for (const source of this.#sources) {
       source.onended = null;

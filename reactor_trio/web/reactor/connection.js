@@ -5,7 +5,7 @@ import { GOOD_AFTER, backOff, shouldReconnect } from "./retry.js";
 
 /** Milliseconds. */
 const PING_INTERVAL = 5_000;
-/** So long may the handshake take, and so long may the server be silent after a ping. */
+/** The longest handshake, and the longest silence of the server after a ping; milliseconds. */
 const PATIENCE = 20_000;
 const MODEL_ERROR = 1011;
 
@@ -17,7 +17,7 @@ const MODEL_ERROR = 1011;
  * @property {number} [max] The longest (15000).
  *
  * @typedef {object} ConnectionOptions
- * @property {string | (() => string | Promise<string>)} [token] What the server wants to be shown; a function is
+ * @property {string | (() => string | Promise<string>)} [token] The token for the server; a function is
  *   asked before each attempt.
  * @property {typeof WebSocket} [WebSocket] Another implementation.
  * @property {boolean | ReconnectOptions} [reconnect] `false`: connect once.
@@ -32,7 +32,7 @@ const MODEL_ERROR = 1011;
  * @property {(error: ReactorError) => void} lost The session has ended: nothing that was asked will be answered.
  */
 
-/** One WebSocket after the other, and which state that is. */
+/** One WebSocket after the other, and the state of the connection. */
 export class Connection {
   /** @type {ConnectionState} */
   state = "connecting";
@@ -40,9 +40,9 @@ export class Connection {
   welcome = null;
   /** @type {string | null} */
   goodbye = null;
-  /** @type {ReactorError | null} Why there is no session. */
+  /** @type {ReactorError | null} The error because of which there is no session. */
   error = null;
-  /** @type {number | null} When the next attempt is made, on the clock of `Date.now()`. */
+  /** @type {number | null} The time of the next attempt, on the clock of `Date.now()`. */
   retryAt = null;
   /** @type {number | null} Milliseconds. */
   rtt = null;
@@ -61,11 +61,11 @@ export class Connection {
   #opened = false;
   #openSince = 0;
   #heard = 0;
-  /** When the first ping that nothing has come after was sent; 0: there is none. */
+  /** The time of the oldest ping after which no byte has come; 0: there is none. */
   #pinged = 0;
-  /** Bytes that waited at the last beat. */
+  /** Bytes that waited for the network at the last beat. */
   #buffered = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} Of the handshake, or of the next attempt. */
+  /** @type {ReturnType<typeof setTimeout> | undefined} Timer of the handshake, or of the next attempt. */
   #timer;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #heartbeat;
@@ -83,7 +83,7 @@ export class Connection {
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
   }
 
-  /** Begin; to be called once. */
+  /** Connect for the first time; to be called once. */
   start() {
     globalThis.document?.addEventListener("visibilitychange", this.#onVisible);
     void this.#connect();
@@ -104,7 +104,7 @@ export class Connection {
     this.#socket.send(message);
   }
 
-  /** End it. */
+  /** End the connection, and connect no more. */
   close() {
     if (this.state === "closed") return;
     const socket = this.#socket;
@@ -128,7 +128,7 @@ export class Connection {
     try {
       socket = new this.#WebSocket(this.#url, subprotocols(shown));
     } catch (error) {
-      // A secure page that is to use ws, for one: trying again would not help.
+      // For example, a secure page may not use ws: another attempt would fail as well.
       this.#end(new ReactorError({ code: "unsupported", message: `${this.#url}: ${error}` }));
       return;
     }
@@ -136,7 +136,7 @@ export class Connection {
     this.#socket = socket;
     this.#opened = false;
     this.#timer = setTimeout(() => this.#abandon("the handshake took too long"), PATIENCE);
-    // After `#forget` a socket is nobody's: what it still says is not heard.
+    // Events of a socket after `#forget` are ignored.
     socket.onopen = () => {
       if (socket === this.#socket) this.#open();
     };
@@ -160,7 +160,7 @@ export class Connection {
     this.#heartbeat = setInterval(() => this.#beat(), PING_INTERVAL);
   }
 
-  /** The socket is no longer ours. */
+  /** Forget the socket: its further events are ignored. */
   #forget() {
     clearTimeout(this.#timer);
     clearInterval(this.#heartbeat);
@@ -171,19 +171,19 @@ export class Connection {
   #abandon(reason) {
     const socket = this.#socket;
     this.#forget();
-    // The handshake of closing may never end: it is not waited for.
+    // The closing handshake may never end, so nothing waits for it.
     socket?.close();
     this.#lost(1006, reason);
   }
 
   #beat() {
-    // A hidden page's timers are slowed down, and it measures nothing.
+    // The timers of a hidden page are slowed down, so the beat says nothing about the server.
     if (!this.#opened || !this.#socket || globalThis.document?.visibilityState === "hidden") {
       this.#pinged = 0;
       return;
     }
     const now = performance.now();
-    // A ping waits behind what was sent before it. As long as that gets away, the server is there.
+    // A ping waits behind the data sent before it. As long as that data leaves, the server is there.
     if (this.bufferedAmount !== this.#buffered) this.#heard = now;
     this.#buffered = this.bufferedAmount;
     if (this.#pinged > this.#heard && now - this.#pinged > PATIENCE) {
@@ -229,7 +229,7 @@ export class Connection {
   }
 
   /**
-   * The handshake failed, and a browser does not say with which status: ask in another way.
+   * Find out why the handshake failed: a browser does not tell a page the status of a WebSocket's handshake.
    *
    * @param {string | undefined} token
    */
@@ -244,7 +244,7 @@ export class Connection {
   }
 
   /**
-   * Ask for a page that is guarded as the WebSocket is, if the server is the page's own.
+   * Request a page that needs the same token as the WebSocket, if the server is the page's own.
    *
    * @param {string | undefined} token
    * @returns {Promise<{status: number, retryAfter?: number}>} Status 0: unknown.
@@ -266,7 +266,7 @@ export class Connection {
   }
 
   /**
-   * The connection, or the attempt, has ended: try again, or not.
+   * Handle the end of a connection or attempt: connect again, or close.
    *
    * @param {number} code The close code.
    * @param {string} reason

@@ -9,7 +9,7 @@ export class Emitter {
    * @returns {() => void} Takes the handler away again.
    */
   on(name, handler) {
-    // Wrapped, so that a handler that is given twice is called twice, and taken away once.
+    // Wrapped, so that a handler that was added twice is called twice, and each removal removes one.
     const entry = (/** @type {any} */ value) => handler(value);
     const handlers = this.#handlers.get(name) ?? new Set();
     this.#handlers.set(name, handlers.add(entry));
@@ -17,7 +17,7 @@ export class Emitter {
   }
 
   /**
-   * Call the handlers. One that throws is reported to the browser's console, and stops no other.
+   * Call the handlers. An exception of one is reported to the browser's console; the others are called all the same.
    *
    * @param {string} name
    * @param {unknown} value

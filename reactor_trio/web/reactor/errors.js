@@ -1,7 +1,7 @@
 /** @import {ErrorData, Fault} from "./protocol.js" */
 
 /**
- * What went wrong, by `code`: the server's own (docs/wire.md), a model's own, or one of
+ * An error with a `code`: one of the server's (docs/wire.md), one of the model's, or one of
  *
  * - `superseded`: a later command of the same deduplicated event replaced this one;
  * - `connection_lost`: the connection ended before the answer; whether the command was carried out is unknown;
@@ -21,11 +21,11 @@ export class ReactorError extends Error {
     this.event = data.event;
     /** @type {string | undefined} */
     this.uploadId = data.upload_id;
-    /** @type {Fault[]} Each field that is wrong, of an `invalid_payload`. */
+    /** @type {Fault[]} The faults of an `invalid_payload`, one for each wrong field. */
     this.errors = data.errors ?? [];
     /** @type {number | undefined} Seconds after which to try again. */
     this.retryAfter = data.retry_after;
-    /** @type {string | undefined} Of a `connection_lost`: what the server closed it with, such as "model_error". */
+    /** @type {string | undefined} The server's reason for a `connection_lost`, such as "model_error". */
     this.reason = data.reason;
   }
 }

@@ -20,20 +20,20 @@ export function codecString(data) {
   return null;
 }
 
-/** Whether this browser decodes H.264 frame by frame. It does so on secure pages only (https, or this machine). */
+/** Whether this browser decodes H.264 frame by frame. Browsers do so on secure pages only (https, or this machine). */
 export function canDecodeH264() {
   return typeof VideoDecoder === "function";
 }
 
-/** Frames that wait in the decoder; behind more than so many it is quicker to begin anew. */
+/** The most frames that may wait in the decoder; with more, a new decoder and a key frame are quicker. */
 const MAX_QUEUE = 8;
 
-/** Decodes the frames of one track, once there is one that needs no earlier one. */
+/** Decodes the frames of one track, from the first key frame on. */
 export class H264Decoder {
   /** @type {VideoDecoder | null} */
   #decoder = null;
   #codec = "";
-  /** The frames that are being decoded, by the time that stands for them. @type {Map<number, Frame>} */
+  /** The frames that are being decoded, by the timestamp that identifies each in the decoder. @type {Map<number, Frame>} */
   #frames = new Map();
   #time = 0;
   #onPicture;
@@ -71,7 +71,7 @@ export class H264Decoder {
     }
   }
 
-  /** Forget what is being decoded. */
+  /** Forget the frames that are being decoded. */
   reset() {
     if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
     this.#decoder = null;

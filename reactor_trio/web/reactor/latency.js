@@ -1,6 +1,6 @@
 /** @import {Id, Timing} from "./protocol.js" */
 
-/** Commands whose frame may still come, and measurements that are kept. */
+/** The most commands that wait for their frame, and the most measurements that are kept. */
 const MAX_WAITING = 256;
 const MAX_SAMPLES = 500;
 
@@ -14,7 +14,7 @@ const MAX_SAMPLES = 500;
  * @property {number} emit Until the model emitted a frame.
  * @property {number} pace Until the frame's turn came.
  * @property {number} encode
- * @property {number} network There and back, and what waits at the sockets.
+ * @property {number} network The way there and back, and the waiting of data at the sockets.
  * @property {number} display From the frame's arrival until it was drawn: decoding, and the screen's rhythm.
  *
  * @typedef {object} LatencyStats
@@ -46,13 +46,13 @@ export class Latency {
     if (this.#sent.size > MAX_WAITING) this.#sent.delete(/** @type {Id} */ (this.#sent.keys().next().value));
   }
 
-  /** The session has ended: its commands will be reflected in no frame. */
+  /** Forget the commands that wait: the session has ended, so no frame will reflect them. */
   forget() {
     this.#sent.clear();
   }
 
   /**
-   * A frame was drawn.
+   * Note that a frame was drawn.
    *
    * @param {{applied?: Id[], timing?: Timing, received: number}} frame
    * @param {number} now

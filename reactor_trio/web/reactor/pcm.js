@@ -19,7 +19,7 @@ export function toFloats(data, channels) {
   });
 }
 
-/** Makes blocks of one size of whatever pieces the browser delivers; one channel. */
+/** Joins and cuts the pieces that the browser delivers into blocks of one size; one channel. */
 export class Blocks {
   #block;
   #filled = 0;
@@ -34,7 +34,7 @@ export class Blocks {
     this.#onBlock = onBlock;
   }
 
-  /** @param {Float32Array} samples From -1 to 1; what is beyond is clipped. */
+  /** @param {Float32Array} samples From -1 to 1; values beyond are clipped. */
   push(samples) {
     for (const sample of samples) {
       const clipped = Math.max(-1, Math.min(1, sample));

@@ -26,7 +26,7 @@
  * @property {string} name
  * @property {"video" | "audio"} kind
  * @property {"out" | "in"} direction As the model sees it: "out" is from the model to the browser.
- * @property {string[]} [codecs] What the server can send, or takes; the default is the first.
+ * @property {string[]} [codecs] The codecs that the server can send, or takes; the first is the default.
  * @property {number} [rate] Samples a second, of audio.
  *
  * @typedef {object} LimitsInfo All in bytes, but `max_queued_events`.
@@ -44,7 +44,7 @@
  * @property {TrackInfo[]} tracks
  * @property {LimitsInfo} limits
  *
- * @typedef {object} Fault What is wrong with one field of a payload.
+ * @typedef {object} Fault The fault of one field of a payload.
  * @property {string} path
  * @property {string} message
  *
@@ -66,7 +66,7 @@
  *
  * @typedef {object} FrameHeader
  * @property {string} track
- * @property {number} seq Counts what the model emitted on this track, from 0: a gap is a dropped frame.
+ * @property {number} seq Counts the frames that the model emitted on this track, from 0: a gap is a dropped frame.
  * @property {number} pts Seconds since the session began.
  * @property {string} codec "jpeg", "raw" (RGB), "h264" (Annex B), "pcm_s16le" (interleaved).
  * @property {number} [width] Pixels.
@@ -79,7 +79,7 @@
  * @property {Json} [metadata] The author's.
  *
  * @typedef {FrameHeader & {payload: Uint8Array<ArrayBuffer>, received: number}} Frame
- *   `payload` is a view of what was received; `received` is on the clock of `performance.now()`.
+ *   `payload` is a view of the message's bytes; `received` is on the clock of `performance.now()`.
  */
 
 export const SUBPROTOCOL = "reactor.v1";
@@ -90,7 +90,7 @@ const PREFIX_BYTES = 3;
 const MAX_HEADER_BYTES = 0xffff;
 
 /**
- * Read a binary message. Copies no payload. Throws `SyntaxError` for what is none.
+ * Read a binary message. Copies no payload. Throws `SyntaxError` if the bytes are no such message.
  *
  * @param {ArrayBuffer} data
  * @returns {{kind: number, header: Json, payload: Uint8Array<ArrayBuffer>}}
@@ -134,7 +134,7 @@ export function encodeBinary(kind, header, payload) {
  */
 export function encodeText(type, data, id) {
   const finite = (/** @type {string} */ name, /** @type {unknown} */ value) => {
-    // It would be written as null, which is another value.
+    // JSON would have null in the place of the number, which is another value.
     if (typeof value === "number" && !Number.isFinite(value)) throw new TypeError(`${name} is ${value}`);
     return value;
   };
@@ -157,8 +157,8 @@ export function subprotocols(token) {
 /**
  * The WebSocket's URL. `http` and `https` become `ws` and `wss`.
  *
- * What ends with a slash, or is the `http` address of another path than `.../ws`, is a server's page: the WebSocket is
- * at `ws` below it. Without a URL it is the one beside the page.
+ * A URL that ends with a slash, or an `http` URL with another path than `.../ws`, is that of a server's page: the
+ * WebSocket is at `ws` below it. Without a URL, the WebSocket is the one beside the page.
  *
  * @param {string | URL | undefined} url
  * @param {string} [base] The page's own URL, or that of its `<base>`.

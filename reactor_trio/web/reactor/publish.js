@@ -4,11 +4,11 @@ import { ReactorError } from "./errors.js";
 import { Blocks } from "./pcm.js";
 import { Rate } from "./rate.js";
 
-/** With more than so much waiting for the network, a frame would come too late: it is not sent. Bytes. */
+/** The most bytes that may wait for the network: with more, a frame would come too late and is not sent. */
 const MAX_BUFFERED = 256 * 1024;
 /** Blocks of audio in a second. */
 const BLOCKS = 50;
-/** Samples a second, where the server says nothing. */
+/** Samples a second, if the welcome has no rate. */
 const DEFAULT_RATE = 16_000;
 
 /**
@@ -16,7 +16,7 @@ const DEFAULT_RATE = 16_000;
  * @property {number} [fps] At most so many frames a second (15).
  * @property {number} [width] Larger pictures are made smaller; pixels (640).
  * @property {number} [quality] Of the JPEGs, from 0 to 1 (0.8).
- * @property {Json} [metadata] What the model finds beside each frame.
+ * @property {Json} [metadata] A JSON object that the model gets with each frame.
  *
  * @typedef {object} PublisherStats
  * @property {number} fps Frames, or blocks of audio, sent in the last second.
@@ -61,15 +61,15 @@ function begin(publisher, welcome, stream, options) {
       ? new ReactorError({ code: "unsupported", message: `the stream has no ${info.kind} for the track ${track}` })
       : new ReactorError({ code: "unknown_track", message: `the model takes no track ${track}` });
   }
-  // A camera that is unplugged.
+  // The camera was unplugged.
   source.addEventListener("ended", () => publisher.stop(), { signal: publisher.signal });
   if (info.kind === "audio") void publishAudio(publisher, source, info.rate ?? DEFAULT_RATE);
   else void publishVideo(publisher, source, options);
 }
 
-/** What sends a webcam or a microphone. Made by `Client.publish`. */
+/** Sends a webcam or a microphone. Made by `Client.publish`. */
 export class Publisher {
-  /** Its name. */
+  /** The name of the track. */
   track;
 
   #client;
@@ -170,7 +170,7 @@ async function publishVideo(publisher, source, { fps = 15, width: maxWidth = 640
   /** @type {(image: CanvasImageSource, width: number, height: number) => void} */
   const take = (image, fullWidth, fullHeight) => {
     const now = performance.now();
-    // Half a frame of grace, or a camera at just this rate would be sent at half of it.
+    // A tolerance of half a frame, or a camera with exactly this rate would be sent at half of it.
     if (!context || now < next - 500 / fps) return;
     next = Math.max(next + 1000 / fps, now);
     if (isEncoding || !publisher.hasRoom) {
@@ -200,7 +200,7 @@ async function publishVideo(publisher, source, { fps = 15, width: maxWidth = 640
  * @param {(image: VideoFrame, width: number, height: number) => void} take
  */
 async function readFrames(signal, source, take) {
-  // A copy, so that to stop reading does not end the caller's track.
+  // A copy: the end of the reading must not end the caller's track.
   const track = source.clone();
   const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
   const cancel = () => void reader.cancel().catch(() => {});
@@ -219,7 +219,7 @@ async function readFrames(signal, source, take) {
 }
 
 /**
- * For browsers that give no access to the frames themselves.
+ * Read a video track in browsers that give no access to its frames.
  *
  * @param {AbortSignal} signal
  * @param {MediaStreamTrack} source
@@ -250,21 +250,21 @@ async function playFrames(signal, source, fps, take) {
  */
 async function publishAudio(publisher, source, rate) {
   const size = Math.floor(rate / BLOCKS);
-  // By counting samples: when a block is handed over varies.
+  // The time comes from a count of samples, since the time at which a block is delivered varies.
   let taken = performance.now();
   const send = (/** @type {Uint8Array} */ block) => {
     publisher.send(block, { codec: "pcm_s16le", rate, channels: 1 }, taken);
     taken += (1000 * size) / rate;
   };
   try {
-    // The browser resamples what comes in to the context's rate.
+    // The browser resamples the input to the context's rate.
     const context = new AudioContext({ sampleRate: rate });
     publisher.signal.addEventListener("abort", () => void context.close());
     const input = context.createMediaStreamSource(new MediaStream([source]));
     const node = await blockNode(context, size, send);
     if (publisher.signal.aborted) return;
     input.connect(node);
-    // It is silent, but what leads nowhere is not run.
+    // The destination plays silence; without a destination the browser does not run the node.
     node.connect(context.destination);
     await context.resume();
   } catch (error) {

@@ -1,6 +1,6 @@
-/** Counts what happens in a second. */
+/** Counts the events of the last second. */
 export class Rate {
-  /** @type {number[]} When it happened, in milliseconds, the last second's. */
+  /** @type {number[]} The times of the last second's events, in milliseconds. */
   #times = [];
 
   count(now = performance.now()) {

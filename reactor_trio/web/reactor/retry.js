@@ -1,19 +1,19 @@
-/** When to connect again, and whether at all. Pure. */
+/** Whether to connect again, and after which delay. Pure. */
 
 export const MIN_DELAY = 500;
 export const MAX_DELAY = 15_000;
-/** A connection that was open for so long was a good one: the next delay is short again. Milliseconds. */
+/** After a connection of at least this duration the next delay is short again; milliseconds. */
 export const GOOD_AFTER = 10_000;
-/** Sessions that may fail in a row. */
+/** The most sessions that may fail in a row. */
 export const MAX_MODEL_ERRORS = 5;
 
-/** The server shuts down or restarts, a proxy gave up, the network was lost. */
+/** Close codes after which another attempt makes sense: a shutdown, a restart, a proxy's timeout, a lost network. */
 const PASSING = new Set([1001, 1005, 1006, 1009, 1012, 1013, 1014]);
 const MODEL_ERROR = 1011;
 
 /**
- * How long to wait before the attempt, in milliseconds: exponential, with full jitter, so that the clients of a
- * server that comes back do not all come at once.
+ * The delay before the next attempt, in milliseconds: exponential, with full jitter, so that the clients of a
+ * restarted server do not all connect at once.
  *
  * @param {number} attempt Attempts since the last good connection, from 0.
  * @param {{min?: number, max?: number, random?: number}} [options] `random`: from 0 to 1.
@@ -25,7 +25,7 @@ export function backOff(attempt, { min = MIN_DELAY, max = MAX_DELAY, random = Ma
 }
 
 /**
- * Whether it makes sense to connect again.
+ * Whether another attempt makes sense.
  *
  * @param {number} code The close code.
  * @param {string | null} goodbye The reason that the server gave, if it gave one.

@@ -1,7 +1,7 @@
 /** @import {Client} from "../reactor.js" */
 
 /**
- * How the server is to send one track. What is left out, or null, is the server's default.
+ * The settings with which the server sends one track. A setting that is left out, or null, has the server's default.
  *
  * @typedef {object} TrackSettings
  * @property {string | null} [codec]
@@ -12,14 +12,14 @@
 
 const NAMES = /** @type {const} */ (["codec", "max_fps", "max_width", "paused"]);
 
-/** The settings of a client's tracks: the server is told what has changed, and everything anew after a reconnect. */
+/** The settings of a client's tracks: changes are sent to the server, and all of them again after a reconnect. */
 export class Settings {
   #client;
   /** @type {Map<string, TrackSettings>} */
   #wanted = new Map();
-  /** What the server knows in this session. @type {Map<string, TrackSettings>} */
+  /** The settings that the server has in this session. @type {Map<string, TrackSettings>} */
   #told = new Map();
-  /** How many take each track. @type {Map<string, number>} */
+  /** The number of sinks of each track. @type {Map<string, number>} */
   #users = new Map();
 
   /** @param {Client} client */
@@ -27,7 +27,7 @@ export class Settings {
     this.#client = client;
   }
 
-  /** A session begins; it knows nothing yet. */
+  /** Begin a session: the server has none of the settings yet. */
   begin() {
     this.#told.clear();
     for (const track of this.#wanted.keys()) this.#tell(track);

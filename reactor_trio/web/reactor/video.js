@@ -47,7 +47,7 @@ export class VideoSink {
   #track;
   #canvas;
   #context;
-  /** @type {VideoSettings} What was asked for; of it, the server is told what it can do. */
+  /** @type {VideoSettings} The settings of the caller; the server is sent those of them that it can do. */
   #settings;
   #pauseHidden;
   #paused = false;
@@ -116,8 +116,8 @@ export class VideoSink {
   }
 
   /**
-   * Change what the server sends; what is left out stays as it is. If the server refuses, the client's "error"
-   * handlers are told.
+   * Change the settings of the track; a setting that is left out stays as it is. If the server refuses, the client's
+   * "error" handlers are called.
    *
    * @param {VideoSettings} settings
    */
@@ -180,7 +180,7 @@ export class VideoSink {
   /** @param {Frame} frame */
   #arrived(frame) {
     if (frame.codec === "h264" && this.#avoidsH264) {
-      // What was on its way when the server was asked for another codec.
+      // A frame that was on its way when the codec was changed.
       this.#drop(frame);
     } else if (frame.codec === "h264") {
       if (!this.#h264.decode(frame)) {
