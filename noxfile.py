@@ -97,10 +97,38 @@ def tests(session: nox.Session) -> None:
 
 
 SLOW = (
-    *("admission", "asgi", "audio", "auth", "cli", "cli_call", "client_blocking", "coalescing_against_trio"),
-    *("configure_track", "containment", "demo", "demo_network", "docs", "end_to_end", "endings_sweep"),
+    *(
+        "admission",
+        "asgi",
+        "asgi_asyncio",
+        "audio",
+        "auth",
+        "cli",
+        "cli_call",
+        "client_blocking",
+        "coalescing_against_trio",
+    ),
+    *(
+        "configure_track",
+        "containment",
+        "demo",
+        "demo_network",
+        "docs",
+        "embedding",
+        "end_to_end",
+        "endings_sweep",
+    ),
     *("examples", "executors", "fuzz_inputs", "fuzz_session", "guide", "h264", "hostile_http", "house"),
-    *("input_ring", "jpeg_bombs", "log_writer", "newcomer_errors", "plugin", "testing_kit", "thread_pool"),
+    *(
+        "input_ring",
+        "jpeg_bombs",
+        "library",
+        "log_writer",
+        "newcomer_errors",
+        "plugin",
+        "testing_kit",
+        "thread_pool",
+    ),
     *("tls", "transport_contract", "unions", "web_folder"),
 )
 """Tests, by file, that start processes, sweep, or measure."""
@@ -118,12 +146,14 @@ def quick(session: nox.Session) -> None:
 
 OF_TORCH = ("demo", "demo_network", "examples", "frames")
 """Tests, by file, of what is PyTorch throughout; in other files they are marked `torch`."""
+OF_ASGI_SERVERS = ("embedding",)
+"""Tests, by file, that need FastAPI, uvicorn and hypercorn."""
 TEST_TOOLS = ("pytest", "pytest-trio", "hypothesis", "trustme")
 
 
 def without_torch(session: nox.Session) -> None:
     """All tests that need neither PyTorch nor a browser, in the session's own environment."""
-    others = [f"--ignore=tests/test_{name}.py" for name in OF_TORCH]
+    others = [f"--ignore=tests/test_{name}.py" for name in (*OF_TORCH, *OF_ASGI_SERVERS)]
     session.run(
         "python", "-m", "pytest", "-q", "-m", "not torch", *others, "--ignore=tests/browser", *session.posargs
     )

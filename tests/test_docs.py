@@ -131,6 +131,7 @@ def test_every_document_is_tested() -> None:
     elsewhere = {
         DOCS / "testing.md",  # tests/test_guide.py
         DOCS / "browser.md",  # tests/js/docs.test.mjs
+        DOCS / "embedding.md",  # tests/test_embedding.py
         DOCS / "api.md",  # tests/test_public_names.py
         DOCS / "index.md",  # `nox -s docs`: links alone
         DOCS / "security.md",  # tests/test_deploy.py

@@ -67,7 +67,9 @@ def printed(done: Done) -> list[dict[str, Any]]:
 
 
 def test_each_docstring_says_how_to_serve_and_call_the_example() -> None:
-    for path in set(EXAMPLES.glob("*.py")) - {EXAMPLES / "paint.py"}:  # a client
+    # A client, and a program that serves the model itself (tests/test_embedding.py).
+    others = {EXAMPLES / "paint.py", EXAMPLES / "in_fastapi.py"}
+    for path in set(EXAMPLES.glob("*.py")) - others:
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
         assert re.search(
             rf"^ +python -m reactor_trio serve examples/{re.escape(path.name)}( --set .*)?$",
