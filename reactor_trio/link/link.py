@@ -1,10 +1,10 @@
-"""One client of a session: what it sends comes in here, and what it is sent goes out here.
+"""`Link`: one client of a session, with the tasks that receive from it and send to it.
 
-The nursery of a link is the connection's. Two of a connection's four tasks run in it, receive and send; the
-other two, dispatch and run, are the session's (`session/session.py`). Beside receive and send there are only
-their helpers in time: one encoder for each output track of video, one decoder for each input track, the
-writer of uploads, the watch over uploads that stall and over a client that idles, and commands that wait for
-an upload.
+A connection has four main tasks. Receive and send run in the nursery of the link; dispatch and run belong to
+the session (`session/session.py`). The nursery of the link also has tasks that take load or waiting off
+receive and send: an encoder for each output track of video, a decoder for each input track, the writer of
+uploads, the watch for stalled uploads, the watch for an idle client, and one task for each command that waits
+for an upload.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class LinkStatistics:
-    """Numbers of one link; see `session.links.LinkStatistics`."""
+    """Numbers of one link; for the fields see `session.links.LinkStatistics`."""
 
     messages: int
     bytes: int
@@ -53,17 +53,18 @@ class LinkStatistics:
 
 
 class Link:
-    """One client of a session: receive and send.
+    """One client of a session. `ModelHost.session` makes it, and the session runs it.
 
-    `early` is what was received from the client already: its first messages. `session.links.Link` says what
-    the session asks of it.
+    `early` are the client's first messages, if some have been received already. The link implements the
+    protocols `session.links.Link`, for the session, and `session.links.Reply`, for the commands; methods
+    without a text of their own are described there.
     """
 
     def __init__(self, session: Session, transport: Transport, early: Sequence[str | bytes] = ()) -> None:
         context = session.context
         limits = context.limits
         self.ending: LinkEnding | None = None
-        """Why the link ended; None while it goes on. The first reason counts."""
+        """Why the link ended; None before that. Later reasons are ignored."""
         self._session = session
         self._context = context
         self._limits = limits
@@ -83,19 +84,19 @@ class Link:
         self._commands = Commands(context, self._uploads, self)
         self._decoders = Decoders(context, session.inputs)
         self.viewer = OutputTracks(context, session.output, self._outbox)
-        """The output tracks, as this client takes them."""
+        """The output tracks for this client, for the session's pacer."""
         self._is_closing = False
 
     # ---- the tasks
 
     def greet(self) -> None:
-        """See `session.links.Link`, also of the other methods without a text of their own."""
+        """See `session.links.Link.greet`."""
         self._outbox.put_nowait(Welcome(self._welcome()))
 
     async def run(self) -> LinkEnding:
-        """Receive and send until the connection is closed, by either side; returns why.
+        """Receive and send until the connection is closed, by either side; returns the reason.
 
-        Cancelled when the session has said farewell. Raises if a task of the runtime's own has failed.
+        The session cancels it after the farewell. Raises if a task of the link fails.
         """
         name = self._context.id
         async with trio.open_nursery() as nursery:
@@ -123,15 +124,15 @@ class Link:
     async def _receive(self, receiver: Receiver) -> None:
         """The receive task: waits for the transport, and never for a handler.
 
-        It decodes, validates, and hands commands to the session's inbox, frames to its input tracks. A plain
-        `def` handler that nothing is ahead of runs in its step.
+        It decodes and validates messages, and hands commands to the session's inbox and frames to the input
+        tracks. A handler that is a plain `def` runs in this task if no other work is ahead of it.
         """
         try:
             await receiver.take(self._early)
             while True:
-                # While the session ends it reads on, for the peer's pings and its close.
+                # While the session ends this task reads on, for the peer's pings and its close.
                 messages = await self._transport.receive()
-                # Cancelled in the very step in which they came: no task may be started for them.
+                # If the link was cancelled when the messages came, no task may be started for them.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 await receiver.take(self._while_it_lasts(messages))
         except TransportClosed as closed:
@@ -141,7 +142,10 @@ class Link:
         return itertools.takewhile(lambda _: self._session.ending is None, messages)
 
     async def _send(self) -> None:
-        """The send task: waits for the outbox, writes in batches what was not written at once, and pings."""
+        """The send task: writes the outbox to the transport in batches, and pings the client.
+
+        Messages and frames that were written at once, by another task, do not pass through here.
+        """
         heartbeat = Heartbeat(self._limits.heartbeat)
         try:
             while True:
@@ -158,21 +162,21 @@ class Link:
         except TransportClosed as closed:
             self._lost(closed)
         finally:
-            # If it was cancelled, the stream may be torn: nobody may write at once, past this task, either.
+            # If this task was cancelled, half a message may be written: no other task may write after it.
             self._outbox.close()
 
     async def _watch_idling(self, receiver: Receiver) -> None:
-        """End the link of a client that does nothing."""
+        """End the link if the client is idle for `idle_timeout` seconds."""
         gives_up = -math.inf
         while (later := receiver.last_active + self._limits.idle_timeout) > gives_up:
             gives_up = later
             await trio.sleep_until(gives_up)
         self._end(endings.IDLE)
 
-    # ---- where answers and messages go
+    # ---- answers and messages to the client
 
     def post(self, answer: ToClient) -> None:
-        """See `session.links.Reply`, also below."""
+        """See `session.links.Reply.post`."""
         self._answers.post(answer)
 
     def send_nowait(self, message: ToClient) -> None:
@@ -192,13 +196,13 @@ class Link:
     # ---- the end
 
     def _end(self, ending: LinkEnding) -> None:
-        """Every way in which a link ends by itself comes through here; the first one counts."""
+        """End the link for a reason of its own, and tell the session. `ending` keeps the first reason."""
         if self.ending is None:
             self.ending = ending
         self._session.link_ended(ending)
 
     def _lost(self, closed: TransportClosed) -> None:
-        if not self._is_closing:  # else it is we who closed, and wait for the peer's answer
+        if not self._is_closing:  # otherwise this side closed, and waits for the peer's answer
             self._end(endings.of_transport(closed))
 
     def _accepts_nothing(self) -> None:
@@ -213,7 +217,7 @@ class Link:
         await self._outbox.flushed()
 
     async def farewell(self, ending: Ending) -> None:
-        """See `session.links.Link.farewell`. It takes `send_timeout` and `close_timeout` at most."""
+        """See `session.links.Link.farewell`. Takes `send_timeout` + `close_timeout` seconds at most."""
         assert ending.close_code is not None
         with trio.move_on_after(self._limits.send_timeout):
             if ending.error is not None:
@@ -232,16 +236,16 @@ class Link:
             await self._transport.aclose(code, reason)
 
     async def close_down(self, ending: Ending, *, politely: bool) -> None:
-        """See `session.links.Link.close_down`. Nothing in here waits longer than `close_timeout`."""
+        """See `session.links.Link.close_down`. Each wait in it ends within `close_timeout` seconds."""
         self._outbox.close()
         try:
             if politely and not self._is_closing and ending.close_code is not None:
                 await self._close(ending.close_code, ending.reason)
             await self._transport.abort()
         finally:
-            await self._uploads.close()  # noqa: ASYNC102  the caller shields it
+            await self._uploads.close()  # noqa: ASYNC102  the caller shields this method
 
-    # ---- what the session tells of it
+    # ---- statistics, and the welcome
 
     def statistics(self) -> LinkStatistics:
         """See `session.links.Link.statistics`."""

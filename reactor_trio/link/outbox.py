@@ -1,4 +1,4 @@
-"""What waits for the client: messages in their order, some audio, and a frame of each video track."""
+"""The outbox of a link: messages in order, blocks of audio, and one frame of each video track, to be sent."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Message(Protocol):
 
     @property
     def weight(self) -> int:
-        """About the bytes of its text."""
+        """Bytes of the text, approximately."""
         ...
 
     def encode(self) -> str:
-        """The text."""
+        """Encode the message as JSON."""
         ...
 
 
 MAX_AUDIO_BLOCKS = 25
-"""Blocks of a track that may wait: half a second. What is older than that is of no use to a listener."""
+"""Blocks of an audio track that may wait, half a second in all. Older sound is of no use to a listener."""
 
 
 def _ignore(frame: OutFrame) -> None:
@@ -40,16 +40,16 @@ def _ignore(frame: OutFrame) -> None:
 
 @attrs.define(eq=False)
 class OutFrame:
-    """One encoded frame, or block of audio, on its way out."""
+    """One encoded frame of video, or block of audio, that the outbox sends."""
 
     track: str
     seq: int
     data: bytes | Parts = attrs.field(repr=False)
-    """The binary message, in parts or in one."""
+    """The binary message, in one piece or in parts."""
     applied: tuple[Applied, ...] = ()
-    """The commands that it is the first to reflect: if it is lost, a later one takes them over."""
+    """The commands that the frame is the first to reflect; if it is lost, a later frame takes them over."""
     on_written: Callable[[OutFrame], object] = _ignore
-    """Called when it has been written to the transport."""
+    """Called when the frame has been written to the transport."""
 
 
 @attrs.frozen
@@ -59,17 +59,20 @@ class OutboxStatistics:
     messages: int
     bytes: int
     tracks: int
-    """Tracks of which a frame waits."""
+    """Tracks of which a frame or block waits."""
     senders_waiting: int
+    """Calls of `put` that wait for room."""
     is_open: bool
-    """Whether anything that is put may still be written."""
+    """False once the outbox is closed, when nothing is written any more."""
 
 
 class Outbox:
-    """Messages are kept and bounded, frames are replaced: a slow client never slows the model's picture.
+    """Holds everything that one link sends until it is written to the transport.
 
-    Any task may put; one task takes, writes, and takes again. A frame that nothing is ahead of is written
-    right where it is put, if `transport` takes it without waiting: that spares the task that takes a step.
+    Messages are all kept, up to a bound, and senders wait for room. Frames are replaced by newer frames of
+    their track, so that a slow client never slows the model down. Any task may put; the send task of the link
+    calls `take`, writes, and calls `take` again. If nothing is ahead of a frame and `transport` can write it
+    without waiting, the frame is written in the call that puts it, saving a switch to the send task.
     """
 
     def __init__(
@@ -84,28 +87,30 @@ class Outbox:
         self._max_bytes = max_bytes
         self._messages: deque[Message] = deque()
         self._bytes = 0
-        # The session's, which everything on the way out adds to.
+        # The session's counters; the outbox adds messages and frames to them.
         self._counts = Counts() if counts is None else counts
         self._transport = transport
         self._frames: dict[str, OutFrame] = {}
-        # Of all audio tracks, in the order in which they came.
+        # Blocks of all audio tracks, in the order in which they were put.
         self._audio: deque[OutFrame] = deque()
-        # What the taking task is writing now: whether anything, and which frames.
+        # Whether the send task is writing now, and the frames that it is writing.
         self._is_writing = False
         self._frames_writing: list[OutFrame] = []
-        # What `put_frame` and `put_audio` have begun to write, and the taking task must end.
+        # Frames that `put_frame` or `put_audio` began to write; the send task must write the rest of them.
         self._begun: list[OutFrame] = []
         self._closed = False
-        # Set by `put` with `last`: frames are refused from the call on, messages once it is appended.
+        # Set by `put` with `last`: frames are refused from then on, messages once the last one is appended.
         self._refuses_frames = self._has_last = False
+        # Set by `wake`: `take` returns though nothing waits.
         self._woken = False
-        # Set by whoever puts something; the taking task waits for it.
+        # Set when something is put; `take` waits for it.
         self._filled = trio.Event()
-        # Set by `take`, when it has made room; the sender whose turn it is waits for it.
+        # Set by `take` when it has made room; the sender that holds `_turn` waits for it.
         self._room = trio.Event()
-        # Set by `take` when all that was put has been written, or by `close`; encoders and the farewell wait.
+        # Set when a batch was written, when frames were dropped, and by `close`; `flushed` waits for it.
         self._progress = trio.Event()
-        # Not for exclusion, which synchronous code has by itself, but for order: senders queue up in line.
+        # Senders that wait for room hold or await this lock, and so are served in order. The lock is not
+        # needed for exclusion, since no other code runs between two checkpoints.
         self._turn = trio.Lock()
 
     def statistics(self) -> OutboxStatistics:
@@ -120,7 +125,10 @@ class Outbox:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits or is being written: what is sent past the outbox now overtakes nothing."""
+        """Whether nothing waits or is being written, so that a direct write to the transport keeps the order.
+
+        False once the outbox is closed, or has its last message.
+        """
         waits = self._has_something or self._turn.locked()
         return not (waits or self._is_writing or self._closed or self._has_last)
 
@@ -129,12 +137,15 @@ class Outbox:
         return bool(self._messages or self._frames or self._audio or self._woken)
 
     def wake(self) -> None:
-        """Have the taking task write, though nothing waits: the transport has begun what it must end."""
+        """Let `take` return though nothing waits: the send task must write the rest of a begun message."""
         self._woken = True
         self._filled.set()
 
     def put_nowait(self, message: Message) -> None:
-        """Append a message. Raises `trio.WouldBlock` if there is no room. Does nothing once closed."""
+        """Append a message. Raises `trio.WouldBlock` if there is no room.
+
+        Does nothing if the outbox is closed, or has its last message.
+        """
         if self._closed or self._has_last:
             return
         size = message.weight
@@ -143,9 +154,9 @@ class Outbox:
         self._append(message, size)
 
     async def put(self, message: Message, *, last: bool = False) -> None:
-        """Append a message, after those whose senders already wait for room.
+        """Append a message; wait for room, behind senders that wait already. Always a checkpoint.
 
-        What is put after the `last` one is thrown away, and so is every frame that is not written yet.
+        With `last`, the frames that wait are thrown away, and so are frames and messages that are put later.
         If cancelled, the message was not appended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -172,7 +183,7 @@ class Outbox:
                 self._has_last = last
 
     def _is_full(self, size: int) -> bool:
-        # A message larger than the whole bound is let in alone, or it could never be sent.
+        # A message larger than `max_bytes` may wait alone: otherwise it could never be sent.
         count = len(self._messages)
         return count >= self._max_messages or (count > 0 and self._bytes + size > self._max_bytes)
 
@@ -182,7 +193,11 @@ class Outbox:
         self._filled.set()
 
     def put_frame(self, frame: OutFrame) -> OutFrame | None:
-        """Leave a frame for the next write; returns the one of its track that it has replaced, if any."""
+        """Write a frame of video at once, or leave it for the send task.
+
+        Returns the older frame of the same track that it has replaced, if one waited. Throws the frame away
+        if the outbox is closed or a last message was put.
+        """
         if self._closed or self._refuses_frames or self._write_at_once(frame):
             return None
         replaced = self._frames.pop(frame.track, None)
@@ -192,7 +207,11 @@ class Outbox:
         return replaced
 
     def put_audio(self, block: OutFrame) -> OutFrame | None:
-        """Append a block of audio for the next write; returns the oldest, if there was one too many."""
+        """Write a block of audio at once, or append it for the send task.
+
+        Returns the oldest waiting block of the track, removed, if `MAX_AUDIO_BLOCKS` waited already. Throws
+        the block away if the outbox is closed or a last message was put.
+        """
         if self._closed or self._refuses_frames or self._write_at_once(block):
             return None
         waiting = [each for each in self._audio if each.track == block.track]
@@ -221,10 +240,10 @@ class Outbox:
             self._counts.frames[frame.track].replaced += 1
 
     async def take(self) -> list[Outgoing]:
-        """Wait for something to write, and take it all: first the messages, then audio, then a frame a track.
+        """Wait for something to write, and take all: messages, then audio, then a frame of each track.
 
-        Calling it again says that what it returned last has been written. If cancelled, nothing was taken.
-        Always a checkpoint: the write that follows need not be one.
+        The next call tells the outbox that the batch returned before has been written. If cancelled, nothing
+        was taken. Always a checkpoint, since the write that follows need not be one.
         """
         self._have_written()
         if self._has_something:
@@ -257,7 +276,7 @@ class Outbox:
             frame.on_written(frame)
 
     def has_frame(self, track: str) -> bool:
-        """Whether a frame of this track waits or is being written: what is encoded now would replace it."""
+        """Whether a frame of this track waits or is being written: to encode the next would be too early."""
         if self._closed:
             return False
         if track in self._frames:
@@ -278,7 +297,7 @@ class Outbox:
         await self._progress.wait()
 
     def drop_frames(self) -> list[OutFrame]:
-        """Throw away the frames and the audio that wait, and return them; the messages stay."""
+        """Remove and return the frames and the audio that wait, counted as dropped. The messages stay."""
         dropped = [*self._audio, *self._frames.values()]
         for frame in dropped:
             self._counts.frames[frame.track].dropped += 1
@@ -288,7 +307,7 @@ class Outbox:
         return dropped
 
     def withdraw(self, track: str) -> list[OutFrame]:
-        """Take back what waits of one track, and return it: its client wants none of it for now."""
+        """Remove and return the waiting frames or blocks of a paused track, counted as unwanted."""
         withdrawn = [frame for frame in (*self._audio, *self._frames.values()) if frame.track == track]
         self._counts.frames[track].unwanted += len(withdrawn)
         self._audio = deque([block for block in self._audio if block.track != track])
@@ -297,7 +316,7 @@ class Outbox:
         return withdrawn
 
     def close(self) -> None:
-        """Nothing will be written any more: whoever waits goes on, and what is put is thrown away."""
+        """Throw everything away, now and in later calls. Calls of `put` and `flushed` that wait return."""
         self._closed = True
         self._messages.clear()
         self._frames.clear()
