@@ -1,7 +1,7 @@
-"""The receive task: decode each message of the client, validate it, and hand it on or answer it at once.
+"""The work of the receive task: it decodes and validates each message of the client, and hands it on.
 
-Nothing here waits for a handler. A command goes through the inbox's one door; a command that cannot be taken
-is answered and forgotten; one that refers to an upload under way is put aside (`link/aside.py`).
+The receive task never waits for a handler. A valid command is put into the session's inbox. A refused command
+is answered with an error. A command that refers to an unfinished upload waits aside (`link/aside.py`).
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from reactor_trio.session.session import Session
 
 _OUTCOMES: Mapping[str, NotHandled] = {names.UNKNOWN_EVENT: "unknown", names.OVERLOADED: "overloaded"}
-"""Of the other codes with which a command is refused, each says that its payload or upload is wrong."""
+"""Outcomes of refused commands by error code. Other codes mean `invalid`: a wrong payload or upload."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Parts:
-    """The parts of a link that its receive task feeds."""
+    """The parts of a link that its `Receiver` hands messages to."""
 
     answers: Answers
     commands: Commands
@@ -64,14 +64,14 @@ class Parts:
     decoders: Decoders
     rates: Rates
     end: Callable[[LinkEnding], None]
-    """Ends the link, and with it the session."""
+    """Function that ends the link, and with it the session."""
 
 
 class Receiver:
-    """Takes the messages of one client, in their order."""
+    """Takes the messages of one client in order. The receive task of the link calls `take` with each read."""
 
     def __init__(self, session: Session, parts: Parts, nursery: trio.Nursery) -> None:
-        """`nursery` is the link's: commands wait there for their uploads."""
+        """`nursery` is that of the link: commands that wait for uploads run their tasks in it."""
         context = session.context
         self._session = session
         self._nursery = nursery
@@ -92,23 +92,27 @@ class Receiver:
         self._inline_characters = inline_characters(parts.commands.events)
         self._aside = AsideCommands(context, session.inbox, parts.commands, parts.answers, self.refused)
         self._now = trio.lowlevel.current_clock().current_time
-        # When the messages in hand were read from the transport.
+        # When the messages of the current `take` were read from the transport.
         self._arrived = 0.0
         self.last_active = self._now()
-        """When the client last did something: pings and reports of frames are no more than its program's."""
+        """When the client was last active, in seconds of Trio's clock.
+
+        Commands, frames, and the starts and chunks of uploads count. Other messages do not, since a client's
+        program sends them by itself: pings, for instance, and reports of shown frames.
+        """
         self._bad_messages = 0
-        # When this session has had the loop for long enough: others are there too.
-        self._step_ends = 0.0
+        # When `take` must let other tasks run.
+        self._yield_at = 0.0
 
     async def take(self, messages: Iterable[str | bytes]) -> None:
-        """Take messages from the client; not always a checkpoint.
+        """Take the messages of one read from the transport. Not always a checkpoint.
 
-        However many they are, other tasks run after `STEP` seconds. Never raises for what a client sent.
-        Ends the session if the client accepts no answers for `send_timeout` seconds. If cancelled, messages
-        may be lost, and the session is over.
+        Lets other tasks run every `STEP` seconds, however many messages there are. A bad message is answered
+        with an error and raises nothing. Ends the session if the client accepts no answers for `send_timeout`
+        seconds. If cancelled, messages may be lost, and the session is over.
         """
         self._arrived = self._now()
-        self._step_ends = self._arrived + STEP
+        self._yield_at = self._arrived + STEP
         taken = 0
         for message in messages:
             taken += 1
@@ -126,9 +130,9 @@ class Receiver:
             except ProtocolError as error:
                 self._refuse(error)
             else:
-                # A frame that is yet to be decoded may turn out to be broken.
+                # A frame that is not decoded yet may turn out to be broken.
                 self._bad_messages = 0 if is_sound else self._bad_messages
-            if self._now() >= self._step_ends:
+            if self._now() >= self._yield_at:
                 await self._give_way(taken)
                 taken = 0
         await self._answers.settle()
@@ -136,25 +140,25 @@ class Receiver:
         await self._rates.pause()
 
     async def _give_way(self, taken: int) -> None:
-        """Let all others have the loop: one read may bring thousands of messages."""
+        """Settle the answers and let other tasks run, since one read may bring thousands of messages."""
         await self._answers.settle()
         self._rates.messages(taken)
         await self._rates.pause_if_deep()
         await trio.lowlevel.checkpoint()
-        self._step_ends = self._now() + STEP
+        self._yield_at = self._now() + STEP
 
     def accepted(self) -> None:
-        """A message could be read: those that cannot be are counted anew."""
+        """Note that a frame has been decoded: the count of successive bad messages begins again."""
         self._bad_messages = 0
 
     async def refused(self, error: ProtocolError) -> None:
-        """The same for one that has turned out to be broken after it was taken: the client is told."""
+        """Answer a message with an error after it had been taken, and count it as refused. From any task."""
         self._refuse(error)
         await self._answers.settle()
 
     def _refuse(self, error: ProtocolError) -> None:
         self._answers.post(Error.of(error))
-        # Neither what the client sent nor what is wrong with it: a value may stand in either.
+        # The text of the error is not logged, nor the message: both may contain values of the client.
         self._log.debug("message refused", code=error.code, command=self._known(error.event))
         self._count_refusal(error)
         if error.code != names.BAD_MESSAGE:
@@ -172,7 +176,8 @@ class Receiver:
             self._counts.bad_messages += 1
         elif error.event is not None:
             outcome = _OUTCOMES.get(error.code, "invalid")
-            # Also of a name that is no event a command may be too many, or a message to the runtime wrong.
+            # The name may be no event of the model: a command beyond the rate is refused before its event is
+            # looked up, and messages to the runtime have names of their own.
             self._observer.not_handled(self._known(error.event) or UNKNOWN, outcome)
 
     # ---- text: commands, and the runtime's own messages
@@ -192,22 +197,22 @@ class Receiver:
             waiting = Waiting(spec, message, self._arrived, pending.upload_ids, weight)
             self._aside.put(self._nursery, waiting)
         else:
-            self._inbox.put(command, run_before=self._step_ends)
+            self._inbox.put(command, run_before=self._yield_at)
 
     async def _long_text(self, text: str) -> bool:
-        """The same for a text that would keep the loop for too long; returns whether the session goes on.
+        """Take a text that would block the loop for too long; returns False if the session has ended.
 
-        A thread reads it, and the messages behind it wait, so that the order stays; the transport is not read
+        A thread reads the text. Later messages wait, to keep the order, and the transport is not read
         meanwhile. If cancelled, or if the session ends meanwhile, this waits for the thread.
         """
         await self._answers.settle()
         lent = self._uploads.lend()
         reading = await self._executor.run(PAYLOADS, read, text, self._commands.events, lent)
-        # A cancelled call to a thread returns all the same, but no task may be started any more.
+        # A cancelled call to a thread returns its result, but no task may be started after a cancellation.
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._session.ending is not None:
             return False
-        self._step_ends = self._now() + STEP
+        self._yield_at = self._now() + STEP
         self._take_reading(reading, lent)
         return True
 
@@ -226,7 +231,7 @@ class Receiver:
             self._aside.put(self._nursery, waiting)
         else:
             command = self._commands.of_reading(reading, spec, self._arrived, lent, reading.weight)
-            self._inbox.put(command, run_before=self._step_ends)
+            self._inbox.put(command, run_before=self._yield_at)
 
     def _control(self, asks: Control) -> None:
         match asks:
@@ -236,7 +241,7 @@ class Receiver:
                 self.last_active = self._arrived
                 upload = self._uploads.start(start)
                 self._answers.post(UploadReady(upload.upload_id))
-                if upload.is_complete:  # an empty one
+                if upload.is_complete:  # it has no bytes
                     self._upload_complete(upload)
             case UploadAbort() as abort:
                 self._abort_upload(abort)
@@ -251,7 +256,7 @@ class Receiver:
     # ---- binary: media, and the chunks of uploads
 
     async def _binary(self, data: bytes) -> bool:
-        """Take a frame or a chunk; returns whether it is known to be sound."""
+        """Take a frame or a chunk. Returns False for a frame that is still to be decoded."""
         message = decode_binary(data)
         self.last_active = self._arrived
         if isinstance(message, MediaFrame):
@@ -264,7 +269,10 @@ class Receiver:
         return True
 
     async def upload_settled(self, upload: Upload, fault: str | None) -> None:
-        """An upload is complete, or has failed, in another task than receive."""
+        """Tell the client that an upload is complete or, with a `fault`, has failed.
+
+        Called in the tasks of `Uploads`: the writer, and the watch for stalled uploads.
+        """
         if fault is None:
             self._upload_complete(upload)
         else:

@@ -1,8 +1,9 @@
-"""Files on the disk: written behind by one task of their session, read back when they are needed.
+"""Spooled files: uploads on the disk. One task of the session writes them; they are read back when needed.
 
-The receive task leaves bytes here and goes on; a slow disk stops it only when `WRITE_BEHIND_BYTES` wait, and
-then not for longer than its patience. What has come of a file in the meantime is written in one call to a
-thread. The disk may fail at any of these calls: that is its upload's failure, and of nothing else.
+The receive task adds bytes and goes on. A slow disk makes the receive task wait only when
+`WRITE_BEHIND_BYTES` are unwritten, and then for `patience` seconds at most. The bytes that have come of a
+file are written together, in one call to a thread. If the disk fails in such a call, only the upload of that
+file fails.
 """
 
 from __future__ import annotations
@@ -23,39 +24,43 @@ if TYPE_CHECKING:
     from reactor_trio.session.upload_budget import UploadBudget
 
 WRITE_BEHIND_BYTES = 4 * 1024 * 1024
-"""What of a session may wait in memory for the disk."""
+"""Bytes of a session that may wait in memory for the disk."""
 BATCH_BYTES = 512 * 1024
-"""So many bytes of a file are written at once, or its last ones: a call to a thread costs 60 us."""
+"""Bytes of a file for which a call to a thread is made, or its last bytes: the call costs 60 us."""
 
 
 class SpooledFile:
-    """One file. `write`, `read` and `close` block: they are for threads, one call at a time."""
+    """The temporary file of one upload.
+
+    `write`, `read` and `close` block, so they are called in threads; a lock lets one call run at a time. The
+    public attributes change on the loop only.
+    """
 
     def __init__(self, size: int, open_file: Callable[[], IO[bytes]]) -> None:
         self.size = size
-        """Bytes that it will have."""
+        """Bytes of the whole upload."""
         self.written = 0
         """Bytes that are on the disk."""
         self.accepted = 0
-        """Bytes that have come. On the loop only, as the next two are."""
+        """Bytes that have come from the client."""
         self.pending = bytearray()
         """Bytes that wait to be written."""
         self.is_discarded = False
-        """Its upload has failed: what is left is to close it."""
+        """Whether the upload has failed, so that the file only has to be closed."""
         self._open_file = open_file
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
 
     def write(self, data: bytearray) -> None:
-        """Append bytes; the first call opens the file. Raises what the disk raises."""
+        """Append bytes; the first call opens the file. Raises the error of a disk that fails."""
         with self._lock:
             if self._file is None:
                 self._file = self._open_file()
             self._file.write(data)
-            self._file.flush()  # a buffer would tell of a full disk when the file is closed
+            self._file.flush()  # so that a full disk raises here, and not at `close`
 
     def read(self) -> bytes:
-        """All of it. Raises `OSError`, also if bytes are missing or its session has ended."""
+        """Read the whole file. Raises `OSError`, also if bytes are missing or the session has ended."""
         with self._lock:
             if self._file is None:
                 raise OSError(errno.EBADF, "the session of this file has ended")
@@ -66,25 +71,26 @@ class SpooledFile:
         return data
 
     def close(self) -> None:
-        """Close and so delete it; never raises. What it had not written is lost."""
+        """Close the file, which deletes it. Never raises; bytes that were not written are lost."""
         with self._lock:
             file, self._file = self._file, None
         if file is not None:
-            # A buffer that the disk did not take is tried again here, and the descriptor closed all the same.
+            # After a failed write `close` tries to write the buffer again, and closes the descriptor anyway.
             with contextlib.suppress(OSError):
                 file.close()
 
     @property
     def is_open(self) -> bool:
-        """Whether it has a descriptor."""
+        """Whether the file is open, and so has a descriptor."""
         return self._file is not None
 
 
 class Spool:
-    """The spooled files of one session.
+    """Writes the spooled files of one session, in a task of its own. `Uploads` calls it.
 
-    `patience` is in seconds. `done` is called, and awaited, in the writing task when a file is whole on the
-    disk, or with the failure that ended it. One task, receive, hands bytes in.
+    The receive task calls `make_room` and then `put` for each chunk, and waits `patience` seconds at most.
+    The writing task awaits `done` with a file when the file is completely on the disk, or with the file and
+    the exception when writing it failed.
     """
 
     def __init__(
@@ -101,14 +107,14 @@ class Spool:
         self._done = done
         self._nursery: trio.Nursery | None = None
         self._files: set[SpooledFile] = set()
-        # To be written or closed now, in order; with too few bytes yet. Dicts that keep their order.
+        # Ordered sets: files to be written or closed now, and files that wait for more bytes.
         self._ready: dict[SpooledFile, None] = {}
-        self._early: dict[SpooledFile, None] = {}
+        self._postponed: dict[SpooledFile, None] = {}
         self._unwritten = self._on_disk = 0
         self._is_writing = False
-        # Nothing was written since somebody waited in vain: the disk hangs.
+        # Whether the disk hangs: `make_room` waited in vain, and nothing was written since.
         self._hangs = False
-        # Set when bytes were written, or dropped; `make_room` waits for it.
+        # Set when bytes have been written or dropped; `make_room` waits for it.
         self._progress = trio.Event()
 
     @property
@@ -122,19 +128,18 @@ class Spool:
         return self._on_disk
 
     def begin(self, nursery: trio.Nursery) -> None:
-        """Write in tasks of this nursery, each of which lasts as long as there is something to write."""
+        """Start writing tasks in this nursery: one at a time, for as long as there is something to write."""
         self._nursery = nursery
 
     def add(self, file: SpooledFile) -> None:
-        """Take a file over, to be closed by `discard` or `close`."""
+        """Add a file. The spool closes it, on `discard` or `close`."""
         self._files.add(file)
 
     async def make_room(self, size: int) -> bool:
-        """Wait until `size` more bytes may wait; returns False if the disk took too long. Not always a
-        checkpoint.
+        """Wait until `size` more bytes may be `put`; returns False if the disk took longer than `patience`.
 
-        Once it did, the next call does not wait before the disk has moved again: whoever reads has other
-        things to read. If cancelled, nothing has changed.
+        After such a timeout, further calls return False at once until the disk has written something, so that
+        the receive task can read other messages. Not always a checkpoint. If cancelled, nothing has changed.
         """
         if self._has_room(size):
             return True
@@ -151,25 +156,25 @@ class Spool:
 
     def _has_room(self, size: int) -> bool:
         if not self._unwritten:
-            return True  # one chunk alone always may
+            return True  # a single chunk may always wait
         fits = self._unwritten + size <= WRITE_BEHIND_BYTES
         return fits and self._budget.has_room_for_unwritten(size)
 
     def put(self, file: SpooledFile, payload: bytes | memoryview) -> None:
-        """Append bytes to a file, to be written soon; `make_room` first."""
+        """Append bytes to a file; the writing task writes them soon. Call `make_room` before."""
         file.pending += payload
         file.accepted += len(payload)
         self._count(len(payload))
         if len(file.pending) >= BATCH_BYTES or file.accepted == file.size:
             self._be_ready(file)
         elif file not in self._ready:
-            self._early[file] = None
+            self._postponed[file] = None
         if self._unwritten > WRITE_BEHIND_BYTES // 2:
             self._hurry()
         self._wake()
 
     def discard(self, file: SpooledFile) -> None:
-        """Throw a file away, and close it as soon as no thread is at it."""
+        """Throw a file away: its bytes are not written any more, and the writing task closes it."""
         file.is_discarded = True
         self._count(-len(file.pending))
         file.pending = bytearray()
@@ -177,12 +182,12 @@ class Spool:
         self._wake()
 
     def _be_ready(self, file: SpooledFile) -> None:
-        self._early.pop(file, None)
+        self._postponed.pop(file, None)
         self._ready[file] = None
 
     def _hurry(self) -> None:
-        """Write also what would have waited for more."""
-        for file in tuple(self._early):
+        """Write all files now, also those that would wait for more bytes."""
+        for file in tuple(self._postponed):
             self._be_ready(file)
         self._wake()
 
@@ -200,7 +205,7 @@ class Spool:
             self._nursery.start_soon(self._write, name="write uploads")
 
     def stop(self) -> None:
-        """The session ends: no task is started any more."""
+        """Start no writing task any more: the session ends."""
         self._nursery = None
 
     async def _write(self) -> None:
@@ -220,11 +225,11 @@ class Spool:
         failure: Exception | None = None
         try:
             await self._executor.run(FILES, file.write, data)
-        except Exception as raised:  # of the disk, or because there is no thread
+        except Exception as raised:  # the disk failed, or no thread could be started
             failure = raised
         finally:
             self._count(-len(data))
-        # A cancelled call to a thread waits for it and returns all the same. By then the session is over.
+        # A cancelled call to a thread returns when the thread has ended. The session is over then.
         await trio.lowlevel.checkpoint_if_cancelled()
         if failure is None:
             self._hangs = False
@@ -239,7 +244,7 @@ class Spool:
             await self._done(file, None)
 
     async def _close(self, file: SpooledFile) -> None:
-        # To delete what was written takes a while too.
+        # In a thread, since to delete a large file takes a while.
         if file.is_open:
             with contextlib.suppress(Exception):
                 await self._executor.run(FILES, file.close)
@@ -250,9 +255,9 @@ class Spool:
         self._ready.pop(file, None)
 
     async def close(self) -> None:
-        """Close every file, when the writing task has ended. Never raises; a checkpoint if there are some.
+        """Close every file. Call it when the writing task has ended. Never raises an error of the disk.
 
-        If cancelled they are closed here, on the loop.
+        A checkpoint if files are open. If cancelled, the files are closed on the loop, without a thread.
         """
         self.stop()
         self._count(-self._unwritten)
@@ -260,7 +265,7 @@ class Spool:
         files = [file for file in self._files if file.is_open]
         self._files.clear()
         self._ready.clear()
-        self._early.clear()
+        self._postponed.clear()
         try:
             if files:
                 with contextlib.suppress(Exception):

@@ -1,12 +1,10 @@
-"""The bytes of a session's uploads, while they arrive and until the session ends.
+"""Keeps the bytes of a session's uploads, from their arrival until the session ends.
 
-The ledger (`protocol/upload_ledger.py`) decides what is right, the budget (`session/upload_budget.py`)
-whether there is room beside all other sessions; here the bytes are kept. A small file is in memory, and takes
-no more than what has come. A large one goes to a temporary file (`link/spool.py`), and stays there until a
-command or `@file_uploaded` takes it: `lend` gives files to structuring, `loaded` reads them back around a
-handler.
-Files are touched through the executor alone: anyio's and Trio's own file objects use threads that a test
-under a mock clock cannot replace.
+The ledger (`protocol/upload_ledger.py`) checks the messages of the client; the budget
+(`session/upload_budget.py`) reserves room, which all sessions share. A small file is kept in memory. A large
+file is kept in a temporary file (`link/spool.py`) until a command or `@file_uploaded` uses it: `lend` offers
+files to structuring, and `loaded` reads them from the disk around a handler. All file access goes through the
+executor: the file objects of anyio and Trio use threads that a test under a mock clock cannot replace.
 """
 
 from __future__ import annotations
@@ -43,44 +41,47 @@ if TYPE_CHECKING:
     from reactor_trio.session.limits import Limits
 
 VIEWED_BYTES = 16 * 1024
-"""Payloads of so many bytes are kept as they lie in their message, whose header has a kilobyte at most."""
+"""Bytes from which on a payload is kept as a view of its message, whose header has at most a kilobyte."""
 RETRY_AFTER = 10.0
-"""Seconds after which a client may try again when the server has no room: nobody knows when it has."""
+"""Seconds, a guess, after which a client is told to try again when the server has no room."""
 
 log = get_logger(__name__)
 
 
 @attrs.define(eq=False)
 class _Buffer:
-    """What has arrived of an upload in memory, in parts: a buffer that grows takes ten times as long."""
+    """The parts of an upload in memory that have arrived. To grow a single buffer takes ten times as long."""
 
     parts: list[bytes | memoryview] = attrs.field(factory=list)
 
     def add(self, payload: bytes | memoryview) -> None:
-        """Keep a view of a large payload, with the header before it, which is small; copy a small one."""
+        """Keep a view of a large payload, which keeps the small header alive too; copy a small payload."""
         self.parts.append(payload if len(payload) >= VIEWED_BYTES else bytes(payload))
 
     def whole(self) -> bytes:
-        """All of it in one."""
+        """The bytes of all parts."""
         return b"".join(self.parts)
 
 
 @attrs.define(eq=False)
 class _Stored:
-    """One upload, and where its bytes are."""
+    """One upload, and the place of its bytes."""
 
     upload: Upload
     place: Place
     where: _Buffer | SpooledFile | UploadedFile
-    """A buffer or a spooled file while it arrives; an `UploadedFile` when it is whole in memory."""
+    """A buffer or a spooled file; an `UploadedFile` instead of the buffer once the upload is whole."""
     kept: int = 0
-    """Bytes of it in memory."""
+    """Bytes of the upload in memory."""
     is_whole: bool = False
-    """Commands can have it: every byte is there, and on the disk if that is its place."""
+    """Whether commands can use the upload: every byte has come and, if its place is the disk, is written."""
 
 
 class Lent:
-    """The files that the payload of one command may refer to: a mapping that remembers which it gave."""
+    """The uploads that the payload of one command may refer to, as a mapping for structuring.
+
+    It remembers the files it returned that are on the disk, so that they can be read before the handler.
+    """
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
@@ -88,26 +89,26 @@ class Lent:
 
     @property
     def unread(self) -> Lent | None:
-        """Itself, if any of the files it gave are on the disk: they are read before the handler begins."""
+        """This object if `get` has returned a file on the disk, to be `loaded` for the handler; else None."""
         return self if self._unread else None
 
     def get(self, upload_id: str) -> UploadedFile | PendingUpload | None:
-        """The file, or what is known of one that still arrives; None if there is none."""
+        """The file, or a `PendingUpload` while it arrives; None if there is no such upload."""
         file = self._unread.get(upload_id) or self._uploads.file(upload_id)
         if isinstance(file, UploadedFile) and is_on_disk(file):
             self._unread[upload_id] = file
         return file
 
     def loaded(self) -> AbstractAsyncContextManager[None]:
-        """Read the files that were given and are on the disk; see `Uploads.loaded`."""
+        """Read the files that `get` returned and that are on the disk; see `Uploads.loaded`."""
         return self._uploads.loaded(self._unread)
 
 
 class Uploads:
-    """The uploads of one session. One task, receive, hands in starts, chunks and aborts.
+    """The uploads of one session. The receive task calls `start`, `chunk` and `abort`; commands use `lend`.
 
-    `begin` must be called before. Errors that concern one upload are `ProtocolError`s, whatever the disk, the
-    memory or the threads have done.
+    The link calls `begin` first. A failure of the disk, the memory or a thread is a `ProtocolError` of the
+    one upload that it concerns.
     """
 
     def __init__(self, limits: Limits, executor: Executor, budget: UploadBudget) -> None:
@@ -124,18 +125,18 @@ class Uploads:
         self._stalls = StallWatch(limits.upload_stall_timeout, self._stalled)
         self._stored: dict[str, _Stored] = {}
         self._by_file: dict[SpooledFile, _Stored] = {}
-        # Those that were read back and are still in somebody's hands: their bytes need not be read again.
+        # Files that were read back and are still referred to: their bytes need not be read again.
         self._in_use: WeakValueDictionary[str, UploadedFile] = WeakValueDictionary()
         self._kept_bytes = self._lent_bytes = 0
-        # Set whenever an upload is complete or has failed; commands that wait for one wait for it.
+        # Set, and replaced, whenever an upload is complete or has failed; `settled` waits for it.
         self._changed = trio.Event()
         self._stopped = False
         self._has_complained = False
 
     def begin(self, nursery: trio.Nursery, tell: Callable[[Upload, str | None], Awaitable[None]]) -> None:
-        """Start tasks in this nursery when they are needed.
+        """Start tasks in this nursery when they are needed: the writer, and the watch for stalled uploads.
 
-        `tell` is called in one of them with an upload that is complete, or with one that has failed and why.
+        These tasks await `tell` with an upload and None if it is complete, or the fault if it has failed.
         """
         self._spool.begin(nursery)
         self._stalls.begin(nursery)
@@ -143,22 +144,22 @@ class Uploads:
 
     @property
     def bytes_in_memory(self) -> int:
-        """What is in memory: small files, large ones that are being used, and what is not yet written."""
+        """Bytes in memory: of small files, of large files in use, and bytes that are not written yet."""
         return self._kept_bytes + self._lent_bytes + self._spool.unwritten
 
     @property
     def bytes_on_disk(self) -> int:
-        """What has been written to temporary files."""
+        """Bytes that have been written to temporary files."""
         return self._spool.on_disk
 
-    # ---- what commands get
+    # ---- called for commands
 
     def lend(self) -> Lent:
-        """What the payload of a command can refer to, by upload id."""
+        """The uploads that the payload of one command may refer to, by id."""
         return Lent(self)
 
     def file(self, upload_id: str) -> UploadedFile | PendingUpload | None:
-        """The file, with its bytes unless they are on the disk; what is known while it arrives; or None."""
+        """The file of an upload, or a `PendingUpload` while it arrives; None if there is no such upload."""
         stored = self._stored.get(upload_id)
         if stored is None:
             return None
@@ -168,17 +169,17 @@ class Uploads:
                 upload_id=upload_id, name=upload.name, mime_type=upload.mime_type, size=upload.size
             )
         if isinstance(where, SpooledFile):
-            # A new one for each command: one that waits in the queue holds no bytes.
+            # A new object for each command, so that files of waiting commands hold no bytes.
             return on_disk(upload.name, upload.mime_type, upload.size, where.read)
         assert isinstance(where, UploadedFile)
         return where
 
     @asynccontextmanager
     async def loaded(self, files: Mapping[str, UploadedFile]) -> AsyncGenerator[None]:
-        """Read these files back from the disk, by upload id, and count them as in memory while it lasts.
+        """Read files, by upload id, from the disk, and count them as in memory while the block lasts.
 
         Raises `ProtocolError`: `upload_quota` if there is no memory for them within `upload_timeout` seconds,
-        `upload_rejected` if one cannot be read. If cancelled, a file may have been read or not.
+        `upload_rejected` if a file cannot be read. If cancelled, some of the files may have been read.
         """
         unread = {upload_id: file for upload_id, file in files.items() if is_on_disk(file)}
         size = sum(file.size for file in unread.values())
@@ -213,10 +214,10 @@ class Uploads:
         fill(file, data)
         self._in_use[upload_id] = file
 
-    # ---- what the client does
+    # ---- messages of the client
 
     def start(self, message: UploadStart) -> Upload:
-        """Announce an upload; an empty one is complete at once.
+        """Begin an upload and reserve room for it. An empty upload is complete at once.
 
         Raises `ProtocolError` as `UploadLedger.start`, and `upload_quota` if the server has no room for it.
         """
@@ -240,7 +241,7 @@ class Uploads:
     async def chunk(self, chunk: UploadChunk) -> Upload | None:
         """Keep the next chunk; returns its upload, or None if it was dropped. Not always a checkpoint.
 
-        Waits while too much waits for the disk, at most `disk_timeout` seconds. Raises `ProtocolError` as
+        Waits, `disk_timeout` seconds at most, while too many bytes are unwritten. Raises `ProtocolError` as
         `UploadLedger.chunk`, and `upload_rejected` if the bytes cannot be kept. If cancelled, the session is
         over.
         """
@@ -257,7 +258,7 @@ class Uploads:
                 has_room = await self._spool.make_room(len(chunk.payload))
             if not has_room:
                 raise self._lost(stored, "the server's disk is too slow")
-            # Meanwhile the session may have ended, or what waited for the disk may have failed.
+            # Meanwhile the session may have ended, or the writing of this file may have failed.
             if self._stopped or stored.where.is_discarded:
                 return None
             self._spool.put(stored.where, chunk.payload)
@@ -285,13 +286,13 @@ class Uploads:
         await self._tell(upload, f"no byte of it came for {self._limits.upload_stall_timeout:g} s")
 
     def abort(self, upload_id: str, id: Id | None) -> Upload:  # noqa: A002  the wire's word
-        """Give an upload up. Raises `ProtocolError` as `UploadLedger.abort`."""
+        """Give up an upload at its client's request. Raises `ProtocolError` as `UploadLedger.abort`."""
         upload = self._ledger.abort(upload_id, id)
         self._forget_failed(upload_id)
         return upload
 
     def _complete_if_whole(self, stored: _Stored) -> None:
-        # One on the disk is whole when it has been written.
+        # A spooled file is whole later, when it has been written: see `_written`.
         upload, where = stored.upload, stored.where
         if upload.is_complete and isinstance(where, _Buffer):
             stored.where = UploadedFile(upload.name, upload.mime_type, upload.size, where.whole())
@@ -302,7 +303,7 @@ class Uploads:
         self._announce_change()
 
     def is_whole(self, upload: Upload) -> bool:
-        """Whether commands can have it; if not, though it is complete, `tell` will be called."""
+        """Whether commands can use an upload. If it becomes whole on the disk later, `tell` is called."""
         stored = self._stored.get(upload.upload_id)
         return stored is not None and stored.is_whole
 
@@ -318,14 +319,14 @@ class Uploads:
         await self._tell(stored.upload, text)
 
     def _lost(self, stored: _Stored, text: str) -> ProtocolError:
-        """Fail an upload whose bytes could not be kept; returns what its client is told."""
+        """Fail an upload whose bytes could not be kept; returns the error for its client."""
         upload = stored.upload
         self._ledger.lose(upload)
         self._forget_failed(upload.upload_id)
         return ProtocolError(UPLOAD_REJECTED, text, upload_id=upload.upload_id, reply_to=upload.id)
 
     def _forget_failed(self, upload_id: str) -> None:
-        # Errors also speak of uploads that stay as they are (a surplus chunk of a complete one).
+        # Not every error ends its upload: a surplus chunk leaves a complete upload as it is.
         if self._ledger.get(upload_id) is None and upload_id in self._stored:
             self._forget(self._stored.pop(upload_id))
             self._announce_change()
@@ -339,7 +340,7 @@ class Uploads:
         self._budget.give_back(stored.upload.size, stored.place)
 
     def _complain(self, event: str, failure: Exception) -> None:
-        # Once a session: a client could have it done for every chunk.
+        # Logged once a session: otherwise a client could fill the log by its chunks.
         if not self._has_complained:
             self._has_complained = True
             reason = os.strerror(failure.errno) if isinstance(failure, OSError) and failure.errno else failure
@@ -350,7 +351,7 @@ class Uploads:
         self._changed = trio.Event()
 
     async def settled(self, upload_ids: Iterable[str]) -> None:
-        """Wait until none of these uploads is under way any more: each is complete, or has failed."""
+        """Wait until each of these uploads is whole or has failed. Always a checkpoint."""
         upload_ids = tuple(upload_ids)
         while any(isinstance(self.file(upload_id), PendingUpload) for upload_id in upload_ids):
             await self._changed.wait()
@@ -359,13 +360,13 @@ class Uploads:
     # ---- the end
 
     def stop(self) -> None:
-        """The session ends: what is being written is the last, and completes nothing."""
+        """Start no task any more, since the session ends: a write that still runs completes no upload."""
         self._stopped = True
         self._spool.stop()
         self._stalls.stop()
 
     async def close(self) -> None:
-        """Throw everything away. Never raises; a checkpoint if there are files to close."""
+        """Throw all uploads away. Never raises an error of the disk; a checkpoint if files are open."""
         self.stop()
         stored = [*self._stored.values()]
         self._stored.clear()
@@ -377,7 +378,7 @@ class Uploads:
 
 
 NO_FILES: Mapping[str, UploadedFile | PendingUpload] = MappingProxyType({})
-"""For a command that has no uploads among its fields."""
+"""The files for a command that has no uploads among its fields."""
 
 
 def _no_room(upload_id: str, id_: Id | None) -> ProtocolError:
