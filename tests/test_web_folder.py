@@ -204,6 +204,13 @@ async def test_the_folder_itself_may_be_a_link_that_is_changed(site: Path) -> No
     assert await body_of(await get(current, "/secret.txt")) == SECRET
 
 
+async def test_a_model_may_change_the_current_folder(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site.parent)
+    folder = WebFolder(Path("site"), InlineExecutor())
+    monkeypatch.chdir("/")
+    assert (await folder.answer(request("/"))).status == 200
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in the file system")
 async def test_what_is_no_file_is_not_opened(site: Path) -> None:
     os.mkfifo(site / "pipe.txt")

@@ -145,7 +145,8 @@ class WebFolder:
     """Answers requests with the files of a folder, which is read by `executor` in a lane of its own."""
 
     def __init__(self, folder: Path, executor: Executor) -> None:
-        self._folder = folder
+        # Absolute, since a model may change the current folder. Links are followed at each request.
+        self._folder = folder.absolute()
         self._executor = executor
         # Unknown suffixes that were logged.
         self._unknown: set[str] = set()
