@@ -46,7 +46,6 @@ LARGE_FILES = {
 }
 LARGE_FUNCTIONS = {
     "server/library.py::serve": "half of it is the docstring, with one line for each option",
-    "server/metrics.py::Metrics.collect": "a list: one entry for each metric",
 }
 
 _TICKING = "test_a_key_that_must_be_held_between_two_looks_at_the_time_ends_no_session"
