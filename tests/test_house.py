@@ -28,8 +28,6 @@ LARGE_CONSTRUCTORS = {
     "client/messages.py::Welcome": "a value: the fields of the welcome",
     "client/received_frame.py::Frame": "a value: the fields of a media header",
     "compute/calls.py::Call": "four are arguments, the others the call's state",
-    "contract/contract.py::Contract": "a value: all that is read from a model's class",
-    "contract/events.py::EventSpec": "a value: all that is read from an event's signature",
     "link/reading.py::Reading": "a record: what is known of a text when it has been read",
     "media/jpeg_scans.py::JpegWork": "a value: the counts of one scan",
     "protocol/binary.py::MediaFrame": "a value: the fields of a media header",
