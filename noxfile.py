@@ -84,7 +84,7 @@ def web(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation as a site, in `build/site`; a broken link fails; `-- serve` shows it."""
     python = install(session)
-    command = session.posargs or ["build", "--quiet"]
+    command = session.posargs or ["build"]  # not `--quiet`: that hides which link is broken
     session.run(python, "-m", "mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
