@@ -1,7 +1,17 @@
-"""How many examples Hypothesis tries: 100, or 10 with `--hypothesis-profile=quick` (`nox -s quick`)."""
+"""Fixtures of several files."""
 
 from __future__ import annotations
 
-from hypothesis import settings
+from collections.abc import Iterator
+from typing import Any
 
-settings.register_profile("quick", max_examples=10, deadline=None)
+import pytest
+
+from traces import logged_errors
+
+
+@pytest.fixture
+def errors() -> Iterator[list[dict[str, Any]]]:
+    """The entries that a test logs as errors, from any thread."""
+    with logged_errors() as found:
+        yield found

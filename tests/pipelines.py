@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import structlog
 import trio
 
 from reactor_trio import (
@@ -107,22 +106,6 @@ def idles(model: Game) -> Iterator[Any]:
     while True:
         model.log.append(round(trio.current_time(), 3))
         yield Idle
-
-
-@pytest.fixture
-def errors() -> Iterator[list[dict[str, Any]]]:
-    """What is logged as an error, from any thread."""
-    found: list[dict[str, Any]] = []
-
-    def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:
-        if method == "error":
-            found.append(event_dict)
-        raise structlog.DropEvent
-
-    before = structlog.get_config()
-    structlog.configure(processors=[note])
-    yield found
-    structlog.configure(**before)
 
 
 BOTH = pytest.mark.parametrize("base", [Game, AsyncGame], ids=["sync", "async"])

@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-import structlog
 import trio
 
 import reactor_trio.link.encoding
@@ -34,6 +33,7 @@ from reactor_trio.server.auth import Refused, identify
 from reactor_trio.session.failures import interrupts_are_raised
 from reactor_trio.session.observer import NoObserver
 from reactor_trio.testing import InlineExecutor, open_session
+from traces import kept_cancelled
 
 Raise = Callable[[], Any]
 """Raises; what it returns is only for the type checker."""
@@ -55,18 +55,11 @@ class Said(ModelMessage):
 
 async def raiser(what: str) -> Raise:
     """A function that raises so."""
-    kept: list[BaseException] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as cancelled:
-            kept.append(cancelled)
-            raise
+    kept = await kept_cancelled()
 
     def raise_it() -> None:
         if what == KEPT:
-            raise kept[0]
+            raise kept
         if what == "a group":
             raise BaseExceptionGroup("two", [Panic("one"), ValueError("two")])
         raise KINDS[what]
@@ -307,22 +300,6 @@ class Counting(NoObserver):
 
     def session_ended(self, session: Any, reason: str) -> None:
         self.ended += 1
-
-
-@pytest.fixture
-def errors() -> Iterator[list[dict[str, Any]]]:
-    """What is logged as an error."""
-    found: list[dict[str, Any]] = []
-
-    def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:
-        if method == "error":
-            found.append(event_dict)
-        raise structlog.DropEvent
-
-    before = structlog.get_config()
-    structlog.configure(processors=[note])
-    yield found
-    structlog.configure(**before)
 
 
 async def _host(model: type[ReactorModel]) -> tuple[ModelHost, Counting]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import tempfile
 import warnings
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 import pytest
-import structlog
 import trio
 
 from reactor_trio import (
@@ -43,6 +41,7 @@ from reactor_trio.testing import InlineExecutor, load_host, run
 from reactor_trio.testing.leaks import left_open
 from slow_executor import SlowExecutor
 from strict_transport import StrictTransport
+from traces import logged_errors, temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -458,13 +457,17 @@ class Theatre:
     """A host for each model, with the temporary files and the log of whatever runs on them."""
 
     hosts: dict[type[Any], ModelHost]
-    files: list[Any] = attrs.field(factory=list)
-    errors: list[str] = attrs.field(factory=list)
+    files: list[Any]
+    logged: list[dict[str, Any]]
+
+    @property
+    def errors(self) -> list[str]:
+        return [entry["event"] for entry in self.logged]
 
     def play(self, scenario: Scenario, cuts: Cuts) -> Outcome:
         result = Outcome()
         self.files.clear()
-        self.errors.clear()
+        self.logged.clear()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             run(self._main, scenario, cuts, result)
@@ -589,24 +592,9 @@ def theatre() -> Iterator[Theatre]:
         return await load_host(model, limits=LIMITS)
 
     models = (Swept, SweptGenerator, SweptAsyncGenerator)
-    stage = Theatre({model: run(load, model) for model in models})
-    real = tempfile.TemporaryFile
-
-    def temporary_file(**options: Any) -> Any:
-        stage.files.append(real(**options))
-        return stage.files[-1]
-
-    def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:
-        if method in ("error", "critical", "exception"):
-            stage.errors.append(event_dict["event"])
-        raise structlog.DropEvent
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "TemporaryFile", temporary_file)
-        before = structlog.get_config()
-        structlog.configure(processors=[note])
-        yield stage
-        structlog.configure(**before)
+    hosts = {model: run(load, model) for model in models}
+    with temporary_files() as files, logged_errors() as logged:
+        yield Theatre(hosts, files, logged)
 
 
 def undisturbed(theatre: Theatre, name: str) -> Outcome:

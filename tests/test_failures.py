@@ -10,23 +10,11 @@ import pytest
 import trio
 
 from reactor_trio.session.failures import contained, interrupts_are_raised, split
+from traces import kept_cancelled
 
 
 class Panic(BaseException):
     """As `pyo3_runtime.PanicException`: a library in Rust gave up."""
-
-
-async def kept_cancelled() -> trio.Cancelled:
-    """A `Cancelled` that somebody caught and kept."""
-    kept: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as cancelled:
-            kept.append(cancelled)
-            raise
-    return kept.pop()
 
 
 FAILURES: dict[str, Callable[[], BaseException]] = {

@@ -7,12 +7,10 @@ message may get. Everything runs in virtual time, so a failing example can be pl
 from __future__ import annotations
 
 import json
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-import structlog
 import trio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -33,6 +31,7 @@ from reactor_trio.testing import InlineExecutor, load_host
 from reactor_trio.testing.leaks import left_open
 from slow_executor import SlowExecutor
 from strict_transport import StrictTransport
+from traces import logged_errors, temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -541,30 +540,22 @@ async def play_example(
 class Stage:
     """What an example leaves traces in: temporary files, errors in the log."""
 
-    files: list[Any] = attrs.field(factory=list)
-    errors: list[str] = attrs.field(factory=list)
+    files: list[Any]
+    logged: list[dict[str, Any]]
+
+    @property
+    def errors(self) -> list[str]:
+        return [
+            f"{entry['event']}: {entry.get('exc_info')!r}"
+            for entry in self.logged
+            if entry["event"] != "handler failed"
+        ]
 
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    stage = Stage()
-    real = tempfile.TemporaryFile
-
-    def temporary_file(**options: Any) -> Any:
-        stage.files.append(real(**options))
-        return stage.files[-1]
-
-    def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:
-        if method == "error" and event_dict["event"] != "handler failed":
-            stage.errors.append(f"{event_dict['event']}: {event_dict.get('exc_info')!r}")
-        raise structlog.DropEvent
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "TemporaryFile", temporary_file)
-        before = structlog.get_config()
-        structlog.configure(processors=[note])
-        yield stage
-        structlog.configure(**before)
+    with temporary_files() as files, logged_errors() as logged:
+        yield Stage(files, logged)
 
 
 @settings(
@@ -599,7 +590,7 @@ async def test_whatever_a_client_does_its_session_keeps_the_rules(
     in_threads: bool,
 ) -> None:
     stage.files.clear()
-    stage.errors.clear()
+    stage.logged.clear()
     executor = SlowExecutor(0.05) if in_threads else InlineExecutor()
     host = await load_host(Fuzzed, limits=LIMITS, executor=executor)
     faults = await play_example(host, script, ending, is_quiet, capacity, short_writes)

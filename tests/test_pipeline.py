@@ -24,7 +24,6 @@ from pipelines import (
     Picture,
     Quiet,
     Said,
-    errors,
     idles,
     module_of,
     pictures,
@@ -49,8 +48,6 @@ from reactor_trio.testing import (
     open_session,
     open_sessions,
 )
-
-__all__ = ["errors"]  # a fixture
 
 # ---- state
 

@@ -22,7 +22,6 @@ from pipelines import (
     GameState,
     Picture,
     Said,
-    errors,
     idles,
     pictures,
     scripted,
@@ -47,8 +46,6 @@ from reactor_trio.testing import (
     open_sessions,
 )
 from slow_executor import SlowExecutor
-
-__all__ = ["errors"]  # a fixture
 
 # ---- only between yields
 
