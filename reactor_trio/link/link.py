@@ -26,7 +26,7 @@ from reactor_trio.link.receive import Parts, Receiver
 from reactor_trio.link.tracks import OutputTracks
 from reactor_trio.link.uploads import Uploads
 from reactor_trio.protocol import names
-from reactor_trio.protocol.server_messages import Error, Goodbye, Superseded, Welcome
+from reactor_trio.protocol.server_messages import Error, Goodbye, Welcome
 from reactor_trio.session import endings
 from reactor_trio.session.endings import LinkEnding
 from reactor_trio.wire.heartbeat import Heartbeat
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from reactor_trio.protocol.server_messages import ToClient
-    from reactor_trio.protocol.text import Id
     from reactor_trio.session.endings import Ending
     from reactor_trio.session.session import Session
     from reactor_trio.wire.transport import Outgoing, Transport
@@ -56,8 +55,7 @@ class Link:
     """One client of a session. `ModelHost.session` makes it, and the session runs it.
 
     `early` are the client's first messages, if some have been received already. The link implements the
-    protocols `session.links.Link`, for the session, and `session.links.Reply`, for the commands; methods
-    without a text of their own are described there.
+    protocol `session.links.Link`; methods without a text of their own are described there.
     """
 
     def __init__(self, session: Session, transport: Transport, early: Sequence[str | bytes] = ()) -> None:
@@ -77,11 +75,9 @@ class Link:
             counts=context.counts,
             transport=transport,
         )
-        self._answers = Answers(
-            self._outbox, transport, context.counts, limits.send_timeout, self._accepts_nothing
-        )
+        self._answers = Answers(context, self._outbox, transport, self._rates, self._accepts_nothing)
         self._uploads = Uploads(limits, context.executor, context.upload_budget)
-        self._commands = Commands(context, self._uploads, self)
+        self._commands = Commands(context, self._uploads, self._answers)
         self._decoders = Decoders(context, session.inputs)
         self.viewer = OutputTracks(context, session.output, self._outbox)
         """The output tracks for this client, for the session's pacer."""
@@ -173,25 +169,11 @@ class Link:
             await trio.sleep_until(gives_up)
         self._end(endings.IDLE)
 
-    # ---- answers and messages to the client
-
-    def post(self, answer: ToClient) -> None:
-        """See `session.links.Reply.post`."""
-        self._answers.post(answer)
-
-    def send_nowait(self, message: ToClient) -> None:
-        """See `Reply.send_nowait`."""
-        self._outbox.put_nowait(message)
+    # ---- messages of the model
 
     async def send(self, message: ToClient) -> None:
-        """See `Reply.send`."""
+        """See `session.links.Link.send`."""
         await self._outbox.put(message)
-
-    def superseded(self, event: str, id_: Id | None) -> None:
-        """See `Reply.superseded`."""
-        self._rates.superseded()
-        if id_ is not None:
-            self.post(Superseded(id_))
 
     # ---- the end
 

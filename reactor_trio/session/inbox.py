@@ -164,7 +164,7 @@ class Inbox:
 
     def _superseded(self, command: Command | Aside) -> None:
         self._observer.not_handled(command.spec.name, "superseded")
-        command.reply.superseded(command.spec.name, command.id)
+        command.reply.superseded(command.id)
 
     def _check_room(self, spec: EventSpec, id_: Id | None, *, replaces: bool) -> None:
         # Commands aside count, so that there is room when their time comes. Files do not: the channel is

@@ -25,14 +25,14 @@ class Reply(Protocol):
     def post(self, answer: ToClient) -> None:
         """Answer in the step in which a message of the client is being taken; it leaves when that ends."""
 
-    def send_nowait(self, message: ToClient) -> None:
+    def send_nowait(self, answer: ToClient) -> None:
         """Answer from any task. Raises `trio.WouldBlock` if the client is behind."""
 
-    async def send(self, message: ToClient) -> None:
+    async def send(self, answer: ToClient) -> None:
         """Answer from any task; waits while the client is behind. If cancelled, nothing was sent."""
 
-    def superseded(self, event: str, id_: Id | None) -> None:
-        """Tell the client that a later command has replaced its command before its turn came."""
+    def superseded(self, id_: Id | None) -> None:
+        """Tell the client that a later command has replaced its command before its turn came; as `post`."""
 
 
 class LinkStatistics(Protocol):
