@@ -1,4 +1,4 @@
-"""Fixtures of several files."""
+"""Fixtures of several files, and the profile of Hypothesis for quick runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from traces import logged_errors
+
+# 10 examples in place of 100, with `--hypothesis-profile=quick` (`nox -s quick`).
+settings.register_profile("quick", max_examples=10, deadline=None)
 
 
 @pytest.fixture
