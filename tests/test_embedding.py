@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import threading
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 import reactor_trio
+from programs import running
 from reactor_trio.client import Client, open_client
 from reactor_trio.errors import TransportClosed
 from reactor_trio.server.options import AccessOptions, ServeOptions
-from serving import PROCESS_TIMEOUT, ROOT, default_signals, environment
+from serving import PROCESS_TIMEOUT, ROOT
 
 pytestmark = pytest.mark.real_time
 
@@ -30,57 +24,6 @@ SERVERS = {
     "uvicorn": "-m uvicorn --port 0 APP",
     "hypercorn on Trio": "-m hypercorn --bind 127.0.0.1:0 --worker-class trio APP",
 }
-
-
-class Program:
-    """A process that has said where it serves."""
-
-    def __init__(self, process: subprocess.Popen[str], authority: str) -> None:
-        self.process = process
-        self.authority = authority
-
-    def fetch(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{self.authority}{path}", timeout=PROCESS_TIMEOUT) as answer:
-            return str(answer.read().decode())
-
-    def ended(self) -> str:
-        """What it still says until it has ended."""
-        output, _ = self.process.communicate(timeout=PROCESS_TIMEOUT)
-        return output
-
-
-@contextmanager
-def running(arguments: list[str], folder: Path) -> Iterator[Program]:
-    """A Python process; its first URL on standard output or error is where it serves."""
-    variables = environment()
-    variables["PYTHONPATH"] = os.pathsep.join([str(folder), variables["PYTHONPATH"]])
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=variables,
-        preexec_fn=default_signals,
-        start_new_session=True,  # hypercorn has a child
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = threading.Timer(PROCESS_TIMEOUT, os.killpg, (process.pid, signal.SIGKILL))
-    deadline.start()
-    said = ""
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            said += line
-            if url := re.search(r"http://([\d.]+:\d+)", line):
-                yield Program(process, url[1])
-                break
-        else:
-            raise AssertionError(f"it has ended:\n{said}")
-    finally:
-        deadline.cancel()
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 @pytest.fixture
