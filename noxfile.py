@@ -146,14 +146,15 @@ def quick(session: nox.Session) -> None:
 
 OF_TORCH = ("demo", "demo_network", "examples", "frames")
 """Tests, by file, of what is PyTorch throughout; in other files they are marked `torch`."""
-OF_ASGI_SERVERS = ("embedding",)
-"""Tests, by file, that need FastAPI, uvicorn and hypercorn."""
+OF_ASGI_SERVERS = ("tests/test_embedding.py", "tests/real/test_real_asgi.py")
+"""Tests that need FastAPI, uvicorn and hypercorn."""
 TEST_TOOLS = ("pytest", "pytest-trio", "hypothesis", "trustme")
 
 
 def without_torch(session: nox.Session) -> None:
     """All tests that need neither PyTorch nor a browser, in the session's own environment."""
-    others = [f"--ignore=tests/test_{name}.py" for name in (*OF_TORCH, *OF_ASGI_SERVERS)]
+    others = [f"--ignore=tests/test_{name}.py" for name in OF_TORCH]
+    others += [f"--ignore={path}" for path in OF_ASGI_SERVERS]
     session.run(
         "python", "-m", "pytest", "-q", "-m", "not torch", *others, "--ignore=tests/browser", *session.posargs
     )
