@@ -61,7 +61,7 @@ COMMANDS: TypeAdapter[SetPrompt | Reset] = TypeAdapter(
 
 
 class Session:
-    """The state of one connection, and what its commands do."""
+    """The state of one connection, and the handlers of its commands."""
 
     def __init__(self) -> None:
         self.prompt, self.strength = "", 0.0

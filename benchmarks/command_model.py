@@ -6,7 +6,7 @@ from reactor_trio import InputField, ModelMessage, ReactorModel, connected, even
 
 
 class PromptSet(ModelMessage):
-    """What is in force now."""
+    """The settings that are in force now."""
 
     prompt: str
     strength: float

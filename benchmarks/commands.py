@@ -49,7 +49,7 @@ READY_TIMEOUT = 60.0
 ANSWER_TIMEOUT = 10
 """How long an answer may take, in seconds; then the run fails."""
 WARM_UP = 0.3
-"""What is not counted at the beginning of a cell, in seconds."""
+"""Seconds at the beginning of a cell that do not count."""
 IN_FLIGHT = 64
 CLIENTS = 100
 COMMAND = {
@@ -96,7 +96,7 @@ def take_frame(buffer: bytearray) -> tuple[int, bytes, bytes] | None:
 
 
 class Connection:
-    """One WebSocket client: counts its answers, and knows what an answer looks like."""
+    """One WebSocket client, which recognises and counts its answers."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=ANSWER_TIMEOUT)
@@ -243,7 +243,7 @@ CELLS: dict[str, Callable[[tuple[str, int], float], float]] = {
 
 @dataclass
 class Server:
-    """A server process: what it is called, how it is started, and what it managed in each cell."""
+    """A server process: its name, its command line, and its result in each cell."""
 
     name: str
     command: Sequence[str]
@@ -268,7 +268,7 @@ class Server:
         lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
         def pump() -> None:
-            # To the end: a full pipe would stop the server. What it says later is for the user.
+            # Read to the end, since a full pipe would stop the server; later output is for the user.
             assert process.stdout is not None
             for line in process.stdout:
                 if self.address[1]:

@@ -98,7 +98,7 @@ def install_suite(python: str) -> Path:
 
 
 async def run_suite(wstest: Path, cases: list[str]) -> dict[str, Result]:
-    """Let the fuzzing client loose on the echo; what it says of each case."""
+    """Run the fuzzing client against the echo; return its verdict on each case."""
     reports = FOLDER / "reports"
     shutil.rmtree(reports, ignore_errors=True)
     spec = FOLDER / "spec.json"
@@ -114,7 +114,7 @@ async def run_suite(wstest: Path, cases: list[str]) -> dict[str, Result]:
     return found[AGENT]
 
 
-# ---- what it says
+# ---- the report
 
 
 def order(case: str) -> list[int]:
@@ -160,7 +160,7 @@ def exceptions(results: Mapping[str, Result], verdicts: Iterable[str]) -> str:
 
 
 def write(path: Path, results: Mapping[str, Result]) -> None:
-    """Replace what stands between the document's two marks."""
+    """Replace the text between the document's two marks."""
     begin, end = "<!-- results -->\n", "<!-- end of results -->"
     before, _, rest = path.read_text().partition(begin)
     _, _, after = rest.partition(end)

@@ -1,4 +1,4 @@
-"""A WebSocket echo on the server's own seam: what the Autobahn test suite is let loose on.
+"""A WebSocket echo on the server's own seam, for the Autobahn test suite.
 
     python benchmarks/conformance_echo.py [--port 9001]
 

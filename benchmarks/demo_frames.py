@@ -28,7 +28,7 @@ Paint = Callable[[float], torch.Tensor]
 
 
 def encode(frame: torch.Tensor) -> int:
-    """What `emit` and the send task make of a frame; returns its size in bytes."""
+    """Encode a frame as `emit` and the send task do; return its size in bytes."""
     layout = inspect_video(frame, track="main_video")
     return sum(len(encode_jpeg(pixels)) for pixels in rgb_frames(frame, layout))
 

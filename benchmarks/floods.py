@@ -1,4 +1,4 @@
-"""One client floods; what do the others notice?
+"""The latency of other clients while one client floods the server.
 
     python benchmarks/floods.py [--seconds 5] [--only pongs] [--bound 25]
 
@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 PERIOD = 0.010
 """Seconds between two commands of the client that measures."""
 BLOCK_BYTES = 128 * 1024
-"""What a flood writes at once: what the server reads at once."""
+"""Bytes that a flood writes at once: as many as the server reads at once."""
 
 
 def frame(opcode: int, payload: bytes = b"", *, last: bool = True) -> bytes:
@@ -61,7 +61,7 @@ def text(type_: str, **data: object) -> bytes:
 
 @dataclass(frozen=True)
 class Flood:
-    """What is written again and again, and what is written once before it."""
+    """The bytes that a flood repeats, and those that it writes once before."""
 
     unit: bytes
     first: bytes = b""
@@ -112,7 +112,7 @@ FLOODS: dict[str, Flood] = {
 
 
 def wait_for_end(connection: Connection, ended: threading.Event) -> None:
-    """Throw away what the server says; it must not wait for this client."""
+    """Read and throw away the server's answers, so that it does not wait for this client."""
     with contextlib.suppress(OSError):
         while connection.socket.recv(1 << 20):
             pass
@@ -159,7 +159,7 @@ ROLES: dict[str, Callable[..., object]] = {"flood": flood, "measure": measure}
 def client(
     role: str, address: tuple[str, int], *arguments: object, nice: int = 0, script: str = __file__
 ) -> Iterator[Callable[[], Any]]:
-    """Run one of `ROLES` in a process; what is yielded waits for what it found."""
+    """Run one of `ROLES` in a process; yields a function that waits for its result."""
     job = json.dumps([role, address, *arguments])
     command = ["nice", "-n", str(nice), sys.executable, script, "--role", job]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)

@@ -54,7 +54,7 @@ from commands import HERE, Server, masked_text, pin
 from frames_load import FPS, Arrivals, Wanted, watching
 
 WARM_UP = 1.0
-"""What is not counted after the last viewer has its first frame, in seconds."""
+"""Seconds after the last viewer's first frame that do not count."""
 PERIOD = 1 / FPS
 ENOUGH = 0.99
 TOO_LATE = 0.01
@@ -69,7 +69,7 @@ SEARCH_STEP = 0.06
 
 @dataclass(frozen=True)
 class Cell:
-    """What one server did for one number of viewers."""
+    """The result of one server with one number of viewers."""
 
     viewers: int
     rate: float
@@ -171,7 +171,7 @@ def most_viewers(try_out: Callable[[int], Cell], start: int) -> int:
 
 
 def guess(cells: Iterable[Cell]) -> int:
-    """How many viewers would keep one core busy, by what the busiest good cell used."""
+    """How many viewers would keep one core busy, computed from the busiest good cell."""
     best = max((cell for cell in cells if cell.is_good), key=lambda cell: cell.viewers, default=None)
     return 1 if best is None else max(1, min(SEARCH_LIMIT, int(best.viewers / best.cpu)))
 
@@ -195,7 +195,7 @@ def contestants(wanted: Wanted, *, copied: bool) -> list[Server]:
 
 
 def greeting_for(server: Server, codec: str) -> bytes:
-    """What a viewer says to get the codec: reactor_trio's default is JPEG, the other takes no commands."""
+    """The messages by which a viewer chooses the codec; reactor_trio's default is JPEG."""
     if codec != "raw" or server.name != "reactor_trio":
         return b""
     return masked_text({"type": "reactor.configure_track", "data": {"track": "main_video", "codec": codec}})

@@ -70,7 +70,7 @@ def application(pictures: list[np.ndarray], codec: str) -> FastAPI:
                     payload = encode_raw(pixels)
                 await websocket.send_bytes(message(seq, pts, codec, pixels, payload))
                 seq = max(seq + 1, int((loop.time() - started) * FPS))
-                # Also when it is due already: without a step aside nobody else would have a turn.
+                # Even if the frame is overdue: without a checkpoint no other task would have a turn.
                 await asyncio.sleep(max(0.0, started + seq / FPS - loop.time()))
         except WebSocketDisconnect:
             pass

@@ -33,7 +33,7 @@ SCRATCH = memoryview(bytearray(1 << 18))
 
 @dataclass(frozen=True)
 class Wanted:
-    """What every frame must be."""
+    """The codec and size that every frame must have."""
 
     codec: str
     width: int
@@ -42,7 +42,7 @@ class Wanted:
 
 @dataclass
 class Arrivals:
-    """What one viewer got: the number and the time (seconds) of each frame, in their order."""
+    """The frames of one viewer: the number and the time (seconds) of each, in order."""
 
     seqs: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Viewer:
         self.wanted = wanted
         self.arrivals = Arrivals()
         self.checked = False
-        """Whether a frame was seen that is what it should be."""
+        """Whether a good frame has been seen."""
         self._head = bytearray()
         self._left = 0
         self._kept: bytearray | None = None
@@ -235,7 +235,7 @@ class Audience:
                 key.data.receive()
 
     def start_over(self) -> None:
-        """Forget what was counted."""
+        """Begin to count anew."""
         for viewer in self.viewers:
             viewer.arrivals = Arrivals()
 
@@ -247,7 +247,7 @@ class Audience:
 
 @contextlib.contextmanager
 def watching(address: Address, wanted: Wanted, count: int, greeting: bytes = b"") -> Iterator[Audience]:
-    """So many viewers, each of which has got its first good frame; closed at the end."""
+    """Connect so many viewers, and wait for the first good frame of each; closed at the end."""
     with contextlib.closing(Audience(address, wanted, greeting)) as audience:
         audience.connect(count)
         audience.wait_for_pictures()

@@ -15,7 +15,7 @@ from reactor_trio import Output, ReactorModel, Video
 
 
 class Picture(Output):
-    """What a viewer sees."""
+    """The track that viewers see."""
 
     main_video: Video
 

@@ -1,4 +1,4 @@
-"""What a megabyte of each kind costs: to read and structure it, and for the clients beside it.
+"""The cost of a megabyte of each kind: to read and structure it, and for other clients.
 
     python benchmarks/payloads.py [--seconds 5] [--only rows] [--bound 25]
 

@@ -62,9 +62,9 @@ OPTIONS = {
     "--max-events-per-second": "2000",  # a client that does not pause is no fault here
 }
 CLIENT_TIMEOUT = 60.0
-"""What one client may take at most, in seconds."""
+"""Seconds that one client may take at most."""
 MOST_AT_ONCE = 300
-"""Clients at a time; who comes later waits, and is counted as late."""
+"""Clients at a time; later ones wait, and are counted as late."""
 SETTLE_TIMEOUT = 40.0
 """How long the last sessions may take to end, in seconds: a head that comes slowly has 10 s."""
 IDLE_SECONDS = 11.0
@@ -87,7 +87,7 @@ SURPLUS_OBJECTS = 500
 caches have filled. Objects are those that the garbage collector knows; a session has hundreds.
 """
 EXPECTED_ERRORS = ("run() failed", "handler failed", "@disconnected failed")
-"""What the model's failures are logged as; whatever else is logged as an error is the runtime's."""
+"""The log's events of the model's own failures; all other errors in the log are the runtime's."""
 
 
 # ---- the server's size
@@ -132,7 +132,7 @@ def slope(samples: Sequence[Sample], name: str) -> tuple[float, float]:
 
 @dataclass
 class Soak:
-    """One run: where the server is, and what happened so far."""
+    """One run: the server's address, and the results so far."""
 
     server: Address
     pid: int
@@ -166,7 +166,7 @@ class Arrival:
 
 
 def plan(sessions: int, seconds: float, seed: int) -> list[Arrival]:
-    """Who comes when."""
+    """Draw which client comes when, by the seed."""
     rng = random.Random(seed)
     sessions = max(sessions, len(KINDS))
     strangers = int(sessions * STRANGER_SHARE)
@@ -247,7 +247,7 @@ async def settle(soak: Soak) -> None:
 
 
 async def weigh_idle(soak: Soak) -> tuple[Sample, dict[str, Any]]:
-    """The server as it is when nobody is there, and what it counts."""
+    """The state and the counters of the server while it has no client."""
     await settle(soak)
     async with open_client(soak.server.url) as client:
         answer = await client.call("get_counts")
@@ -285,7 +285,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# ---- what came of it
+# ---- the result
 
 
 @dataclass
@@ -299,7 +299,7 @@ class Report:
     lasted: float
 
     def judge(self, rss_bound: float) -> str:
-        """The table; what is wrong is added to the complaints."""
+        """The table; faults are added to the complaints."""
         soak = self.soak
         half = soak.samples[len(soak.samples) // 2 :]
         rows = ["| server | before | after, idle | at most | slope per 1000 sessions | bound |"]
@@ -348,7 +348,7 @@ class Report:
 
 
 def logged(path: Path) -> tuple[Counter[str], list[str]]:
-    """How often each error was logged, and what was not expected."""
+    """How often each error was logged, and which were not expected."""
     counts: Counter[str] = Counter()
     unexpected = []
     for line in path.read_text(errors="replace").splitlines():

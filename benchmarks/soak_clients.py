@@ -52,7 +52,7 @@ class Address:
 
 
 class Leak(AssertionError):
-    """A client saw what is not its own."""
+    """A client received data of another client."""
 
 
 class Misbehaved(AssertionError):
@@ -137,7 +137,7 @@ async def worker(address: str, secret: str) -> AsyncGenerator[Client]:
     async with open_client(address) as client:
         await asked(client, secret, "claim", secret=secret)
         yield client
-        # What nobody has read must be its own as well.
+        # Messages that were not read must be the client's own, too.
         with trio.move_on_after(0.01), suppress(TransportClosed):
             async for message in client.messages():
                 own(secret, message.data)
@@ -200,7 +200,7 @@ class Raw:
         await self.write(masked_text({"type": type_, "data": data} | ({} if id_ is None else {"id": id_})))
 
     async def messages(self) -> AsyncGenerator[dict[str, Any]]:
-        """Text messages until the server closes; what they carry is checked."""
+        """Read and check text messages until the server closes."""
         while True:
             while (frame := take_frame(self.buffer)) is not None:
                 opcode, payload, _ = frame
@@ -347,7 +347,7 @@ async def cuts_an_upload(server: Address, secret: str, rng: random.Random) -> No
 
 
 async def floods(server: Address, secret: str, rng: random.Random) -> None:
-    """It writes as fast as the server reads, for a moment; what it is answered is read."""
+    """Writes as fast as the server reads, for a moment, and reads the answers."""
     flood = FLOODS[rng.choice(list(FLOODS))]
     async with raw(server, secret) as connection:
         async with trio.open_nursery() as nursery:
@@ -365,7 +365,7 @@ def masked_binary(payload: bytes) -> bytes:
     return b"\x82\xfe" + struct.pack(">H", len(payload)) + bytes(4) + payload
 
 
-# ---- what is small and costs much, or is large and means nothing
+# ---- messages that are small and costly, or large and meaningless
 
 
 def jpeg_bomb(scans: int, side: int = 4680) -> bytes:
@@ -472,7 +472,7 @@ async def sends_monsters(server: Address, secret: str, rng: random.Random) -> No
 
 
 async def changes_its_mind(server: Address, secret: str, rng: random.Random) -> None:
-    """It sets its track anew with every message, and asks for what it cannot need."""
+    """Configures its track anew with every message, and asks for more than it can need."""
     async with raw(server, secret) as connection, trio.open_nursery() as nursery:
         nursery.start_soon(connection.wait_for_the_end)
         wishes: list[dict[str, Any]] = [
@@ -513,7 +513,7 @@ KINDS: dict[Callable[..., Awaitable[None]], int] = {
     sends_monsters: 2,
     changes_its_mind: 1,
 }
-"""What comes how often; the numbers add up to 100."""
+"""How often each kind of client comes; the numbers add up to 100."""
 
 
 # ---- strangers

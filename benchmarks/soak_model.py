@@ -38,7 +38,7 @@ SIDE = 16
 CHUNK = "x" * 16_384
 """Text of one message of a flood."""
 SLOW_SECONDS = 0.002
-"""What a blocking call takes."""
+"""Seconds that a blocking call takes."""
 
 
 def colour(secret: str) -> tuple[int, int, int]:

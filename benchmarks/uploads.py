@@ -1,4 +1,4 @@
-"""How fast uploads are, and what another client's commands notice of them.
+"""How fast uploads are, and how they delay another client's commands.
 
     python benchmarks/uploads.py [--rounds 5] [--tree ../other/checkout]
 
@@ -66,7 +66,7 @@ def keep_uploading(address: tuple[str, int], seconds: float) -> dict[str, int]:
 
 @dataclass
 class Tree:
-    """One checkout, and what was measured of it."""
+    """One checkout, and its measurements."""
 
     path: Path
     server: Server

@@ -8,7 +8,7 @@ Open http://127.0.0.1:8080/ and drag the sliders. Or from a second terminal:
     python -m reactor_trio call ws://127.0.0.1:8080 scatter share=0.4
     python -m reactor_trio call ws://127.0.0.1:8080 set_speed speed=1000
 
-The fields of `LifeState` are commands (`set_speed`, `set_colour`, `set_paused`) that nobody had to write.
+Each field of `LifeState` is also a command (`set_speed`, `set_colour`, `set_paused`), without a handler.
 Handlers run only between two `yield`s, so `inference` never sees half a change, and needs no lock.
 """
 

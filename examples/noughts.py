@@ -67,7 +67,7 @@ class NoughtsAndCrosses(ReactorModel):
             raise CommandError("not_free", "choose another square, or begin a new game")
         return self.move(index)
 
-    # It thinks for a while, so it does so in a thread; the next command waits until it has answered.
+    # The computer thinks for a while, so in a thread; the next command waits until this handler has returned.
     @event(description="Let the computer make the next move", in_thread=True)
     def let_computer_play(self, level: Literal["beginner", "master"] = "master") -> Position:
         squares = free(self.board)
@@ -102,7 +102,7 @@ def free(board: Board) -> list[int]:
 
 
 def value(board: Board, mark: Mark) -> int:
-    """1 if whoever plays `mark`, and is to move, can win, 0 for a draw, -1 if the other can win."""
+    """1 if `mark`, which moves next, can win; 0 for a draw; -1 if the other mark can win."""
     if winner(board):
         return -1  # by the other's last move
     return max((-value(put(board, index, mark), OTHER[mark]) for index in free(board)), default=0)

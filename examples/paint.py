@@ -1,4 +1,4 @@
-"""A client of the demo: set a prompt, upload a photograph for its colours, keep what is painted.
+"""A client of the demo: set a prompt, upload a photograph for its colours, save the painting.
 
     python -m reactor_trio serve
     python examples/paint.py "a storm at night" photo.jpg
@@ -15,11 +15,11 @@ import trio
 from reactor_trio.client import Client, open_client
 
 SECONDS = 2.0
-"""How long to watch: a new prompt morphs in within one and a half."""
+"""Seconds to watch: a new prompt is complete after one and a half."""
 
 
 async def watch(client: Client) -> bytes:
-    """The last frame, a JPEG, after some seconds of them."""
+    """Return the last frame, a JPEG, of the frames of `SECONDS`."""
     picture = b""
     with trio.move_on_after(SECONDS):
         async for frame in client.frames():

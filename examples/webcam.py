@@ -8,8 +8,8 @@ Open http://127.0.0.1:8080/ and switch the camera on. Or steer it from a second 
     python -m reactor_trio call ws://127.0.0.1:8080 set_effect effect=trails strength=0.9
     python -m reactor_trio call ws://127.0.0.1:8080 set_effect effect=sepia
 
-Nothing is kept for long: `read` takes the newest frame, and what came before it is thrown away, so the effect
-is never behind, however slow the device is.
+`read` takes the newest frame and throws older ones away, so the effect is never behind, however slow the
+device is.
 """
 
 from __future__ import annotations
