@@ -97,39 +97,12 @@ def tests(session: nox.Session) -> None:
 
 
 SLOW = (
-    *(
-        "admission",
-        "asgi",
-        "asgi_asyncio",
-        "audio",
-        "auth",
-        "cli",
-        "cli_call",
-        "client_blocking",
-        "coalescing_against_trio",
-    ),
-    *(
-        "configure_track",
-        "containment",
-        "demo",
-        "demo_network",
-        "docs",
-        "embedding",
-        "end_to_end",
-        "endings_sweep",
-    ),
-    *("examples", "executors", "fuzz_inputs", "fuzz_session", "guide", "h264", "hostile_http", "house"),
-    *(
-        "input_ring",
-        "jpeg_bombs",
-        "library",
-        "log_writer",
-        "newcomer_errors",
-        "plugin",
-        "testing_kit",
-        "thread_pool",
-    ),
-    *("tls", "transport_contract", "unions", "web_folder"),
+    *("admission", "asgi", "audio", "auth", "cli", "cli_call", "client_blocking", "coalescing_against_trio"),
+    *("configure_track", "containment", "demo", "demo_network", "docs", "embedding", "end_to_end"),
+    *("endings_sweep", "examples", "executors", "fuzz_inputs", "fuzz_session", "guide", "h264"),
+    *("hostile_http", "house", "input_ring", "jpeg_bombs", "library", "log_writer", "newcomer_errors"),
+    *("plugin", "rooms", "testing_kit", "thread_pool", "tls", "transcript", "transport_contract", "unions"),
+    "web_folder",
 )
 """Tests, by file, that start processes, sweep, or measure."""
 
