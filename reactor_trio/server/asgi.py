@@ -1,8 +1,8 @@
-"""`reactor_trio.asgi`: a model as an ASGI 3 application, to be mounted in one of FastAPI's or Starlette's.
+"""`reactor_trio.asgi`: a model as an ASGI 3 application, which FastAPI and Starlette applications can mount.
 
-The ASGI server reads the sockets and speaks HTTP and WebSockets; what requests are answered, and the
-sessions, are those of the own server. On Trio each call is served where it is made; on asyncio in a thread
-that runs Trio.
+The ASGI server reads the sockets and speaks HTTP and WebSockets. Requests get the same answers, and clients
+the same sessions, as from `Server`. If the ASGI server runs on Trio, each call is served in its own task. If
+it runs on asyncio, the calls are served in a thread that runs Trio.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ class ModelApp:
 
     def __init__(self, compose: Callable[[], Composition]) -> None:
         self._compose = compose
-        # Until the end of a `lifespan`: another one makes another.
+        # Made by the first call, or by `lifespan`, which drops it at its end.
         self._site: Site | None = None
         self._thread = TrioThread()
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        """Serve one ASGI call: of type `http`, `websocket` or `lifespan`.
+        """Serve one ASGI call, of type `http`, `websocket` or `lifespan`.
 
-        If cancelled, the session of the call is cancelled, and runs its `@disconnected`.
+        Raises `ValueError` for another type. If cancelled, the session of the call is cancelled; its
+        `@disconnected` still runs.
         """
         if scope["type"] == "lifespan":
             await self._serve_lifespan(receive, send)
@@ -52,22 +53,23 @@ class ModelApp:
         elif trio.lowlevel.in_trio_task():
             await _serve_on_trio(self._site_now(), scope, receive, send)
         else:
-            # Of a request no more is read than its head.
+            # The body of an HTTP request is not read.
             receives = receive if scope["type"] == "websocket" else None
             await self._thread.serve(partial(self._site_now().handle, scope), receives, send)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Load the model, and end its sessions on leaving: the `lifespan` of the application that mounts it.
+        """Load the model on entering, and end its sessions on leaving.
 
-        `FastAPI(lifespan=painter.lifespan)`, or `async with painter.lifespan():` in a lifespan of one's own:
-        Starlette tells applications that are mounted nothing of the life of the whole. Without it the model
-        is loaded for the first client, who waits for it.
+        It is the lifespan of the application that mounts the model: `FastAPI(lifespan=painter.lifespan)`, or
+        `async with painter.lifespan():` within the application's own lifespan. It is needed because Starlette
+        does not forward lifespan events to mounted applications. Without it the first client waits while the
+        model is loaded.
 
-        Raises `RuntimeError` if the model cannot be loaded, with the reason as its cause. On leaving,
-        sessions have `drain_timeout` seconds to say goodbye (close 1001) and to run `@disconnected`; then
-        they are cancelled. If this is cancelled, they have `limits.close_timeout` seconds instead, if that is
-        less.
+        Raises `RuntimeError` if the model cannot be loaded; its cause is the error of `load`. On leaving, the
+        sessions have `drain_timeout` seconds to say goodbye (close 1001) and to run `@disconnected`, and are
+        cancelled after that. If the leaving is cancelled, they have `limits.close_timeout` seconds from then
+        on (`drain_timeout`, if that is less).
         """
         site = self._site_now()
         try:
@@ -79,7 +81,7 @@ class ModelApp:
         finally:
             self._site = None
             if trio.lowlevel.in_trio_task():
-                await site.close()  # noqa: ASYNC102  which shields itself, and bounds that
+                await site.close()  # noqa: ASYNC102  it shields itself for a bounded time
             else:
                 try:
                     await self._thread.run(site.close)  # noqa: ASYNC102  no Trio runs here
@@ -87,12 +89,13 @@ class ModelApp:
                     await self._thread.stop()  # noqa: ASYNC102
 
     async def drain(self) -> None:
-        """Let no more clients in, say goodbye to those that are there (close 1001), and wait for their end.
+        """Refuse new clients, say goodbye to the present ones (close 1001), and wait for their sessions.
 
-        Call it before the ASGI server shuts down, if that closes connections by itself first, as most do: in
-        a signal handler's task, or for a request by which a load balancer takes the machine out. What has not
-        ended after `drain_timeout` seconds is cancelled. If cancelled, `limits.close_timeout` bounds it
-        instead.
+        Most ASGI servers close their connections before they tell the application that they shut down.
+        Clients are told goodbye only if this is called before: for example by a route that the deployment
+        requests before it stops the process. Sessions that have not ended after `drain_timeout` seconds are
+        cancelled. If `drain` is cancelled, they have `limits.close_timeout` seconds from then on
+        (`drain_timeout`, if that is less). Does nothing if no call has been served yet.
         """
         if (site := self._site) is not None:
             await (site.close() if trio.lowlevel.in_trio_task() else self._thread.run(site.close))
@@ -140,22 +143,23 @@ def asgi(
 ) -> ModelApp:
     """A model as an ASGI application: `app.mount("/painter", reactor_trio.asgi(Painter))`.
 
-    `config` is what `load` is given, and `name` the model's name for clients. `options` are those of `serve`
-    that do not concern its sockets: `token`, `authenticate`, `auth`, `allow_origins`, `allow_hosts`,
-    `max_sessions`, `max_sessions_per_address`, `max_waiting`, `max_wait`, `drain_timeout`, `stuck_timeout`
-    and `handshake_timeout`.
+    `config` is the argument of `load`, and `name` the model's name for clients. `options` are the options of
+    `serve` that do not concern sockets: `token`, `authenticate`, `auth`, `allow_origins`, `allow_hosts`,
+    `web`, `max_sessions`, `max_sessions_per_address`, `max_waiting`, `max_wait`, `drain_timeout`,
+    `stuck_timeout` and `handshake_timeout`.
 
-    Where other machines can reach the application, as the ASGI server tells, requests are refused with 403,
-    and the log says so, unless there are `token`, `authenticate` or `auth=False`.
+    If the ASGI server says that it was reached at an address that other machines can reach, requests are
+    refused with 403 and an error is logged, unless `token`, `authenticate` or `auth=False` is given.
 
-    Raises `ValueError`, which names the keyword, for a value that cannot be, and `TypeError` for a mistake in
-    the model's declarations.
+    Raises `ValueError` for an impossible value, and names its keyword; `TypeError` for an unknown keyword and
+    for a mistake in the model's declarations.
     """
     check_names("asgi", options, AccessOptions)
     is_open = any(options.get(each) is not None for each in ("token", "authenticate")) or not options.get(
         "auth", True
     )
-    # Nothing is listened on; an open address has the server believe what name it is asked by.
+    # The settings need a host, though no socket is opened. With an address that others can reach, requests
+    # may name any host. With a loopback address, only its own names (`origins.is_host_allowed`).
     settings = settings_of({"host": "0.0.0.0" if is_open else "127.0.0.1", **options})
     read_contract(model, name)
     return ModelApp(

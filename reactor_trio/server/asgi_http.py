@@ -1,4 +1,4 @@
-"""ASGI's scopes and events <-> the requests and answers of `server.http`. No I/O.
+"""Translates ASGI scopes to the requests of `server.http`, and its answers to ASGI events. No I/O.
 
 See https://asgi.readthedocs.io/en/latest/specs/www.html.
 """
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from reactor_trio.wire.asgi_calls import Event
 
 DENIAL: Final = "websocket.http.response"
-"""The extension by which a WebSocket is refused with an HTTP answer; without it, it is a 403 with no text."""
+"""The ASGI extension for refusing a WebSocket with an HTTP answer. Without it a refusal is an empty 403."""
 
 _HOP_BY_HOP: Final = frozenset(
     ("connection", "upgrade", "sec-websocket-version", "sec-websocket-key", "sec-websocket-protocol")
 )
-# The ASGI server has made its handshake, maybe over HTTP/2, where there are no such headers.
+# The headers that `routes` looks for. The ASGI server has checked them, or has none of them, as over HTTP/2.
 _HANDSHAKE: Final[Headers] = (
     ("connection", "Upgrade"),
     ("upgrade", "websocket"),
@@ -76,7 +76,7 @@ def _is_unix(scope: Mapping[str, Any]) -> bool:
 
 
 def server_of(scope: Mapping[str, Any]) -> str | None:
-    """The address at which the server was reached, without its port; `unix`; None if it is not known."""
+    """The address at which the client reached the server, without its port; `unix`; None if unknown."""
     server = scope.get("server")
     if not server:
         return None
@@ -84,7 +84,7 @@ def server_of(scope: Mapping[str, Any]) -> str | None:
 
 
 def events_of(response: Response, scope: Mapping[str, Any]) -> list[Event]:
-    """The events that answer the scope's request. A WebSocket is refused by them.
+    """The events that answer the scope's request. For a WebSocket they are a refusal.
 
     If the answer has a `long_body`, the last event says that more of the body follows (`more_body`).
     """
@@ -92,7 +92,7 @@ def events_of(response: Response, scope: Mapping[str, Any]) -> list[Event]:
     if is_websocket and DENIAL not in (scope.get("extensions") or {}):
         return [{"type": "websocket.close"}]
     kind = DENIAL if is_websocket else "http.response"
-    # HTTP/2 has no `Upgrade`; where it is meant, the ASGI server takes WebSockets and this is none.
+    # `Upgrade` is a header of HTTP/1.1 alone, and belongs to the ASGI server.
     fields = [(name.lower(), value) for name, value in response.fields.items() if name != "Upgrade"]
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
     has_body = scope.get("method") != "HEAD"

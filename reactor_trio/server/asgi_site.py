@@ -1,6 +1,6 @@
-"""A model as one ASGI application serves it, on Trio: it is loaded once, and its sessions are asked to end.
+"""The model of one ASGI application, on Trio: it is loaded once, serves calls, and ends its sessions.
 
-Each ASGI call is served in the task that `handle` is called in: a connection is one nursery there as well.
+Each ASGI call is served in the task that calls `handle`. So a connection is one nursery here, too.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from reactor_trio.wire.transport import Transport
 
 ANSWER_SECONDS = 60.0
-"""How long a client may take to read an answer."""
+"""Seconds that a client may take to read an answer."""
 OF_THE_MODEL = ("/ws", "/schema")
-"""Paths for which the model must be loaded."""
+"""Paths that are answered only when the model is loaded."""
 
 log = get_logger(__name__)
 
 
 class LoadFailed(RuntimeError):
-    """The model could not be loaded; the cause says why."""
+    """The model could not be loaded; `__cause__` is the error of `load`."""
 
 
 class Site:
@@ -48,18 +48,18 @@ class Site:
         self._service = composition.service()
         self._loading = trio.Lock()
         self._failure: BaseException | None = None
-        # Of the calls that are being served, so that `close` can cancel them.
+        # One for each call that is being served; `close` cancels them.
         self._scopes: set[trio.CancelScope] = set()
-        # Replaced when it is set: the last call has ended.
+        # Set when the last call has ended. A new one takes its place then.
         self._is_idle = trio.Event()
         self._has_told_of_auth = False
         self._has_told_of_failure = False
 
     async def load(self) -> None:
-        """Load the model, or wait until another task has. A checkpoint only if it is not loaded.
+        """Load the model, or wait until another task has loaded it. A checkpoint only if it is not loaded.
 
-        Raises `LoadFailed`; a `load` that has failed is not tried again. If cancelled, `load` is cancelled,
-        and begins anew for the next who asks.
+        Raises `LoadFailed`; a model whose `load` has failed is not loaded again. If cancelled, the model's
+        `load` is cancelled, and the next call of this method begins it anew.
         """
         if self._service.ready.is_set():
             return
@@ -76,9 +76,9 @@ class Site:
             raise LoadFailed(f"{name} could not be loaded: {self._failure!r}") from self._failure
 
     async def handle(self, scope: Mapping[str, Any], calls: Calls) -> None:
-        """Serve one call of type `http` or `websocket` to its end. Raises nothing but cancellation.
+        """Serve one call of type `http` or `websocket` to its end. Raises nothing but `Cancelled`.
 
-        If cancelled, its session runs its `@disconnected` first.
+        If cancelled, the call's session is cancelled; its `@disconnected` runs before this returns.
         """
         with self._noted(), contained(_call_failed):
             is_websocket = scope["type"] == "websocket"
@@ -91,10 +91,9 @@ class Site:
                 await self._service.sessions.serve(found, self._accepted(found, calls))
 
     async def close(self) -> None:
-        """Ask all sessions to end, cancel those that have not after `drain_timeout`, and wait for their end.
+        """Ask all sessions to end, and wait for that. After `drain_timeout` the remaining ones are cancelled.
 
-        If cancelled, they have no more than `close_timeout` seconds from then on, and are waited for all the
-        same.
+        If cancelled, sessions have at most `close_timeout` seconds from then on; this still waits for them.
         """
         seconds = self._settings.drain_timeout
         try:
@@ -145,7 +144,7 @@ class Site:
         return await self._service.reception.receive(request, deadline=deadline)
 
     def _unguarded(self, scope: Mapping[str, Any]) -> Response | None:
-        """A refusal, if other machines can reach the application, and nobody has said who may come in."""
+        """A refusal, if other machines can reach the application and no option says who may come in."""
         server = server_of(scope)
         if self._settings.authenticator is not None or self._settings.no_auth:
             return None

@@ -1,7 +1,7 @@
-"""Trio in a thread of its own, for an ASGI server on asyncio: one thread for all calls of an application.
+"""A thread that runs Trio, for an ASGI server on asyncio. It serves all calls of one application.
 
-A call's task on asyncio waits for one on Trio, and hands events to it and from it (`wire.asgi_calls`). If it
-is cancelled, so is the task on Trio.
+Each call has a task on asyncio and a task on Trio. `wire.asgi_calls` carries the events between the two. If
+the task on asyncio is cancelled, the task on Trio is cancelled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class TrioThread:
-    """The thread. Its methods are called on asyncio, whichever loop; it is started by the first `run`."""
+    """The thread. Its methods are called on asyncio, on any loop. The first `run` or `serve` starts it."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -36,20 +36,23 @@ class TrioThread:
         self._token: trio.lowlevel.TrioToken | None = None
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an async function on Trio and return its result."""
+        """Run an async function on Trio and return its result. If cancelled, the function is cancelled."""
         portal, _ = await self._started()
         return await asyncio.wrap_future(portal.start_task_soon(function))
 
     async def serve(
         self, handle: Callable[[Calls], Awaitable[None]], receive: Receive | None, send: Send
     ) -> None:
-        """Run `handle` on Trio with the callables of an ASGI call; None: nothing is received."""
+        """Run `handle` on Trio with the callables of an ASGI call. Without `receive`, no event is received.
+
+        If cancelled, `handle` is cancelled, and this does not wait for its end; `stop` does.
+        """
         portal, token = await self._started()
         calls = AsyncioCalls(receive, send, token)
         await calls.run(asyncio.wrap_future(portal.start_task_soon(handle, calls)))
 
     async def stop(self) -> None:
-        """End the thread. What still runs in it is waited for."""
+        """Wait for the functions that still run in the thread, and end it."""
         await asyncio.to_thread(self._stop)
 
     async def _started(self) -> tuple[BlockingPortal, trio.lowlevel.TrioToken]:
@@ -58,7 +61,7 @@ class TrioThread:
         return self._portal, self._token
 
     def _start(self) -> tuple[BlockingPortal, trio.lowlevel.TrioToken]:
-        with self._lock:  # two first calls at once
+        with self._lock:  # two calls may be the first at once
             if self._portal is None or self._token is None:
                 portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal("trio"))
                 self._portal, self._token = portal, portal.call(_token)

@@ -1,7 +1,7 @@
-"""`reactor_trio.serve`: a model behind a port of its own, as a task of an author's own nursery.
+"""`reactor_trio.serve`: a model behind a port of its own, as a task of the application's nursery.
 
-It is the server of `reactor-trio serve` without the process around it: signals, logging, the garbage
-collector and the limit of descriptors stay the application's.
+It is the server of `reactor-trio serve` without its process: the application keeps control of signals,
+logging, the garbage collector and the limit of descriptors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class RunningServer:
-    """A model that `serve` serves: where it is, and how it is asked to end."""
+    """A server that `serve` runs: its addresses, and the method that ends it."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -37,34 +37,34 @@ class RunningServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; 0 if there are only unix sockets."""
+        """The port of the first socket that has one; 0 if all are unix sockets."""
         return self._server.addresses[0][1] if self._server.addresses else 0
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each socket that has them."""
+        """Host and port of each socket that has a port."""
         return self._server.addresses
 
     @property
     def url(self) -> str:
-        """The page: `http://127.0.0.1:8080/`; `unix:/run/painter.sock` if there are only unix sockets."""
+        """The page's URL, `http://127.0.0.1:8080/`; or `unix:/run/painter.sock`, if all are unix sockets."""
         return self._url("http")
 
     @property
     def websocket_url(self) -> str:
-        """What `reactor_trio.client.open_client` takes: `ws://127.0.0.1:8080/ws`."""
+        """The URL for `reactor_trio.client.open_client`: `ws://127.0.0.1:8080/ws`."""
         return self._url("ws", "ws")
 
     @property
     def sessions(self) -> int:
-        """The clients that were let in and have not left."""
+        """The number of clients that were let in and have not left."""
         return self._server.sessions
 
     def drain(self) -> None:
-        """Take no more clients, and say goodbye to those that are there (close 1001); returns at once.
+        """Refuse new clients, and say goodbye to the present ones (close 1001). Returns at once.
 
-        `serve` returns after the last one has left. What has not ended `drain_timeout` seconds from now is
-        cancelled. A second call does nothing.
+        `serve` returns after the last session has ended. Sessions that have not ended `drain_timeout` seconds
+        from now are cancelled. A second call does nothing.
         """
         self._is_asked.set()
 
@@ -89,30 +89,32 @@ async def serve(
     task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
 ) -> None:
-    """Load the model and serve it, until cancelled or until `RunningServer.drain` was called.
+    """Load the model and serve it until cancelled, or until `RunningServer.drain` is called.
 
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(reactor_trio.serve, Painter, port=0))
             print(server.url)
 
-    `nursery.start` returns a `RunningServer` once the model is loaded; clients are answered 503 before that.
-    `port` 0 picks a free one. `config` is what `load` is given, and `name` the model's name for clients.
-    `watchdog` logs which line blocks the loop, if one does; of all tasks, and at some cost for each step.
-    `options` are the command's, with underscores: `token`, `authenticate`, `auth`, `allow_origins`,
-    `allow_hosts`, `web`, `max_sessions`, `max_sessions_per_address`, `max_connections`, `max_handshakes`,
-    `max_waiting`, `max_wait`, `uds`, `sockets`, `ssl_context`, `proxy_headers`, `trusted_proxies`,
-    `root_path`, `drain_timeout`, `stuck_timeout`, `handshake_timeout` and `max_head_bytes`.
+    `nursery.start` returns a `RunningServer` once the model is loaded; clients get 503 before that. Port 0
+    means a free port. `config` is the argument of `load`, and `name` the model's name for clients. With
+    `watchdog`, a line that blocks the loop is logged; it watches each step of every task, which costs time.
+    `options` are the options of the command, with underscores: `token`, `authenticate`, `auth`,
+    `allow_origins`, `allow_hosts`, `web`, `max_sessions`, `max_sessions_per_address`, `max_connections`,
+    `max_handshakes`, `max_waiting`, `max_wait`, `uds`, `sockets`, `ssl_context`, `proxy_headers`,
+    `trusted_proxies`, `root_path`, `drain_timeout`, `stuck_timeout`, `handshake_timeout` and
+    `max_head_bytes`.
 
-    Raises `ValueError`, which names the keyword, for a value that cannot be, and for a `host` that other
-    machines can reach without `token`, `authenticate` or `auth=False`; `TypeError` for a mistake in the
-    model's declarations; `reactor_trio.errors.ListenError` if the address is in use or not there; and
-    whatever `load` raises. A failure of one session is logged, and never raised.
+    Raises `ValueError`, with the name of the keyword, for an impossible value, and for a `host` that other
+    machines can reach if none of `token`, `authenticate` and `auth=False` is given; `TypeError` for an
+    unknown keyword, and for a mistake in the model's declarations; `reactor_trio.errors.ListenError` if the
+    address cannot be listened on; and every error of `load`. A failure of one session is logged, and never
+    raised.
 
-    If cancelled, `serve` takes no more clients and asks each session to say goodbye, as `drain` does. It
-    waits at most `limits.close_timeout` seconds for that (`drain_timeout`, if that is less), then cancels the
-    sessions that are left, which closes their connections by force. Each `@disconnected` still runs, for at
-    most `limits.hook_timeout` seconds. A call in a thread, as by `self.compute`, cannot be cancelled, and is
-    waited for. While the model is loading, `load` is cancelled at once.
+    If cancelled, `serve` refuses new clients and asks each session to say goodbye, as `drain` does. It waits
+    at most `limits.close_timeout` seconds (`drain_timeout`, if that is less), then cancels the remaining
+    sessions, which closes their connections by force. Each `@disconnected` still runs, for at most
+    `limits.hook_timeout` seconds. Calls in threads, such as those of `self.compute`, cannot be cancelled;
+    `serve` waits for them. While the model is loading, `load` is cancelled at once.
     """
     check_names("serve", options, ServeOptions)
     settings = settings_of({"host": host, "port": port, **options})
@@ -127,7 +129,7 @@ async def serve(
     )
     server = composition.server()
     running = RunningServer(server)
-    # The server's own: it outlives the caller's cancellation, for as long as saying goodbye may take.
+    # The scope of the server. If the caller is cancelled, it ends later, so that clients are told goodbye.
     scope = trio.CancelScope(shield=True)
     with watching(Watchdog(composition.metrics.stalled)) if watchdog else nullcontext():
         async with open_plain_nursery() as nursery:
@@ -153,7 +155,7 @@ async def _run(
     scope: trio.CancelScope,
     others: trio.CancelScope,
 ) -> None:
-    """Run the server in its scope, and cancel the others when it has ended."""
+    """Run the server in its scope, then cancel the tasks of the scope `others`."""
     with scope:
         await server.run(composition.load)
     others.cancel(reason="the server has ended")

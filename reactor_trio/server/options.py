@@ -1,7 +1,7 @@
 """Keywords of `reactor_trio.serve` and `reactor_trio.asgi`: the fields of `ServerSettings`, typed.
 
-`auth=False` stands for `no_auth=True`. An error text names the keyword where that of the command names an
-option.
+`auth=False` stands for `no_auth=True`. Errors name keywords, where the errors of `ServerSettings` name
+options of the command.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _KEYWORDS: Final = {
     "--trusted-proxy": "trusted_proxies",
     "--fd": "sockets",
 }
-"""Keywords that are not spelled as the option of the same setting is."""
+"""The keyword of each option that is spelled differently."""
 
 
 class AccessOptions(TypedDict, total=False):
-    """Who may come in, how many, and which page they see: keywords of `serve` and `asgi` alike."""
+    """Keywords of both `serve` and `asgi`: who may come in, how many clients, and which page they see."""
 
     token: str | None
     authenticate: Authenticate | None
@@ -48,7 +48,7 @@ class AccessOptions(TypedDict, total=False):
 
 
 class ServeOptions(AccessOptions, total=False):
-    """Keywords of `serve` alone: what concerns its own sockets."""
+    """Keywords of `serve` alone: they concern its sockets."""
 
     uds: str | None
     sockets: Iterable[socket.socket]
@@ -64,12 +64,12 @@ class ServeOptions(AccessOptions, total=False):
 def settings_of(options: Mapping[str, Any]) -> ServerSettings:
     """The settings that these keywords describe.
 
-    Raises `ValueError` for a value that cannot be, and names its keyword.
+    Raises `ValueError` for an impossible value, and names its keyword.
     """
     fields = dict(options)
     fields["no_auth"] = not fields.pop("auth", True)
     for name in ("allow_origins", "allow_hosts", "trusted_proxies"):
-        if isinstance(fields.get(name), str):  # else each of its characters would be one
+        if isinstance(fields.get(name), str):  # or each of its characters would be an item
             fields[name] = (fields[name],)
     for name in ("allow_origins", "allow_hosts", "trusted_proxies", "sockets"):
         if name in fields:
@@ -81,14 +81,14 @@ def settings_of(options: Mapping[str, Any]) -> ServerSettings:
 
 
 def check_names(function: str, options: Mapping[str, Any], known: type) -> None:
-    """Raises `TypeError`, as Python itself would, for a keyword that the function does not have."""
+    """Raises `TypeError`, as Python would, for a keyword that the function does not have."""
     for name in options:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
 
 
 def _in_keywords(text: str) -> str:
-    """The text with the keyword in the place of each option of the command."""
+    """The text, with each option of the command replaced by its keyword."""
     return re.sub(
         r"--[a-z][a-z-]*[a-z]", lambda option: _KEYWORDS.get(option[0], option[0][2:].replace("-", "_")), text
     )
