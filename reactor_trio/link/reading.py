@@ -17,7 +17,7 @@ import attrs
 from reactor_trio.contract.events import PendingUploads
 from reactor_trio.errors import InvalidPayload, ProtocolError
 from reactor_trio.protocol import slices
-from reactor_trio.protocol.client_messages import Invoke, decode_text
+from reactor_trio.protocol.client_messages import Invoke, decode
 from reactor_trio.protocol.text import MAX_DEPTH
 from reactor_trio.protocol.weight import weight_of
 
@@ -74,7 +74,7 @@ def read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
 
 def _read(text: str, events: Mapping[str, EventSpec], files: Files) -> Reading:
     try:
-        message = decode_text(text, _loads)
+        message = decode(text, _loads)
     except ProtocolError as error:
         raise _alone(error) from None
     if not isinstance(message, Invoke):

@@ -18,7 +18,7 @@ from reactor_trio.errors import ProtocolError
 from reactor_trio.link.aside import AsideCommands, Waiting
 from reactor_trio.link.reading import Reading, inline_characters, read
 from reactor_trio.protocol import names
-from reactor_trio.protocol.binary import MediaFrame, decode_binary
+from reactor_trio.protocol.binary import MediaFrame
 from reactor_trio.protocol.client_messages import (
     ConfigureTrack,
     FrameShown,
@@ -27,7 +27,7 @@ from reactor_trio.protocol.client_messages import (
     RequestKeyFrame,
     UploadAbort,
     UploadStart,
-    decode_text,
+    decode,
 )
 from reactor_trio.protocol.server_messages import Ack, Error, Pong, UploadComplete, UploadReady
 from reactor_trio.protocol.weight import weight_of
@@ -183,7 +183,7 @@ class Receiver:
     # ---- text: commands, and the runtime's own messages
 
     def _text(self, text: str) -> None:
-        message = decode_text(text)
+        message = decode(text)
         if not isinstance(message, Invoke):
             self._control(message)
             return
@@ -257,7 +257,7 @@ class Receiver:
 
     async def _binary(self, data: bytes) -> bool:
         """Take a frame or a chunk. Returns False for a frame that is still to be decoded."""
-        message = decode_binary(data)
+        message = decode(data)
         self.last_active = self._arrived
         if isinstance(message, MediaFrame):
             return self._decoders.put(message)

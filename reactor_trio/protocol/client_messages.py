@@ -9,7 +9,7 @@ With an `id`, a text asks for exactly one answer; None if the client wants no an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import attrs
 import orjson
@@ -138,6 +138,12 @@ FromClient = Invoke | Control | UploadChunk | MediaFrame
 """A message from the client."""
 
 
+@overload
+def decode(message: str, loads: Callable[[str], Any] = ...) -> Invoke | Control: ...
+@overload
+def decode(message: bytes, loads: Callable[[str], Any] = ...) -> UploadChunk | MediaFrame: ...
+@overload
+def decode(message: str | bytes, loads: Callable[[str], Any] = ...) -> FromClient: ...
 def decode(message: str | bytes, loads: Callable[[str], Any] = orjson.loads) -> FromClient:
     """Read one message of a client: a text or a binary message.
 
@@ -148,12 +154,9 @@ def decode(message: str | bytes, loads: Callable[[str], Any] = orjson.loads) -> 
     for bytes that are no message; `InvalidPayload`, with the path of every fault, for wrong fields of a
     message to the runtime; `unknown_event` for a `reactor.*` type that no client may send.
     """
-    return decode_text(message, loads) if isinstance(message, str) else decode_binary(message)
-
-
-def decode_text(text: str, loads: Callable[[str], Any] = orjson.loads) -> Invoke | Control:
-    """Read one text of a client; see `decode`."""
-    type_, data, id_ = read_client_text(text, loads)
+    if not isinstance(message, str):
+        return decode_binary(message)
+    type_, data, id_ = read_client_text(message, loads)
     if type_.startswith(names.RUNTIME_PREFIX):
         return read_control(type_, data, id_)
     return Invoke(type_, data, id_)
