@@ -1,24 +1,27 @@
 """A memory channel in which a newer value may take the place of an older one of the same key.
 
-It behaves like `trio.open_memory_channel` in all that its documentation promises: exceptions, closing,
-cloning, statistics, and cancellation that loses nothing. What it adds is `send(value, key)`: a waiting
-value of the same key is removed and handed back to the sender, and the new one goes to the end. So what
-survives is in the order of arrival, and for receivers that overwrite state the outcome is the same as
-without coalescing (docs/design.md#the-coalescing-channel; `tests/test_coalescing.py` proves it).
+The channel keeps all documented promises of `trio.open_memory_channel`: exceptions, closing, cloning,
+statistics, and cancellation that loses no value. The channel adds keys, `send(value, key)`: a waiting value
+of the same key is removed and returned to the sender, and the new value goes to the end of the buffer. The
+remaining values are therefore in the order of arrival, and a receiver that overwrites state ends in the same
+state as without coalescing (docs/design.md#the-coalescing-channel, tested in `tests/test_coalescing.py`).
 
-A flood of one key could push its own value back for ever. So a key that has waited for longer than
-`max_defer` seconds keeps its present value in its place, and newer ones coalesce behind it.
+A sender that replaces its own value again and again would keep the key from ever being received. So the
+latest value of a key that has been replaced for longer than `max_defer` seconds keeps its place, and newer
+values of the key replace each other behind it.
+
+The inbox of a session is such a channel (`session/inbox.py`). Here are its two ends; the state that the ends
+share is in `session/coalescing_state.py`.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import attrs
 import outcome
 import trio
+
+from reactor_trio.session.coalescing_state import ChannelState, CoalescingChannelStatistics, WaitingSender
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -27,176 +30,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@attrs.frozen
-class CoalescingChannelStatistics:
-    """Trio's `MemoryChannelStatistics`, and what coalescing did."""
-
-    current_buffer_used: int
-    max_buffer_size: int
-    open_send_channels: int
-    open_receive_channels: int
-    tasks_waiting_send: int
-    tasks_waiting_receive: int
-    peak_buffer_used: int
-    superseded: int
-    """Values that a newer one of the same key has replaced, since the channel was made."""
-
-
-@attrs.define(eq=False)
-class _Waiting:
-    """The values of one key that wait: at most two, `held` before `latest`."""
-
-    latest: int | None
-    """Ticket of the value that the next one of this key replaces."""
-    since: float
-    """When the first value of the present chain of replacements arrived (Trio's clock)."""
-    held: int | None = None
-    """Ticket of the value that keeps its place."""
-
-
-@attrs.frozen(eq=False)
-class _Sender(Generic[T]):
-    """What a task waits with in `send`, and the end through which it does."""
-
-    value: T
-    key: Hashable
-    end: CoalescingSendChannel[T]
-
-
-@attrs.define(eq=False)
-class _Channel(Generic[T]):
-    """What both ends share. All of its methods are synchronous, so no lock is needed."""
-
-    max_buffer_size: int
-    max_defer: float
-    # Ticket -> (value, key), in order. An OrderedDict removes from its middle and its front in O(1).
-    buffer: OrderedDict[int, tuple[T, Hashable]] = attrs.field(factory=OrderedDict)
-    keys: dict[Hashable, _Waiting] = attrs.field(factory=dict)
-    tickets: Iterator[int] = attrs.field(factory=itertools.count)
-    open_send_channels: int = 0
-    open_receive_channels: int = 0
-    # Tasks that wait in `send` and in `receive`, oldest first, and by which end. Whoever wakes a task takes
-    # it off both, here and there: an end that is closed in the same step must not wake it a second time.
-    senders: OrderedDict[trio.lowlevel.Task, _Sender[T]] = attrs.field(factory=OrderedDict)
-    receivers: OrderedDict[trio.lowlevel.Task, CoalescingReceiveChannel[T]] = attrs.field(factory=OrderedDict)
-    peak_buffer_used: int = 0
-    superseded: int = 0
-
-    def statistics(self) -> CoalescingChannelStatistics:
-        return CoalescingChannelStatistics(
-            current_buffer_used=len(self.buffer),
-            max_buffer_size=self.max_buffer_size,
-            open_send_channels=self.open_send_channels,
-            open_receive_channels=self.open_receive_channels,
-            tasks_waiting_send=len(self.senders),
-            tasks_waiting_receive=len(self.receivers),
-            peak_buffer_used=self.peak_buffer_used,
-            superseded=self.superseded,
-        )
-
-    # An operation looks at the time once, as `now`: a key that must be held a moment later would need room
-    # that nobody has made sure of.
-
-    def has_room(self, key: Hashable, now: float) -> bool:
-        return len(self.buffer) < self.max_buffer_size or self.would_replace(key, now)
-
-    def would_replace(self, key: Hashable, now: float) -> bool:
-        """Whether a new value of `key` would replace one that waits."""
-        waiting = self.keys.get(key) if key is not None else None
-        return waiting is not None and waiting.latest is not None and not self._must_hold(waiting, now)
-
-    def _must_hold(self, waiting: _Waiting, now: float) -> bool:
-        return waiting.held is None and now - waiting.since > self.max_defer
-
-    def put(self, value: T, key: Hashable, now: float) -> T | None:
-        """Hand the value to a waiting receiver or append it; return the value it replaced."""
-        if self.receivers:
-            task, end = self.receivers.popitem(last=False)
-            end._tasks.remove(task)
-            trio.lowlevel.reschedule(task, outcome.Value(value))
-            return None
-        ticket = next(self.tickets)
-        removed = self._take_key(key, ticket, now) if key is not None else None
-        self.buffer[ticket] = (value, key)
-        self.peak_buffer_used = max(self.peak_buffer_used, len(self.buffer))
-        return removed
-
-    def _take_key(self, key: Hashable, ticket: int, now: float) -> T | None:
-        """Make `ticket` the key's latest; return the value that this replaces."""
-        waiting = self.keys.get(key)
-        if waiting is None:
-            self.keys[key] = _Waiting(ticket, now)
-            return None
-        replaced, waiting.latest = waiting.latest, ticket
-        if replaced is None or self._must_hold(waiting, now):
-            waiting.held = replaced if replaced is not None else waiting.held
-            waiting.since = now
-            return None
-        self.superseded += 1
-        return self.buffer.pop(replaced)[0]
-
-    def get(self) -> T:
-        """The oldest value. Raises `trio.WouldBlock` if there is none."""
-        if self.buffer:
-            ticket, (value, key) = self.buffer.popitem(last=False)
-            if key is not None:
-                self._forget(key, ticket)
-            self._admit_senders()
-            return value
-        if self.senders:  # a channel of size 0: from hand to hand
-            task, sender = self.senders.popitem(last=False)
-            sender.end._tasks.remove(task)
-            trio.lowlevel.reschedule(task, outcome.Value(None))
-            return sender.value
-        raise trio.WouldBlock
-
-    def _forget(self, key: Hashable, ticket: int) -> None:
-        waiting = self.keys[key]
-        if waiting.held == ticket:
-            waiting.held = None
-        else:
-            waiting.latest = None
-        if waiting.held is None and waiting.latest is None:
-            del self.keys[key]
-
-    def _admit_senders(self) -> None:
-        # In line, even where a later sender's key could be replaced at once: the order of arrival is the
-        # promise of this channel, and a value must not be superseded by one whose `send` may be cancelled.
-        if not self.senders:
-            return
-        now = trio.current_time()
-        while self.senders:
-            task, sender = next(iter(self.senders.items()))
-            if not self.has_room(sender.key, now):
-                return
-            del self.senders[task]
-            sender.end._tasks.remove(task)
-            trio.lowlevel.reschedule(task, outcome.Value(self.put(sender.value, sender.key, now)))
-
-    def break_senders(self) -> None:
-        """The last receiver has gone: what waits is thrown away, as in Trio's channel."""
-        for task, sender in self.senders.items():
-            sender.end._tasks.remove(task)
-            trio.lowlevel.reschedule(task, outcome.Error(trio.BrokenResourceError()))
-        self.senders.clear()
-        self.buffer.clear()
-        self.keys.clear()
-
-    def end_receivers(self) -> None:
-        """The last sender has gone, and nothing waits."""
-        for task, end in self.receivers.items():
-            end._tasks.remove(task)
-            trio.lowlevel.reschedule(task, outcome.Error(trio.EndOfChannel()))
-        self.receivers.clear()
-
-
 class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
-    """The sending end; see the module's docstring and `open_coalescing_channel`."""
+    """A sending end of a coalescing channel, made by `open_coalescing_channel` or `clone`."""
 
-    def __init__(self, channel: _Channel[T]) -> None:
+    def __init__(self, channel: ChannelState[T]) -> None:
         self._channel = channel
         self._closed = False
-        # Tasks that wait in a `send` through this very clone: `close` wakes them.
+        # Tasks that wait in a `send` of this clone: `close` wakes them.
         self._tasks: set[trio.lowlevel.Task] = set()
         channel.open_send_channels += 1
 
@@ -209,39 +49,43 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
 
     @property
     def buffered(self) -> int:
-        """How many values wait."""
+        """Number of values in the buffer."""
         return len(self._channel.buffer)
 
     def waiting(self) -> Iterator[T]:
-        """The values that wait, oldest first; for as long as nothing is sent or received."""
+        """Iterate over the values in the buffer, oldest first.
+
+        The iterator is valid until the next `send` or `receive` on the channel.
+        """
         return (value for value, _ in self._channel.buffer.values())
 
     @property
     def receiver_waits(self) -> bool:
-        """Whether a task waits in `receive`, so that nothing is ahead of what is sent now."""
+        """Whether a task waits in `receive`, so that no value is ahead of a value that is sent now."""
         return bool(self._channel.receivers)
 
     def would_replace(self, key: Hashable) -> bool:
         """Whether `send_nowait` with this key would replace a waiting value now, and so need no room.
 
-        A moment later the key may have waited for `max_defer`: then it does need room.
+        The answer holds for the present step only: once the key has been replaced for `max_defer` seconds,
+        its next value needs room.
         """
         return not self._channel.senders and self._channel.would_replace(key, trio.current_time())
 
     def replaceable(self, key: Hashable) -> T | None:
-        """The value that `send_nowait` with this key would replace; None if there is none."""
+        """The value that `send_nowait` with this key would replace; None if no value would be replaced."""
         if not self.would_replace(key):
             return None
         ticket = self._channel.keys[key].latest
         return None if ticket is None else self._channel.buffer[ticket][0]
 
     def send_nowait(self, value: T, key: Hashable = None) -> T | None:
-        """Like `send`, but raises `trio.WouldBlock` where that would wait."""
+        """Like `send`, but raises `trio.WouldBlock` where `send` would wait."""
         if self._closed:
             raise trio.ClosedResourceError
         if self._channel.open_receive_channels == 0:
             raise trio.BrokenResourceError
-        now = 0.0  # not asked for where nobody uses it
+        now = 0.0  # the clock is read only where the time is used
         if not self._channel.receivers:
             now = 0.0 if key is None else trio.current_time()
             if self._channel.senders or not self._channel.has_room(key, now):
@@ -249,11 +93,12 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
         return self._channel.put(value, key, now)
 
     async def send(self, value: T, key: Hashable = None) -> T | None:
-        """Append a value, in place of a waiting one of the same key; return the one it replaced.
+        """Append a value, remove a waiting value of the same key, and return the removed value.
 
-        Without a key nothing is replaced. Waits while the channel is full. Raises
-        `trio.ClosedResourceError` if this end is closed, `trio.BrokenResourceError` if no receiver is
-        left. If cancelled, the value was not sent and nothing was replaced.
+        Returns None if no value was replaced; without a key no value is ever replaced. Waits while the
+        channel is full. Raises `trio.ClosedResourceError` if this end is closed, and
+        `trio.BrokenResourceError` if no receiving end is open. If cancelled, the value was not sent and no
+        value was replaced.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -266,25 +111,28 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
     async def _wait(self, value: T, key: Hashable) -> T | None:
         task = trio.lowlevel.current_task()
         self._tasks.add(task)
-        self._channel.senders[task] = _Sender(value, key, self)
+        self._channel.senders[task] = WaitingSender(value, key, self._tasks)
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._tasks.remove(task)
             del self._channel.senders[task]
-            self._channel._admit_senders()  # whoever stood behind this one may fit
+            self._channel.admit_senders()  # the value of a later sender may fit
             return trio.lowlevel.Abort.SUCCEEDED
 
         removed: T | None = await trio.lowlevel.wait_task_rescheduled(abort)
         return removed
 
     def clone(self) -> CoalescingSendChannel[T]:
-        """Another sending end of the same channel, to be closed on its own."""
+        """Make another sending end of the same channel, which is closed on its own.
+
+        Raises `trio.ClosedResourceError` if this end is closed.
+        """
         if self._closed:
             raise trio.ClosedResourceError
         return CoalescingSendChannel(self._channel)
 
     def close(self) -> None:
-        """Close this end; when it was the last one, receivers get what waits and then `EndOfChannel`."""
+        """Close this end. After the last one, receivers get the waiting values, then `EndOfChannel`."""
         if self._closed:
             return
         self._closed = True
@@ -292,7 +140,7 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
             trio.lowlevel.reschedule(task, outcome.Error(trio.ClosedResourceError()))
             del self._channel.senders[task]
         self._tasks.clear()
-        self._channel._admit_senders()
+        self._channel.admit_senders()
         self._channel.open_send_channels -= 1
         if self._channel.open_send_channels == 0:
             self._channel.end_receivers()
@@ -312,12 +160,12 @@ class CoalescingSendChannel(trio.abc.AsyncResource, Generic[T]):
 
 
 class CoalescingReceiveChannel(trio.abc.ReceiveChannel[T]):
-    """The receiving end; see the module's docstring and `open_coalescing_channel`."""
+    """A receiving end of a coalescing channel, made by `open_coalescing_channel` or `clone`."""
 
-    def __init__(self, channel: _Channel[T]) -> None:
+    def __init__(self, channel: ChannelState[T]) -> None:
         self._channel = channel
         self._closed = False
-        # Tasks that wait in a `receive` through this very clone: `close` wakes them.
+        # Tasks that wait in a `receive` of this clone: `close` wakes them.
         self._tasks: set[trio.lowlevel.Task] = set()
         channel.open_receive_channels += 1
 
@@ -329,7 +177,7 @@ class CoalescingReceiveChannel(trio.abc.ReceiveChannel[T]):
         return self._channel.statistics()
 
     def receive_nowait(self) -> T:
-        """Like `receive`, but raises `trio.WouldBlock` where that would wait."""
+        """Like `receive`, but raises `trio.WouldBlock` where `receive` would wait."""
         if self._closed:
             raise trio.ClosedResourceError
         try:
@@ -342,8 +190,8 @@ class CoalescingReceiveChannel(trio.abc.ReceiveChannel[T]):
     async def receive(self) -> T:
         """Wait for the oldest value and take it.
 
-        Raises `trio.EndOfChannel` when nothing waits and no sender is left, `trio.ClosedResourceError` if
-        this end is closed. If cancelled, no value was taken.
+        Raises `trio.EndOfChannel` when no value waits and no sending end is open, and
+        `trio.ClosedResourceError` if this end is closed. If cancelled, no value was taken.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -356,7 +204,7 @@ class CoalescingReceiveChannel(trio.abc.ReceiveChannel[T]):
     async def _wait(self) -> T:
         task = trio.lowlevel.current_task()
         self._tasks.add(task)
-        self._channel.receivers[task] = self
+        self._channel.receivers[task] = self._tasks
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._tasks.remove(task)
@@ -367,13 +215,19 @@ class CoalescingReceiveChannel(trio.abc.ReceiveChannel[T]):
         return value
 
     def clone(self) -> CoalescingReceiveChannel[T]:
-        """Another receiving end of the same channel; the clones share the values between them."""
+        """Make another receiving end of the same channel; each value goes to one of the clones.
+
+        Raises `trio.ClosedResourceError` if this end is closed.
+        """
         if self._closed:
             raise trio.ClosedResourceError
         return CoalescingReceiveChannel(self._channel)
 
     def close(self) -> None:
-        """Close this end; when it was the last one, what waits is thrown away and senders are told."""
+        """Close this end. After the last receiving end, the waiting values are thrown away.
+
+        Every waiting or later `send` then raises `trio.BrokenResourceError`.
+        """
         if self._closed:
             return
         self._closed = True
@@ -402,16 +256,19 @@ class CoalescingReceiveChannel(trio.abc.ReceiveChannel[T]):
 def open_coalescing_channel(
     max_buffer_size: int, *, max_defer: float = 1.0
 ) -> tuple[CoalescingSendChannel[T], CoalescingReceiveChannel[T]]:
-    """Open a channel that holds at most `max_buffer_size` values (0: from hand to hand).
+    """Open a channel that holds at most `max_buffer_size` values, and return its two ends.
 
-    `max_defer` (seconds) is how long newer values of a key may push it back before its place is held; at
-    most two values of a key ever wait. Every operation is O(1). Unlike Trio's channel it is always bounded.
+    With `max_buffer_size` 0, `send` waits until a receiver takes the value. `max_defer`, in seconds, is how
+    long newer values of a key may replace older ones before the latest value keeps its place. So at most two
+    values of a key wait at a time. Every operation is O(1). Unlike Trio's channel, this channel is always
+    bounded.
 
-    Raises `TypeError` if the size is no integer, `ValueError` if it or `max_defer` is negative.
+    Raises `TypeError` if `max_buffer_size` is no integer, and `ValueError` if `max_buffer_size` or
+    `max_defer` is negative.
     """
     if not isinstance(max_buffer_size, int) or isinstance(max_buffer_size, bool):
         raise TypeError("max_buffer_size must be an integer: every queue is bounded")
     if max_buffer_size < 0 or max_defer < 0:
         raise ValueError("max_buffer_size and max_defer must be >= 0")
-    channel: _Channel[T] = _Channel(max_buffer_size, max_defer)
+    channel: ChannelState[T] = ChannelState(max_buffer_size, max_defer)
     return CoalescingSendChannel(channel), CoalescingReceiveChannel(channel)

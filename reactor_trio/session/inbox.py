@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from reactor_trio.contract.events import EventSpec
     from reactor_trio.protocol.server_messages import ToClient
     from reactor_trio.protocol.text import Id
-    from reactor_trio.session.coalescing import (
-        CoalescingChannelStatistics,
-        CoalescingReceiveChannel,
-        CoalescingSendChannel,
-    )
+    from reactor_trio.session.coalescing import CoalescingReceiveChannel, CoalescingSendChannel
+    from reactor_trio.session.coalescing_state import CoalescingChannelStatistics
     from reactor_trio.session.context import SessionContext
     from reactor_trio.session.handlers import Handlers
 
