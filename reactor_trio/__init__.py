@@ -1,17 +1,17 @@
 """A Trio runtime for real-time, interactive AI models: one connection, one nursery.
 
-How the house is laid out; imports point downwards:
+The packages of the runtime, in layers; a package imports only from the layers below its own:
 
-    cli, demo, testing     the command line; the model that is served if no other is named; the test kit
-    server, client, web    the port, the peer, and what the server shows to browsers
+    cli, demo, testing     the command line; the model served by default; the test kit
+    server, client, web    the server of the port; the client library; the pages for browsers
     link                   one client of a session: receive, send, outbox, encoders, uploads
     session                one copy of the model: inbox, dispatch, run, pacer
     compute, media         worker threads and devices; arrays <-> payloads, JPEG, H.264, PCM
-    model                  the classes that an author derives from, exported below
+    model                  the base classes of an author's model, exported below
     contract               signatures -> attrs classes -> structuring and schemas. Pure
-    declare                what an author declares with: fields, tracks, marks. Pure
+    declare                the words of a declaration: fields, tracks, marks. Pure
     wire, protocol         the transport seam and WebSockets; bytes <-> frozen messages
-    errors, logs
+    errors, logs           the tree of errors; the logger
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ __all__ = [
 
 try:
     __version__ = importlib.metadata.version("reactor-trio")
-except importlib.metadata.PackageNotFoundError:  # a source tree that was not installed
+except importlib.metadata.PackageNotFoundError:  # the package runs from a source tree, not installed
     __version__ = "0"
 
 if typing.TYPE_CHECKING:
@@ -87,7 +87,7 @@ else:
     }
 
     def __getattr__(name):
-        """Import the server when one of its names is first used (PEP 562)."""
+        """Import the server when a name that needs it is first used (PEP 562)."""
         module = _MODULES.get(name)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m reactor_trio`."""
+"""Entry point of `python -m reactor_trio`: runs the command line, `reactor_trio.cli`."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""Every error of the runtime, as one tree; each class says whose fault it is.
+"""Every error that the runtime raises, as one tree of classes; each class names the party at fault.
 
     ReactorError
     ├── CommandError              a handler refused a command (the author's decision)
     ├── ProtocolError             the client sent something the protocol does not allow
     │   └── InvalidPayload        ... a payload that does not fit the event's signature
-    ├── TransportClosed           the peer left, or the network took it away
-    │   └── TransportStalled      ... by accepting no byte for `send_timeout` seconds
+    ├── TransportClosed           the peer closed the connection, or the network broke
+    │   └── TransportStalled      ... because the peer accepted no byte for `send_timeout` seconds
     ├── HandshakeFailed           a server did not let this client in, or is no reactor server
-    ├── BufferClosed              the client is gone, so there are no more input frames to read
+    ├── BufferClosed              the client has left, so there are no more input frames to read
     ├── NoSession                 a bug in the model: `send` or `emit` outside a session
     ├── BadModelSetting           a bug in the model: an `fps` or `buffer_size` that cannot be used
-    ├── ListenError               the address cannot be listened on (the operator's, or another program's)
+    ├── ListenError               the server cannot listen on its address (the operator, or another program)
     └── ModelNotFound             the operator named a model or an option that does not exist
 
-Mistakes in the declaration of a model are plain `TypeError`s, raised when the class is made.
+Mistakes in the declaration of a model are plain `TypeError`s, raised when the class is created.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ if TYPE_CHECKING:
 _CODE = re.compile(r"[a-z][a-z0-9_]*")
 
 MAX_FIELD_ERRORS: Final = 100
-"""More faults than this are not listed in one answer."""
+"""Largest number of faults listed in one answer."""
 LONGEST_NAME: Final = 200
-"""Characters of a path or a name in an error: it may be one that a client made up."""
+"""Largest number of characters of a path or a name in an error; a client may have sent any name."""
 LONGEST_MESSAGE: Final = 1000
-"""Characters of an error's text."""
+"""Largest number of characters of an error's text."""
 LONGEST_CODE: Final = 64
-"""Characters of an error's code."""
+"""Largest number of characters of an error's code."""
 LONGEST_REFUSAL: Final = 4000
-"""Characters of what a handler says to the client with `CommandError`: what is longer is cut off."""
+"""Largest number of characters of a `CommandError`'s message to the client; the rest is cut off."""
 
 
 def shorten(text: str, longest: int) -> str:
-    """The text, or its beginning and an ellipsis."""
+    """Return the text, cut to at most `longest` characters, with an ellipsis as the last if it was cut."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class ReactorError(Exception):
-    """The root of all errors that the runtime raises."""
+    """The base class of all errors that the runtime raises. Catch it to catch them all."""
 
 
 class CommandError(ReactorError):
-    """Raised by a handler to refuse a command; the client is sent both arguments.
+    """Raised by a handler to refuse a command; the runtime sends the code and the message to the client.
 
-    On the client's side `Client.call` raises it with what the server answered: there `event`,
-    `upload_id`, `errors` and `retry_after` (seconds) are filled in where the server named them.
+    On the client's side, `Client.call` raises a `CommandError` with the server's answer: `event`,
+    `upload_id`, `errors` and `retry_after` (seconds) are set where the server named them.
 
-    The client is sent the first 4000 characters of the message; half a surrogate pair, as in a file's name
-    that is no UTF-8, becomes U+FFFD.
+    The client receives the first 4000 characters of the message; half a surrogate pair, as in a file name
+    that is not UTF-8, becomes U+FFFD.
 
     Raises `ValueError` if `code` is not of the form `[a-z][a-z0-9_]*`, with at most 64 characters, and
-    `TypeError` if it or the message is no `str`.
+    `TypeError` if `code` or `message` is not a `str`.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class CommandError(ReactorError):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        # The message of a payload with one fault is that fault.
+        # If a payload has one fault, the message repeats this fault: print it once.
         says_more = [str(error) for error in self.errors] != [self.message]
         details = "".join(f"\n  {error}" for error in self.errors) if says_more else ""
         return f"{self.code}: {self.message}{details}"
 
 
 def check_refusal(code: object, message: object) -> None:
-    """Raises `TypeError` or `ValueError` for what a `CommandError` cannot hold."""
+    """Check the arguments of a `CommandError`; raises its `TypeError` or `ValueError` if one is invalid."""
     for name, value in (("code", code), ("message", message)):
         if not isinstance(value, str):
             raise TypeError(f"the {name} of a CommandError is a str, not {type(value).__name__}")
@@ -103,7 +103,7 @@ def check_refusal(code: object, message: object) -> None:
 
 @attrs.frozen
 class FieldError:
-    """One thing that is wrong with a payload, and where: `boxes[2].width`."""
+    """One fault of a payload: the path of the invalid value, such as `boxes[2].width`, and a message."""
 
     path: str
     message: str
@@ -112,18 +112,18 @@ class FieldError:
         return f"{self.path}: {self.message}" if self.path else self.message
 
     def shortened(self) -> FieldError:
-        """The same, with a path and a text that are not long."""
+        """Return this fault with its path cut to `LONGEST_NAME` and its message to `LONGEST_MESSAGE`."""
         if len(self.path) <= LONGEST_NAME and len(self.message) <= LONGEST_MESSAGE:
             return self
         return FieldError(shorten(self.path, LONGEST_NAME), shorten(self.message, LONGEST_MESSAGE))
 
 
 class ProtocolError(ReactorError):
-    """The client's message is answered with `reactor.error` (docs/design.md#errors).
+    """The client broke the protocol; the server answers with `reactor.error` (docs/design.md#errors).
 
-    `code` is the wire code; `reply_to` the message's own `id` where one could be read; `data` holds
-    the further fields of the answer (`event`, `upload_id`, `retry_after` in seconds). Texts and names are
-    cut off where they are long: a client may have made them up.
+    `code` is the wire code. `reply_to` is the `id` of the client's message, None if none could be read.
+    `event`, `upload_id` and `retry_after` (seconds) are further fields of the answer. Long texts and names
+    are cut, since a client may have sent any.
     """
 
     def __init__(
@@ -150,13 +150,14 @@ class ProtocolError(ReactorError):
 
 
 class InvalidPayload(ProtocolError):
-    """A payload that does not fit: the first 100 faults are listed in `errors`, each at its own path.
+    """A payload does not fit the event's signature; `errors` lists the first 100 faults, each with its path.
 
-    The message is the first of them, and how many more there are: `more` of those that are known are not
-    listed. If `is_partial`, not all of the payload was looked at.
+    The message is the first fault and the number of further faults. `more` is the number of known faults
+    that are not in `errors`. `is_partial` says that the check stopped early, so the payload may have further
+    faults.
 
-    `code` is `invalid_payload`, unless all that is wrong concerns an upload (`unresolved_upload`,
-    `upload_type`, `upload_too_large`).
+    `code` is `invalid_payload`, or, if every fault concerns an upload, `unresolved_upload`, `upload_type` or
+    `upload_too_large`.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class InvalidPayload(ProtocolError):
 
 
 class TransportClosed(ReactorError):
-    """The connection has ended: the peer closed it (`code` says how) or the network broke (1006)."""
+    """The connection has ended. `code` is the close code of the peer; 1006 if the network broke."""
 
     def __init__(self, code: int = 1006, reason: str = "") -> None:
         super().__init__(code, reason)
@@ -188,15 +189,15 @@ class TransportClosed(ReactorError):
 
 
 class TransportStalled(TransportClosed):
-    """The peer accepted no byte for `send_timeout` seconds, so the stream was closed by force."""
+    """The peer accepted no byte for `send_timeout` seconds, so the runtime closed the stream by force."""
 
 
 class HandshakeFailed(ReactorError):
-    """There is a server, but it did not let this client in, or it is no reactor server.
+    """A server answered, but refused this client, or is not a reactor server. Raised when a client connects.
 
-    `status` is the HTTP status of a refusal (401 wrong token, 403 wrong Origin, 426 no WebSocket at this
-    path, 503 full, loading or draining), None where the handshake did not get that far; `body` is the
-    text of the answer, `retry_after` the seconds that a busy server asks to wait.
+    `status` is the HTTP status of the refusal (401 wrong token, 403 wrong Origin, 426 no WebSocket at this
+    path, 503 full, loading or draining), None if the handshake failed before a status was received. `body`
+    is the text of the answer, `retry_after` the seconds that a busy server asks the client to wait.
     """
 
     def __init__(
@@ -214,23 +215,24 @@ class HandshakeFailed(ReactorError):
 
 
 class BufferClosed(ReactorError):
-    """Raised by a read from an input track once the client is gone.
+    """Raised by a read from an input track once the client has left.
 
-    A model may let it pass: that is no failure of `run` or of a handler, since the session is ending.
+    A model need not catch this error: the session is ending, and the runtime does not log the error as a
+    failure of `run` or of a handler.
     """
 
 
 class NoSession(ReactorError):
-    """`send`, `emit` or `client` was used on a model that is not serving a session."""
+    """The author used `send`, `emit` or `client` on a model that is not serving a session."""
 
 
 class BadModelSetting(ReactorError, ValueError):
-    """What `load` left in `fps` or `buffer_size` cannot be used."""
+    """The model's `fps` or `buffer_size`, as `load` left them, cannot be used."""
 
 
 class ListenError(ReactorError):
-    """The address cannot be listened on: in use, not allowed, or not there."""
+    """The server cannot listen on its address: the address is in use, not allowed, or does not exist."""
 
 
 class ModelNotFound(ReactorError):
-    """The model that was asked for, or the file that should name it, is not there."""
+    """The model that the operator named, or the file that should name the model, does not exist."""

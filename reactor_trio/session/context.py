@@ -1,4 +1,4 @@
-"""What every part of a session needs to know: one frozen value."""
+"""The context of a session: the settings, services and counters that all its parts share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True, eq=False)
 class SessionContext:
-    """The host's settings as one session sees them, and what is the session's own beside its model."""
+    """The settings and services of the host, and the client, log and counters of one session.
+
+    `ModelHost` (`link/host.py`) makes one for each session.
+    """
 
     client: ClientInfo
     contract: Contract
@@ -30,13 +33,13 @@ class SessionContext:
     observer: Observer
     media: MediaSettings
     upload_budget: UploadBudget
-    """What the uploads of all sessions may take together."""
+    """The budget that the uploads of all sessions share."""
     log: Logger
-    """Every line carries the session's id."""
+    """The session's logger; every line carries the session's id."""
     counts: Counts = attrs.field(factory=Counts)
-    """The session's numbers: every part of it adds to them."""
+    """The session's counters, to which all parts of the session add."""
 
     @property
     def id(self) -> str:
-        """The session's id, which is its first client's."""
+        """The session's id, which is the id of its first client."""
         return self.client.id

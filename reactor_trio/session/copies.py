@@ -1,4 +1,7 @@
-"""A session's own copy of the model. The author's code may make it: `__copy__`, or `fps` as a property."""
+"""Makes a session's own copy of the model.
+
+The author's code may run for this, and may fail: `__copy__`, or `fps` as a property.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,21 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class ModelCopy:
-    """A copy for one session, and its settings at that moment."""
+    """The copy of a model for one session, and the copy's settings when the session began."""
 
     model: ReactorModel
-    """If there is a `failure`: one that does nothing, in its place."""
+    """The copy; if there is a `failure`, a plain `ReactorModel` without handlers in its place."""
     fps: float
     buffer_size: int
     failure: BaseException | None = None
-    """Why there is no copy: the session is going to end with it."""
+    """Why the model could not be copied; the session ends with this failure. None if it was copied."""
 
 
 def copy_for(port: SessionPort, prototype: ReactorModel) -> ModelCopy:
-    """Copy the prototype for a session. Raises nothing that ends at a session (`session/failures.py`)."""
+    """Copy the prototype for a session. A failure of the author's code is returned, not raised.
+
+    Exceptions that are no failures of the model are raised (`session/failures.py`).
+    """
     failures: list[BaseException] = []
     with contained(failures.append):
         model = copy.copy(prototype)

@@ -1,6 +1,7 @@
-"""How a link and a session can end. Every way out is one of these values and leads through the same code.
+"""The reasons for which a link and a session can end, as values.
 
-A link's end is a value too, which the session's policy turns into an ending (`of_link`).
+Every end of a session is an `Ending` and is handled by `Session.end`. Every end of a link is a `LinkEnding`,
+which the session's policy turns into an `Ending` (`of_link`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from reactor_trio.protocol import names
 
 @attrs.frozen
 class Ending:
-    """Why a session ended, and what the client is told.
+    """Why a session ended, and how the client is told.
 
-    Without a `close_code` there is no one left to tell: the connection is closed by force.
+    Without a `close_code` the client is lost, or must not be waited for: the connection is closed by force.
     """
 
     reason: str
@@ -25,7 +26,7 @@ class Ending:
     error: str | None = None
     """Send `reactor.error` with `model_error` and this text before closing."""
     play_out: bool = False
-    """Let the client see the frames that were emitted before."""
+    """Show the client the frames that were emitted before the end, before closing."""
 
 
 @attrs.frozen
@@ -37,7 +38,7 @@ class LinkEnding:
 
     reason: str
     close_code: int | None = None
-    """The client is still there, and is to be told goodbye."""
+    """If set, the client is still connected, and the session says goodbye and closes with this code."""
 
 
 FINISHED = Ending("finished", close_code=1000, goodbye=True, play_out=True)
@@ -47,7 +48,7 @@ CONNECT_FAILED = Ending(names.MODEL_ERROR, close_code=1011, error="the model cou
 INTERNAL_ERROR = Ending(names.INTERNAL_ERROR, close_code=1011)
 
 CANCELLED = Ending("cancelled")
-"""Cancelled from outside: the drain took too long, or a second signal came."""
+"""The session was cancelled from outside: the drain took too long, or a second signal arrived."""
 
 IDLE = LinkEnding("idle", close_code=1000)
 TOO_MANY_ERRORS = LinkEnding("too_many_errors", close_code=1008)
@@ -56,7 +57,7 @@ SLOW_CLIENT = LinkEnding("slow_client")
 
 
 def of_transport(closed: TransportClosed) -> LinkEnding:
-    """The end of a link whose transport is closed."""
+    """Return the ending of a link whose transport was closed with this error."""
     if isinstance(closed, TransportStalled):
         return SLOW_CLIENT
     if closed.code == 1006:
@@ -69,5 +70,5 @@ def of_transport(closed: TransportClosed) -> LinkEnding:
 
 
 def of_link(ended: LinkEnding) -> Ending:
-    """The session's policy: it ends with its one link, at once."""
+    """Return the ending of a session whose link has ended: a session ends at once with its only link."""
     return Ending(ended.reason, ended.close_code, goodbye=ended.close_code is not None)

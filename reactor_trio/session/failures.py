@@ -1,14 +1,16 @@
-"""What author's code may raise, and what is not ours to stop.
+"""Contains the failures of author's code, and lets the exceptions of Trio and Python pass.
 
-A failure of a model ends at its session or request, whatever class it is of: not only an `Exception`, but
-also `SystemExit`, a panic of a library written in Rust, `asyncio.CancelledError`, a `GeneratorExit` that
-somebody raised, an author's own `BaseException`, and groups of them. Only these travel on:
+A failure of a model ends its session or request and nothing else, whatever its class: not only an
+`Exception`, but also `SystemExit`, a panic of a library written in Rust, `asyncio.CancelledError`, a
+`GeneratorExit` that author's code raised, an author's own `BaseException`, and groups of these. Only three
+exceptions propagate:
 
-- `Cancelled`, if a scope around us is cancelled. One that was kept and raised again, with no such scope, is a
-  failure like any other: Trio would end the nursery around it, in silence;
-- `KeyboardInterrupt`, the operator's Ctrl-C. Where the process takes SIGINT itself, as `reactor-trio serve`
-  does, no Ctrl-C is ever raised: what is, is the author's own doing, and a failure (`interrupts_are_raised`);
-- the `GeneratorExit` that Python throws into a coroutine which is closed where it waits.
+- `Cancelled`, if a scope around the task is cancelled. A `Cancelled` that author's code kept and raised again
+  without such a scope is a failure: Trio would end the nursery around it without an error;
+- `KeyboardInterrupt`, the operator's Ctrl-C. If the process handles SIGINT itself, as `reactor-trio serve`
+  does, Ctrl-C raises no exception; a `KeyboardInterrupt` then comes from the author's code, and is a failure
+  (`interrupts_are_raised`);
+- the `GeneratorExit` that Python raises in a coroutine that is closed while it waits.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 interrupts_are_raised: ContextVar[bool] = ContextVar("interrupts_are_raised", default=True)
-"""Whether a Ctrl-C may arrive as `KeyboardInterrupt`; for a task and all that it starts."""
+"""Whether Ctrl-C may raise `KeyboardInterrupt`. A context variable: tasks inherit it from their parent."""
 
 
-class contained:  # noqa: N801  used as a function is
-    """Hand a failure in the block to `on_failure`; let what travels on through.
+class contained:  # noqa: N801  used like a function
+    """A context manager: passes a failure of its block to `on_failure`, lets other exceptions propagate.
 
-    Of a group that holds both, the failure is handled first.
+    If a group holds both, `on_failure` is called first, and the rest of the group is raised then.
     """
 
     __slots__ = ("_on_failure",)
@@ -58,7 +60,10 @@ class contained:  # noqa: N801  used as a function is
 
 
 def split(raised: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """What ends here, as `unwrap` gives it, and what travels on; one of the two may be None."""
+    """Split an exception into the failure, unwrapped by `unwrap`, and the part that must propagate.
+
+    One of the two is None if the exception has no such part.
+    """
     if not isinstance(raised, BaseExceptionGroup):
         travels = not _ends_here(raised) or _is_thrown_by_close(raised)
         return (None, raised) if travels else (raised, None)
@@ -69,7 +74,7 @@ def split(raised: BaseException) -> tuple[BaseException | None, BaseException | 
 def _ends_here(raised: BaseException) -> bool:
     match raised:
         case BaseExceptionGroup():
-            return False  # its members are asked
+            return False  # `BaseExceptionGroup.split` calls this for the members
         case trio.Cancelled():
             return not _is_cancelled()
         case KeyboardInterrupt():
@@ -78,26 +83,27 @@ def _ends_here(raised: BaseException) -> bool:
 
 
 def _is_cancelled() -> bool:
-    """Whether a scope around this task, as far as the next shield, is cancelled."""
+    """Whether a cancel scope around this code, up to the next shield, is cancelled."""
     return not trio.lowlevel.in_trio_task() or trio.current_effective_deadline() == -math.inf
 
 
 def _is_thrown_by_close(raised: BaseException) -> bool:
-    # Of coroutines that await each other the innermost is closed first. So it begins anew in each of them,
-    # and has not come through the frame of another function, as one does that somebody has raised.
+    # Python closes the innermost of the coroutines that await each other first, and raises a new
+    # `GeneratorExit` in each. So its traceback has one frame; a `GeneratorExit` that author's code raised has
+    # come through the frames of other functions.
     traceback = raised.__traceback__
     return isinstance(raised, GeneratorExit) and traceback is not None and traceback.tb_next is None
 
 
 def is_client_gone(failure: BaseException) -> bool:
-    """Whether it says no more than that there is no client left to read from."""
+    """Whether the failure is a `BufferClosed`, or a group of nothing else: the client has left."""
     if isinstance(failure, BaseExceptionGroup):
         return all(map(is_client_gone, failure.exceptions))
     return isinstance(failure, BufferClosed)
 
 
 def unwrap(failure: BaseException) -> BaseException:
-    """The one exception in a group of one, however deep; anything else as it is."""
+    """Return the only exception in a group of one, however deeply nested; other exceptions unchanged."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure

@@ -1,7 +1,8 @@
-"""The model's hooks and handlers: run for one command or file, and what the client is answered.
+"""Runs the model's hooks and handlers, and makes the answers to the client's commands.
 
-`session/inbox.py` says when: one at a time, in the dispatch task, or in the step in which the command was
-read. All of a session's hooks and handlers share the context variables of the dispatch task.
+The inbox (`session/inbox.py`) decides when a handler runs: one at a time, in the dispatch task, or in the
+step of the receive task that read the command. All hooks and handlers of a session share the context
+variables of the dispatch task.
 """
 
 from __future__ import annotations
@@ -45,14 +46,20 @@ if TYPE_CHECKING:
 
 
 def model_text(message: Message, reply_to: Id | None = None) -> ModelText:
-    """The noun of a model's message. Raises `TypeError` if it is none, or a value cannot be serialised."""
+    """Make the protocol message of a model's message, in answer to the command `reply_to` if there is one.
+
+    Raises `TypeError` if `message` is no `Message`, or one of its values cannot be serialised.
+    """
     if not isinstance(message, Message):
         raise TypeError(f"a ModelMessage can be sent, not {type(message).__name__}")
     return ModelText(message.__wire_name__, dump(message), reply_to)
 
 
 class Handlers:
-    """Runs the hooks and handlers of one session's model, and makes the answers."""
+    """Runs the hooks and handlers of one session's model, and makes the answers.
+
+    Called by the inbox for commands and files, and by the session for `@disconnected`.
+    """
 
     def __init__(
         self,
@@ -70,17 +77,17 @@ class Handlers:
         self._observer = context.observer
         self._applied = applied
         self._end = end
-        # Half the price of `trio.current_time`, and asked twice for each command.
+        # Half the CPU time of `trio.current_time`; read twice for each command.
         self._now = trio.lowlevel.current_clock().current_time
-        # That of the dispatch task: all handlers of a session share their context variables.
+        # The context of the dispatch task, in which all handlers of the session run.
         self._context: contextvars.Context | None = None
         self.entered = False
-        """Whether `@connected` was entered, so that `@disconnected` is due."""
+        """Whether `@connected` has begun, so that `@disconnected` must run at the session's end."""
 
     async def connect(self) -> bool:
-        """Run `@connected` in the task in which all handlers are going to run; returns whether it went well.
+        """Run `@connected` in the calling task, the dispatch task; returns whether the hook succeeded.
 
-        If it raises, the session ends. If cancelled, `@disconnected` is due all the same.
+        If `@connected` raises, the session ends. If `@connected` is cancelled, `@disconnected` still runs.
         """
         await trio.lowlevel.checkpoint_if_cancelled()  # `run` may have failed in its first step
         self._applied.handlers_run_here()
@@ -90,7 +97,7 @@ class Handlers:
             self.entered = True
             await self._hook(type(self._model).__declarations__.connected)
             self._connected.set()
-        return self._connected.is_set()  # not if the session has ended meanwhile
+        return self._connected.is_set()  # False if the session has ended meanwhile
 
     def _connect_failed(self, failure: BaseException) -> None:
         if not is_client_gone(failure):
@@ -98,12 +105,12 @@ class Handlers:
         self._end(CONNECT_FAILED)
 
     async def file_uploaded(self, file: UploadedFile) -> None:
-        """Run `@file_uploaded`. A failure of it is logged."""
+        """Run `@file_uploaded`. A failure of the hook is logged, not raised."""
         with contained(lambda failure: self._log.error("@file_uploaded failed", exc_info=failure)):
             await self._hook(type(self._model).__declarations__.file_uploaded, file)
 
     async def disconnect(self) -> None:
-        """Run `@disconnected`, if the model has it. A failure of it is logged."""
+        """Run `@disconnected`, if the model has it. A failure of the hook is logged, not raised."""
         with contained(lambda failure: self._log.error("@disconnected failed", exc_info=failure)):
             await self._hook(type(self._model).__declarations__.disconnected)
 
@@ -115,10 +122,11 @@ class Handlers:
             await result
 
     def run_now(self, command: Command, began: float) -> ToClient | Begun | None:
-        """Run a plain `def` handler in the caller's step, whatever task that is; returns the answer.
+        """Run a plain `def` handler in the caller's step; returns the answer, None if none is due.
 
-        The handler finds and sets the context variables of the dispatch task. If it returns an awaitable,
-        that comes back and must be queued. `began` is the time now.
+        May be called from any task: the handler reads and sets the context variables of the dispatch task.
+        If the handler returns an awaitable, `run_now` returns a `Begun`, which the caller must queue.
+        `began` is the present time, in seconds of Trio's clock.
         """
         assert self._context is not None, "the dispatcher waits for the inbox, so it runs"
         return self._context.run(self._run_now, command, began)
@@ -133,7 +141,7 @@ class Handlers:
             return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
 
     async def command(self, command: Command) -> ToClient | None:
-        """Run the handler, in the dispatch task; returns the answer, None if none is due."""
+        """Run the handler of a command in the dispatch task; returns the answer, None if none is due."""
         spec = command.spec
         began = self._now()
         if not spec.in_thread and not spec.is_async:
@@ -143,7 +151,7 @@ class Handlers:
             return begun
         try:
             awaitable = self._begun(command)
-        except BaseException as raised:  # of a decorator around the handler, for one  # noqa: ASYNC103  `split` hands on
+        except BaseException as raised:  # e.g. from a decorator around the handler  # noqa: ASYNC103  `split` hands on
             return self._refusal(command, raised, began)  # noqa: ASYNC104  `split` hands on
         return await self.rest(command, awaitable, began)
 
@@ -156,7 +164,7 @@ class Handlers:
         return called
 
     async def rest(self, command: Command, result: Awaitable[Any], began: float) -> ToClient | None:
-        """Await the result of a handler, in the dispatch task; returns the answer, None if none is due."""
+        """Await a handler's result in the dispatch task; returns the answer, None if none is due."""
         self._applied.running(command.id, command.arrived, began)
         try:
             return self._answer(command, await result, began, self._applied.ran)
@@ -181,18 +189,21 @@ class Handlers:
         return answer
 
     def _refusal(self, command: Command, raised: BaseException, began: float) -> ToClient:
-        """The answer to a command whose handler raised. Raises what is not the handler's failure."""
+        """Make the answer to a command whose handler raised.
+
+        Raises the part of `raised` that is not a failure of the handler (`session/failures.py`).
+        """
         failure, rest = split(raised)
         if rest is None:
             assert failure is not None
             return self._failure(command, failure, began)
-        if failure is not None:  # from a nursery of the handler's, which was cancelled too: the session ends
+        if failure is not None:  # the handler's nursery failed and was cancelled too: the session ends
             with contextlib.suppress(trio.WouldBlock):
                 command.reply.send_nowait(self._failure(command, failure, began))
         raise rest from None
 
     def _failure(self, command: Command, failure: BaseException, began: float) -> ToClient:
-        """The answer, whatever the failure is made of. Raises only what is not the handler's."""
+        """Make the answer to a failed command, even if the failure itself, e.g. its `__str__`, raises."""
         name = command.spec.name
         with contained(lambda worse: self._log.error("handler failed", command=name, exc_info=worse)):
             return self._told(command, failure, began)
@@ -201,14 +212,14 @@ class Handlers:
     def _told(self, command: Command, failure: BaseException, began: float) -> ToClient:
         self._applied.failed()
         name = command.spec.name
-        if isinstance(failure, InvalidPayload):  # a state's own validator has the last word
+        if isinstance(failure, InvalidPayload):  # raised by a validator of the model's state
             failure.reply_to = command.id
             self._observer.not_handled(name, "invalid")
             return Error.of(failure)
         outcome: Handled = "refused" if isinstance(failure, CommandError) else "failed"
         self._observer.handled(name, outcome, began - command.arrived, self._now() - began)
         if isinstance(failure, CommandError):
-            check_refusal(failure.code, failure.message)  # a subclass may have set them
+            check_refusal(failure.code, failure.message)  # a subclass may have set invalid values
             text = shorten(encodable(failure.message), LONGEST_REFUSAL)
             if text != failure.message:
                 wrong = "it was too long, or held half a surrogate pair"

@@ -1,7 +1,7 @@
-"""The one door for commands, and the dispatch task behind it.
+"""The inbox: the queue of a session's commands and files, and the dispatch task that runs their handlers.
 
-A command that comes in is run at once, queued, superseded by a later one, or refused; whichever it is, its
-client is told. What waits is bounded in number and in weight, commands that wait for their uploads included.
+A command is run at once, queued, superseded by a later command, or refused; its client is told in every case.
+The waiting commands are bounded in number and in bytes; commands that wait for their uploads count too.
 """
 
 from __future__ import annotations
@@ -29,20 +29,24 @@ if TYPE_CHECKING:
     from reactor_trio.session.handlers import Handlers
 
 STEP = 0.005
-"""Seconds that handlers which never wait may take together before the loop gets its turn."""
+"""Seconds after which the dispatch task stops running handlers without a checkpoint between them."""
 
 
 class Inbox:
-    """Commands and finished uploads of one session, from a client's step to the handler's turn."""
+    """The queue of one session's commands and finished uploads, between its links and its handlers.
+
+    The links call `put`, `put_file` and the methods for commands aside; the session runs `serve` in the
+    dispatch task, and calls `stop` and `close` at its end.
+    """
 
     def __init__(self, context: SessionContext, handlers: Handlers, *, has_steps: bool) -> None:
-        """`has_steps`: of a `ReactorPipeline`, handlers run between the steps of its generator."""
+        """`has_steps`: the model is a `ReactorPipeline`, whose handlers run between the generator's steps."""
         self._handlers = handlers
         self._observer = context.observer
         self._log = context.log
         self._max_commands = context.limits.max_queued_events
         self._max_bytes = context.limits.max_queued_event_bytes
-        # A key that is held has one more value than it had room for.
+        # A held key has two values in the channel, one more than it needs room for otherwise.
         keys = sum(event.dedupe for event in context.contract.declarations.events.values())
         size = self._max_commands + context.limits.max_uploads + keys
         channel: tuple[CoalescingSendChannel[Work], CoalescingReceiveChannel[Work]] = open_coalescing_channel(
@@ -53,32 +57,32 @@ class Inbox:
         # Valid commands that wait for their uploads; they count towards both bounds.
         self._aside: list[Aside] = []
         self.bytes = 0
-        """Bytes that the commands may take which wait, aside or not."""
+        """Largest memory that the waiting commands may take, in bytes, commands aside included."""
         self._now = trio.lowlevel.current_clock().current_time
 
     @property
     def buffered(self) -> int:
-        """Commands and finished uploads that wait for the dispatch task."""
+        """Number of commands and finished uploads that wait for the dispatch task."""
         return self._waiting.buffered
 
     @property
     def aside(self) -> int:
-        """Commands that wait for their uploads."""
+        """Number of commands that wait for their uploads."""
         return len(self._aside)
 
     def statistics(self) -> CoalescingChannelStatistics:
         """The numbers of the channel now."""
         return self._waiting.statistics()
 
-    # ---- the door
+    # ---- the side of the links
 
     def put(self, command: Command, *, run_before: float = -math.inf) -> None:
-        """Take a command: run it at once, or queue it. Its client is told of whatever it replaces.
+        """Run a command at once, or queue it. The client of a command that it replaces is told.
 
-        A plain `def` handler is run in this very step if nothing is ahead of the command and the time is
-        before `run_before`, in seconds of Trio's clock: two task switches, which that spares, cost more than
-        all the rest of a command. Raises `ProtocolError`, `overloaded`, if there is no room; the command was
-        not taken then. Does nothing once the session has ended.
+        A plain `def` handler is run in the caller's step if no work is ahead of the command and the time is
+        before `run_before`, in seconds of Trio's clock. This saves two task switches, which cost more than
+        all other work for a command. Raises `ProtocolError`, `overloaded`, if there is no room; the command
+        is not queued then. Does nothing once the session has ended.
         """
         key = command.key
         replaces = key is not None and (self._waiting.would_replace(key) or self._is_aside(key))
@@ -118,17 +122,17 @@ class Inbox:
             self._superseded(replaced)
 
     def put_file(self, arrived: FileArrived) -> None:
-        """Take a complete upload, for `@file_uploaded`. Does nothing once the session has ended."""
+        """Queue a complete upload for `@file_uploaded`. Does nothing once the session has ended."""
         try:
             self._waiting.send_nowait(arrived)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
     def put_aside(self, aside: Aside) -> None:
-        """Count a command that waits for its uploads, and supersede one of its event that does so too.
+        """Count a command that waits for its uploads, and supersede a command aside of the same event.
 
-        One that waits for its turn is not replaced before the bytes are there, if they ever are. Raises
-        `ProtocolError`, `overloaded`, if there is no room.
+        A queued command of the event is not replaced before the uploads are complete, since they may never
+        be. Raises `ProtocolError`, `overloaded`, if there is no room; the command is not counted then.
         """
         spec = aside.spec
         self._check_room(spec, aside.id, replaces=spec.dedupe and self._is_aside(spec.name))
@@ -139,7 +143,7 @@ class Inbox:
         self.bytes += aside.weight
 
     def take_back(self, aside: Aside) -> bool:
-        """Count a command no more that was put aside; returns False if a later one has superseded it."""
+        """Stop counting a command aside; returns False if a later command has superseded it."""
         if aside not in self._aside:
             return False
         self._aside.remove(aside)
@@ -147,7 +151,7 @@ class Inbox:
         return True
 
     def queue(self, command: Command) -> None:
-        """Take a command that was aside, for which there was room all the time; never runs it at once."""
+        """Queue a command that was aside, after `take_back`. Its room is assured; it is never run at once."""
         self._queue(command)
 
     def _is_aside(self, event: str) -> bool:
@@ -164,8 +168,8 @@ class Inbox:
         command.reply.superseded(command.id)
 
     def _check_room(self, spec: EventSpec, id_: Id | None, *, replaces: bool) -> None:
-        # Commands aside count, so that there is room when their time comes. Files do not: the channel is
-        # larger by what a session may upload, since `@file_uploaded` must never find it full.
+        # Commands aside count, so that there is room when their uploads are complete. Files do not count: the
+        # channel is larger by `max_uploads`, since a file for `@file_uploaded` must never find it full.
         room = self._max_commands - len(self._aside)
         if replaces or self._waiting.buffered < room:
             return
@@ -175,7 +179,10 @@ class Inbox:
         raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
 
     def _check_weight(self, spec: EventSpec, id_: Id | None, weight: int, *, queued: bool) -> None:
-        """Refuse a command that is too heavy beside those that wait; `queued`: it may replace one of them."""
+        """Raises `ProtocolError` if the waiting commands and this one exceed the bytes that they may take.
+
+        `queued`: the command would be queued, and may replace a queued command of its event.
+        """
         limit, waiting = self._max_bytes, self.bytes
         if waiting + weight <= limit:
             return
@@ -188,20 +195,21 @@ class Inbox:
             raise ProtocolError(names.OVERLOADED, text, event=spec.name, reply_to=id_)
 
     def stop(self) -> None:
-        """Count no command any more that is aside: the session is ending, and none of them gets its turn."""
+        """Stop counting the commands aside. Called when the session ends, since none of them will be run."""
         self._aside.clear()
 
     def close(self) -> None:
-        """Take nothing any more, and throw away what was not begun."""
+        """Refuse further work, and throw away the waiting work. Called after the dispatch task has ended."""
         self._waiting.close()
         self._taken.close()
 
     # ---- the dispatch task
 
     async def serve(self) -> None:
-        """The dispatch task: waits for work, and runs hooks and handlers one at a time, in order.
+        """One of the connection's four tasks: runs `@connected`, then the queued work in order.
 
-        `@connected` first, then what is in the inbox. Runs until it is cancelled.
+        Runs one hook or handler at a time, until the task is cancelled. Returns early if `@connected` fails,
+        which ends the session.
         """
         with self._taken:
             if await self._handlers.connect():
@@ -209,13 +217,16 @@ class Inbox:
 
     async def _dispatch(self) -> None:
         while True:
-            # Not kept while this task waits: a payload may hold large files.
+            # `work` is None while this task waits, so that the last payload, with its files, can be freed.
             work: Work | None = await self._taken.receive()
             while work is not None:
                 work = await (self._run_unread(work) if _is_unread(work) else self._turn(work))
 
     async def _turn(self, work: Work) -> Work | None:
-        """Run it, and what waits behind it; returns what was taken and must have its files read first."""
+        """Run this work and the work queued behind it, in a turn of the handlers.
+
+        Returns work that was taken from the queue but whose files must be read first; None otherwise.
+        """
         turns = self.turns
         if turns is None:
             return await self._run_waiting(work)
@@ -226,7 +237,7 @@ class Inbox:
             turns.end_handling()
 
     async def _run_waiting(self, work: Work) -> Work | None:
-        # Take on without a checkpoint what waits behind it: a task switch a command is what would cost.
+        # Run the queued work without a checkpoint in between: a task switch for each command is expensive.
         deadline = self._now() + STEP
         while True:
             await self._run(work)
@@ -234,13 +245,13 @@ class Inbox:
                 return None
             try:
                 work = self._taken.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):  # ended: the client left in this very step
+            except (trio.WouldBlock, trio.EndOfChannel):  # `EndOfChannel`: the session ended in this step
                 return None
             if _is_unread(work):
                 return work
 
     async def _run_unread(self, work: Work) -> Work | None:
-        """Run work whose files are on the disk: they are read first, in no one's turn."""
+        """Read the files of this work from the disk, outside any turn, and run it then."""
         assert isinstance(work, Command | FileArrived)
         assert work.unread is not None
         async with AsyncExitStack() as stack:

@@ -1,15 +1,16 @@
-"""One copy of the model: dispatch and run. Links come and go.
+"""A session: one copy of the model, its tasks, and the order in which they start and end.
 
-A connection is one conversation between a session and its link (`link/link.py`), and has four tasks:
+A connection is one session and its link (`link/link.py`). A connection has four tasks:
 
-    receive   the link's: waits for the transport; decodes, validates, hands on; never waits for a handler
-    dispatch  waits for the inbox; runs hooks and handlers one at a time
-    run       the model's own task; of a pipeline, the one that drives its generator
-    send      the link's: waits for the outbox; writes in batches what was not written at once, and pings
+    receive   the link's task; reads the transport, decodes and validates messages and hands them to the
+              session; never waits for a handler
+    dispatch  the session's task; waits for the inbox, and runs hooks and handlers one at a time
+    run       the session's task; runs the model's `run`, or the generator of a pipeline
+    send      the link's task; waits for the outbox, writes the waiting messages in batches, and sends pings
 
-Beside the four there are only their helpers in time: the pacer here, and those that the link names.
-Services outlive what they serve: the link and the pacer end last, after run and dispatch have ended and the
-client has been told why. Then comes `@disconnected`.
+Further tasks only wait for a time or finish work of the four: the pacer here, and those that `link/link.py`
+lists. The run and dispatch tasks end first. The link and the pacer still run while the session plays out the
+last frames and tells the client why it ends, and are cancelled then. `@disconnected` runs last.
 """
 
 from __future__ import annotations
@@ -45,22 +46,27 @@ if TYPE_CHECKING:
     from reactor_trio.session.endings import Ending, LinkEnding
 
 LATE = 1.0
-"""Seconds beyond `hook_timeout` after which a model that goes on is spoken of."""
+"""Seconds after `hook_timeout` at which the log names a model that still runs after its session's end."""
 
 
 class Session:
-    """One session with its own copy of the model, from welcome to `@disconnected`."""
+    """One session with its own copy of the model, from the welcome message to `@disconnected`.
+
+    `ModelHost.session` (`link/host.py`) makes a `Session` for a client and attaches the client's link. The
+    server, or the test kit, awaits `run` once. The model reaches its session through `send` and `emit`; a
+    link reports its own end to `link_ended`.
+    """
 
     def __init__(self, context: SessionContext, prototype: ReactorModel) -> None:
         self.context = context
-        """What all parts of the session share."""
+        """Settings, client, log and counters, shared by all parts of the session."""
         self.id = context.id
         self.client = context.client
         self.ending: Ending | None = None
-        """Why the session ended; None while it goes on. The first reason counts."""
+        """Why the session ended; None while the session runs. Only the first call of `end` sets it."""
         self.connected = Connected()
         self.links = Links()
-        """The clients: to be attached before `run`."""
+        """The session's clients; `ModelHost` attaches them before `run`."""
         self._log = context.log
         self._limits = context.limits
         copied = copy_for(self, prototype)
@@ -76,34 +82,35 @@ class Session:
         self._handlers = Handlers(context, self.model, self.connected, applied, self.end)
         is_pipeline = isinstance(self.model, ReactorPipeline)
         self.inbox = Inbox(context, self._handlers, has_steps=is_pipeline)
-        """Where the links put commands and files."""
+        """The queue of the commands and files that the links have received."""
         self._pipeline: Pipeline | None = None
         if self.inbox.turns is not None:
             assert isinstance(self.model, ReactorPipeline)
             self._pipeline = Pipeline(context, self.model, self.inbox.turns)
-        # Cancelled by `end`: the model's work is over.
+        # Around the run and dispatch tasks. Cancelled by `end`.
         self._work_scope = trio.CancelScope()
-        # Whether a task of the runtime's own has failed, so that no farewell could be said.
+        # Whether the runtime itself has failed, so that the client has not been told why the session ends.
         self._is_broken = False
         self._farewell_begun = False
-        # Set by `run` while it can start a task for this; `end` calls it.
+        # Starts the task `_late`. Set by `run` while its nursery is open; called by `end`.
         self._watch_the_end: Callable[[], object] | None = None
         self._is_in_its_last_hook = False
-        # Cancelled when the client is lost: there is no one left to say goodbye to.
+        # Around the farewell. Cancelled when the client is lost: no goodbye can reach it.
         self._farewell_scope = trio.CancelScope()
-        # Cancelled by `drain`: the client sees no more of the frames that wait.
+        # Around the wait for the last frames. Cancelled by `drain`: waiting frames are not shown any more.
         self._playing_scope = trio.CancelScope()
 
     # ---- life
 
     async def run(self) -> Ending:
-        """Serve the client until the session ends; returns why.
+        """Serve the client until the session ends; returns the reason. To be called once.
 
-        A failure of the model, or of the runtime, ends this session alone: it is logged, never raised. If
-        cancelled, the connection is closed by force, `@disconnected` runs, and `Cancelled` goes on.
+        A failure of the model, or of the runtime, ends this session alone; the failure is logged, never
+        raised. If cancelled, the connection is closed by force, `@disconnected` runs, and `Cancelled` is
+        raised.
         """
         self._log.info("session started", address=self.client.address)
-        # All tasks and threads of the session inherit it: the author's own log lines carry it too.
+        # All tasks and threads of the session inherit the variable: the author's log lines carry the id too.
         with bound_contextvars(session_id=self.id):
             try:
                 with contained(self._broke):
@@ -116,8 +123,9 @@ class Session:
                             async with trio.open_nursery() as work:
                                 self._watch_the_end = lambda: services.start_soon(self._late, work)
                                 work.start_soon(self._run_model, name=f"{self.id}/run")
-                                # A task started before this checkpoint has its first step before one started
-                                # after it: `run` is at its first await before `@connected` begins.
+                                # A task that is started before this checkpoint runs its first step before a
+                                # task that is started after it. So `run` has reached its first await when
+                                # `@connected` begins.
                                 await trio.lowlevel.checkpoint()
                                 work.start_soon(self.inbox.serve, name=f"{self.id}/dispatch")
                         self._watch_the_end = None
@@ -128,7 +136,7 @@ class Session:
             finally:
                 self._watch_the_end = None
                 self.end(endings.CANCELLED)
-                # Shielded in there, each part with its own time limit.
+                # `_close_down` shields its parts, each with its own time limit.
                 await self._close_down()  # noqa: ASYNC102
         assert self.ending is not None
         return self.ending
@@ -140,21 +148,21 @@ class Session:
         self.end(endings.INTERNAL_ERROR)
 
     def drain(self) -> None:
-        """Ask the session to say goodbye and end, because the server shuts down."""
+        """Say goodbye to the client and end the session. Called when the server shuts down."""
         self._playing_scope.cancel(reason="shutting down")
         self.end(endings.SHUTTING_DOWN)
 
     @property
     def is_in_its_last_hook(self) -> bool:
-        """Whether nothing is left of it but `@disconnected`, which is cut off when its time is up."""
+        """Whether only `@disconnected` still runs, which is cancelled after `hook_timeout` seconds."""
         return self._is_in_its_last_hook
 
     def link_ended(self, ending: LinkEnding) -> None:
-        """A link has ended by itself: the session's policy says what becomes of the session."""
+        """End the session according to the policy for a link that has ended by itself (`endings.of_link`)."""
         self.end(endings.of_link(ending))
 
     def end(self, ending: Ending) -> None:
-        """End the session. Every way out comes through here; the first one counts."""
+        """End the session for this reason. Every end of a session comes here; the first reason counts."""
         if ending.close_code is None:
             self._farewell_scope.cancel(reason=ending.reason)
         if self.ending is None:
@@ -162,7 +170,7 @@ class Session:
             self.connected.end()
             self.links.stop()
             self.inbox.stop()
-            # Before the model is cancelled: a read that waits tells it why.
+            # Before the model is cancelled: a waiting read then raises `BufferClosed`, not `Cancelled`.
             self.inputs.close()
             self._work_scope.cancel(reason=ending.reason)
             if self._watch_the_end is not None:
@@ -171,7 +179,11 @@ class Session:
     # ---- the run task
 
     async def _run_model(self) -> None:
-        """The run task: the model's `run`, or the steps of its pipeline, until it returns or is cancelled."""
+        """One of the connection's four tasks: runs the model's `run`, or the steps of its pipeline.
+
+        Ends the session when the model's code returns or fails; a failure is logged, not raised. If
+        cancelled, the model's code is cancelled, and the generator of a pipeline has been closed.
+        """
         if self._not_copied is not None:
             self._log.error("the model could not be copied for a session", exc_info=self._not_copied)
             self.end(endings.CONNECT_FAILED)
@@ -199,7 +211,7 @@ class Session:
                 await self._farewell()
 
     async def _farewell(self) -> None:
-        """Let the client see what was emitted, tell it why, and close; the link still runs."""
+        """Show the client the last frames, tell it why the session ends, and close, while the link runs."""
         ending = self.ending
         if ending is None or ending.close_code is None:
             return
@@ -211,8 +223,8 @@ class Session:
         await self.links.farewell(ending)
 
     async def _late(self, work: trio.Nursery) -> None:
-        """The model does not end though it was cancelled: say where it is, and do not keep the client."""
-        # A generator that is being closed has as long, and is cut off then.
+        """Log where the model's code still waits long after its cancellation, and release the client."""
+        # The close of a generator may take `hook_timeout` too, and is cancelled then.
         await trio.sleep(self._limits.hook_timeout + LATE)
         hint = "a thread cannot be cancelled; nor can what shields itself, or swallows Cancelled"
         waits_for = listed(tasks_of_authors([work]), "a call in a thread")
@@ -220,11 +232,11 @@ class Session:
         await self._say_farewell()
 
     async def _close_down(self) -> None:
-        """Give everything back, however the session ended, and with whatever the tasks were cancelled."""
+        """Close the links and run `@disconnected`. Called at every end of a session, also if cancelled."""
         assert self.ending is not None
         self.inbox.close()
         try:
-            # Nothing in here waits for a peer for longer than `close_timeout`.
+            # `Link.close_down` waits for its peer for at most `close_timeout` seconds.
             with contained(self._broke), trio.CancelScope(shield=True):
                 await self.links.close_down(self.ending, politely=self._is_broken)
             await self._run_disconnected()
@@ -243,7 +255,7 @@ class Session:
         elif trio.current_time() > scope.deadline:
             self._log.error("@disconnected took too long", limit_seconds=self._limits.hook_timeout)
 
-    # ---- what the model sees (model/model.py)
+    # ---- the side of the model (model/model.py)
 
     async def send(self, message: ModelMessage) -> None:
         """See `ReactorModel.send`."""
@@ -255,10 +267,10 @@ class Session:
             return _not_taken()
         return self.output.emit(output, drop=drop, compute_time=compute_time)
 
-    # ---- what the server sees
+    # ---- the side of the server
 
     def statistics(self) -> SessionStatistics:
-        """The numbers now."""
+        """The session's numbers now."""
         links = self.links.statistics()
         return SessionStatistics(
             state=self._state(),
