@@ -1,7 +1,7 @@
-"""ASGI servers in memory: the least that an application can be called by, on Trio and on asyncio.
+"""Small ASGI servers in memory, on Trio and on asyncio.
 
-What the ASGI server writes to its client, and reads from it, is a `MemoryTransport`, whose other end is the
-test's; or, on asyncio, queues.
+`TrioServer` carries messages over a `MemoryTransport`, whose other end is the test's client. `AsyncioServer`
+plays the client too.
 """
 
 from __future__ import annotations
