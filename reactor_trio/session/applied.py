@@ -1,8 +1,8 @@
-"""Which frame is the first to reflect which command.
+"""Records which commands each emitted frame is the first to reflect.
 
-A command belongs to the first frame that is emitted after its handler has ended, for only that frame is sure
-to reflect it; or to the frame that its own handler emits. Everything is bounded: no model has to emit. What
-becomes of the frame on its way to a client is the link's to measure (`link/latency.py`).
+A command is reflected by the first frame that is emitted after its handler has ended, or by a frame that its
+handler emits itself; an earlier frame may not show the command's effect. All collections are bounded, since a
+model need not emit any frame. The link measures the way of the frame to the client (`link/latency.py`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from reactor_trio.protocol.text import Id
 
 MAX_APPLIED = 64
-"""Commands that wait for a frame, and that one frame names; the newest are kept."""
+"""Largest number of commands that wait for a frame, or that one frame names; the newest are kept."""
 MAX_ID_LENGTH = 64
-"""Characters of an `id` that a frame names: 64 of them always fit into a header (64 KiB)."""
+"""Largest number of characters of an `id` that a frame names: 64 ids always fit into a 64 KiB header."""
 
 
 @attrs.frozen
 class Applied:
-    """A command whose handler has ended well, on its way to the first frame that reflects it.
+    """A command whose handler has succeeded, and the time of the first frame that reflects it.
 
-    All times are in seconds of the runtime's clock.
+    All times are in seconds of Trio's clock.
     """
 
     id: Id | None
@@ -39,43 +39,47 @@ class Applied:
 
 
 _Handled = tuple["Id | None", float, float, float]
-"""A command: `id`, `arrived`, `began`, `ended`. A plain tuple: every command makes one, few see a frame."""
+"""A handled command: `id`, `arrived`, `began`, `ended`. A plain tuple, because every command makes one."""
 
 
 class AppliedCommands:
-    """The commands of one session on their way to a frame. Synchronous throughout, on the loop."""
+    """The commands of one session that wait for the first frame that reflects them.
+
+    `Handlers` reports commands, `OutputStream` takes them for frames. All methods are synchronous and run on
+    the loop.
+    """
 
     def __init__(self) -> None:
-        # A model that never emits costs no more than this; the oldest falls out.
+        # Bounded for models that never emit; the oldest command is removed first.
         self._handled: deque[_Handled] = deque(maxlen=MAX_APPLIED)
-        # The task in which handlers run that wait, and the one that runs there now: `id`, `arrived`, `began`.
+        # The dispatch task, and the command whose handler waits in it now: `id`, `arrived`, `began`.
         self._task: trio.lowlevel.Task | None = None
         self._running: tuple[Id | None, float, float] | None = None
-        # What stands for that one beside the frame that it has emitted itself.
+        # The entry of the running command, once its handler has emitted a frame itself.
         self._reflected: Applied | None = None
-        # By track: commands of which another track's frame came first.
+        # By track: commands that a frame of another track has reflected already.
         self._owed: dict[str, tuple[Applied, ...]] = {}
 
-    # ---- commands, told by the dispatcher
+    # ---- commands, reported by `Handlers`
 
     def handled(self, id_: Id | None, arrived: float, began: float, ended: float) -> None:
-        """A handler has ended well."""
-        # On the way of every command: see benchmarks/commands.py before anything is added here. The id is
-        # kept for as long as no frame comes, so it must not be what a client makes of it, a whole message.
+        """Record a command whose handler has succeeded."""
+        # Runs for every command: run benchmarks/commands.py before adding work here. The id is kept until a
+        # frame is emitted, so a client must not make it as long as a whole message.
         if type(id_) is str and len(id_) > MAX_ID_LENGTH:
             id_ = None
         self._handled.append((id_, arrived, began, ended))
 
     def handlers_run_here(self) -> None:
-        """The calling task is the one in which handlers run that wait: what it emits is theirs."""
+        """Note the calling task as the dispatch task: outputs that it emits come from the running handler."""
         self._task = trio.lowlevel.current_task()
 
     def running(self, id_: Id | None, arrived: float, began: float) -> None:
-        """A handler that waits goes on from here, until `ran` or `failed`."""
+        """Note the command whose handler is awaited from now on, until `ran` or `failed`."""
         self._running = id_, arrived, began
 
     def ran(self, id_: Id | None, arrived: float, began: float, ended: float) -> None:
-        """The handler that was running has ended well."""
+        """The handler of the running command has succeeded."""
         self._running = None
         if self._reflected is None:
             self.handled(id_, arrived, began, ended)
@@ -83,13 +87,13 @@ class AppliedCommands:
             self._reflected = None
 
     def failed(self) -> None:
-        """The handler that was running, if one was, raised."""
+        """The handler of the running command, if there is one, has raised."""
         self._running = self._reflected = None
 
-    # ---- frames, told by the output
+    # ---- frames, reported by `OutputStream`
 
     def take(self, now: float) -> tuple[Applied, ...]:
-        """The commands handled since the last call, for the frame that is emitted now."""
+        """Take the commands handled since the last call, for the frame that is emitted now, at `now`."""
         own = self._running if self._reflected is None else None
         if own is not None and trio.lowlevel.current_task() is self._task:
             self.handled(*own, now)
@@ -104,7 +108,7 @@ class AppliedCommands:
         return applied
 
     def give_back(self, applied: Iterable[Applied]) -> None:
-        """The frame they were taken for was not accepted: the next one reflects them first."""
+        """Return the commands of `take` if the frame was not accepted; the next frame reflects them first."""
         older = list(applied)
         if older and older[-1] is self._reflected:
             older.pop()
@@ -115,9 +119,10 @@ class AppliedCommands:
     def share(
         self, applied: tuple[Applied, ...], tracks: Iterable[str], present: Container[str]
     ) -> dict[str, tuple[Applied, ...]]:
-        """What each track that is `present` in an accepted output reflects first.
+        """Return, for each track in `present`, the commands that its frame is the first to reflect.
 
-        The model's other `tracks` owe it to their next frame: it is theirs that shows the command there.
+        `present` are the tracks of an accepted output. The other `tracks` of the model keep these commands
+        for their own next frame.
         """
         shares: dict[str, tuple[Applied, ...]] = {}
         if not (applied or self._owed):

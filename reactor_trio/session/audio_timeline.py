@@ -1,9 +1,9 @@
-"""Samples in steps of any length -> blocks of 20 ms: the timeline of one audio track. No I/O, no tasks.
+"""The timeline of one audio track: cuts samples in steps of any length into blocks of 20 ms. Pure.
 
-The track has a clock of its own, begun with its first samples, and a place on it is a number of samples, so
-nothing drifts. A block is cut at the end of its 20 ms, when all its samples must be there; those that are
-missing are silence, and stay silence. Samples of a step are laid behind those before them; if the step came
-so late that picture and sound would part, the silence is laid before them.
+A timeline starts with the first samples of its track and counts time in samples, so there is no drift. A
+block is cut at the end of its 20 ms, when all its samples are due; missing samples are silence, and samples
+that come later do not replace them. The samples of a step are appended to those before. If a step is due so
+much later than the end of these samples that picture and sound would be out of sync, silence fills the gap.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 BLOCKS_PER_SECOND = 50
 
 TOLERANCE = 0.005
-"""Seconds by which sound may be ahead of its picture. More than the rounding of any rate, or there would be
-clicks; less than the period of any video."""
+"""Seconds by which sound may be ahead of its picture. More than the rounding of any sample rate, which would
+otherwise cause clicks; less than the period of any video."""
 
 
 @attrs.define(eq=False)
 class AudioBlock:
-    """20 ms of a track."""
+    """20 ms of an audio track."""
 
     seq: int
     at: float
-    """When its first sample is due, in seconds of the runtime's clock."""
+    """When the first sample of the block is due, in seconds of Trio's clock."""
     channels: int
     payload: bytes = attrs.field(repr=False)
-    """`pcm_s16le`, interleaved."""
+    """The samples as `pcm_s16le`, channels interleaved."""
     metadata: bytes | None
-    """JSON."""
+    """The metadata of the step as JSON; None if there is none."""
     applied: tuple[Applied, ...]
 
 
 @attrs.define(eq=False)
 class _Mark:
-    """What belongs to the sample at this place."""
+    """Metadata and commands that belong to the sample at this place."""
 
     place: int
     metadata: bytes | None
@@ -56,48 +56,52 @@ class _Mark:
 
 
 class AudioTimeline:
-    """What a track has to play, and its clock. At rest until samples come, and after a second without any."""
+    """The waiting samples of one audio track and their times.
+
+    A timeline is at rest, and has no blocks, until samples come, and again after one second of silence. The
+    pacer calls `lay` for the sound of a step and `cut` for each block.
+    """
 
     def __init__(self, rate: int, counts: FrameCounts) -> None:
         self.rate = rate
-        """Samples a second, of each channel."""
+        """Samples per second, of each channel."""
         self.channels: int | None = None
-        """Known from the first samples on."""
+        """Number of channels; None until the first samples come."""
         self.block = max(1, rate // BLOCKS_PER_SECOND)
-        """Samples of a block."""
+        """Samples of a block, per channel."""
         self._counts = counts
         self.seq = 0
-        """Of the next block."""
-        # When the place 0 is due, in seconds of the runtime's clock; None at rest.
+        """Sequence number of the next block."""
+        # When the sample at place 0 is due, in seconds of Trio's clock; None at rest.
         self._origin: float | None = None
-        # Samples that were cut off, silence included, and samples that wait.
+        # Samples that have been cut into blocks, silence included, and samples that wait.
         self._cut = self._waiting = 0
         self._chunks: deque[np.ndarray[Any, Any]] = deque()
         self._marks: deque[_Mark] = deque()
-        # Samples of silence since the last that were not.
+        # Samples of silence since the last sample that was laid.
         self._silent = 0
 
     @property
     def waiting(self) -> int:
-        """Samples that wait for their block."""
+        """Number of samples that wait to be cut into blocks."""
         return self._waiting
 
     @property
     def free_at(self) -> float:
-        """When all that was laid has been played, in seconds of the runtime's clock; -inf at rest."""
+        """When all samples so far have been played, in seconds of Trio's clock; -inf at rest."""
         if self._origin is None:
             return -math.inf
         return self._origin + (self._cut + self._waiting) / self.rate
 
     @property
     def next_block_at(self) -> float:
-        """When the next block is to be cut, in seconds of the runtime's clock; inf at rest."""
+        """When the next block is to be cut, in seconds of Trio's clock; inf at rest."""
         if self._origin is None:
             return math.inf
         return self._origin + (self._cut + self.block) / self.rate
 
     def lay(self, sound: Sound, due: float) -> None:
-        """Lay the samples of a step that is due then, in seconds of the runtime's clock."""
+        """Append the samples of a step that is due at `due`, in seconds of Trio's clock."""
         if self._origin is None:
             self._origin, self._cut = due, 0
         elif due - self.free_at > TOLERANCE:
@@ -114,7 +118,7 @@ class AudioTimeline:
         self._counts.silence += samples
 
     def cut(self) -> AudioBlock:
-        """The next block, filled up with silence; the track must not be at rest."""
+        """Cut the next block, filled up with silence. The timeline must not be at rest."""
         assert self._origin is not None
         assert self.channels is not None
         missing = max(0, self.block - self._waiting)
@@ -154,7 +158,7 @@ class AudioTimeline:
         return samples.tobytes()
 
     def _take_marks(self, end: int) -> tuple[bytes | None, tuple[Applied, ...]]:
-        """The newest metadata, and all that is applied, of the samples before this place."""
+        """Take the newest metadata and all commands of the samples before this place."""
         metadata: bytes | None = None
         applied: tuple[Applied, ...] = ()
         while self._marks and self._marks[0].place < end:
@@ -164,12 +168,12 @@ class AudioTimeline:
         return metadata, applied
 
     def rest(self) -> None:
-        """Play nothing until samples come; none may wait."""
+        """Stop cutting blocks until samples come. No samples may wait."""
         self._origin = None
         self._silent = 0
 
     def clear(self) -> tuple[Applied, ...]:
-        """Throw away what waits, and rest; returns what it would have been the first to reflect."""
+        """Throw away the waiting samples, and rest; returns the commands that they would have reflected."""
         self.count_dropped(self._waiting)
         applied = tuple([each for mark in self._marks for each in mark.applied])
         self._chunks.clear()
@@ -179,12 +183,15 @@ class AudioTimeline:
         return applied
 
     def count_dropped(self, samples: int) -> None:
-        """Count what was thrown away, in blocks."""
+        """Count so many samples as dropped, in blocks, rounded up."""
         self._counts.dropped += -(-samples // self.block)
 
 
 def check_channels(content: Content, timelines: Mapping[str, AudioTimeline]) -> None:
-    """Raises `ValueError` if a track has another number of channels than it began with."""
+    """Check and record the number of channels of each track of the content.
+
+    Raises `ValueError` if a track had another number of channels before in this session.
+    """
     for name, layout in content.audio.items():
         began_with = timelines[name].channels
         if began_with not in (None, layout.channels):

@@ -1,7 +1,7 @@
-"""Frames of the client in a ring, until the model reads them by `self.input`.
+"""The input tracks of a session: rings of the client's frames, which the model reads by its `Input`s.
 
-A link decodes them (`link/decoding.py`) and puts them in. Nothing here ever waits for the model: a model that
-is behind loses the oldest frames.
+A link decodes the frames (`link/decoding.py`) and puts them into the ring. A link never waits for the model:
+a model that reads too slowly loses the oldest frames.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from reactor_trio.session.observer import Counts, InputCounts
 
 MAX_FRAMES = 128
-"""Frames that a track keeps for its readers."""
+"""Largest number of frames that a track keeps for its readers."""
 
 
 @attrs.define(eq=False)
 class _Reader:
-    """A `read` that waits for its frames."""
+    """A call of `InputTrack.read` that waits for its frames."""
 
     count: int
     mode: ReadMode
@@ -39,45 +39,46 @@ class _Reader:
 
 
 class InputTrack:
-    """One input track of a session: the newest 128 frames of the client that were not read yet.
+    """One input track of a session: the newest 128 unread frames of the client. Read by the model.
 
-    When it is full, or holds more than the limit `max_input_bytes`, the oldest frame is dropped. Where
+    When the track is full, or holds more than the limit `max_input_bytes`, the oldest frame is dropped. If
     several tasks read, each frame goes to one of them.
     """
 
     def __init__(self, spec: TrackSpec, max_bytes: int, counts: InputCounts) -> None:
         self.spec = spec
-        """Name, kind and sample rate."""
+        """The track's name, kind and sample rate."""
         self._max_bytes = max_bytes
         self._counts = counts
         self._frames: deque[InputFrame] = deque()
-        # Of each of them with its metadata, and all together.
+        # Bytes of each frame with its metadata, and the sum of these.
         self._sizes: deque[int] = deque()
         self._bytes = 0
         self._closed = False
-        # In order of their calls. Only the first one is served, so a reader of many frames gets its turn.
+        # In the order of their calls. Only the first reader is served, so a reader of many frames is not
+        # overtaken for ever.
         self._readers: deque[_Reader] = deque()
-        # `try_read` may be called from a worker thread, while the loop puts frames in.
+        # A worker thread may call `try_read` while the loop calls `put`.
         self._lock = threading.Lock()
 
     @property
     def available(self) -> int:
-        """Frames that wait to be read; 0 once the client is gone."""
+        """Number of frames that wait to be read; 0 once the client has left."""
         return len(self._frames)
 
     @property
     def dropped(self) -> int:
-        """Frames that were lost because nobody read, or decoded, fast enough; not what LATEST skipped."""
+        """Number of frames lost because reading or decoding was too slow; without those skipped by LATEST."""
         return self._counts.dropped
 
     def try_read(self, n: int = 1, mode: ReadMode = ReadMode.LATEST) -> list[InputFrame] | None:
-        """Take `n` frames, oldest first, or None, and nothing is taken, if fewer are there.
+        """Take `n` frames and return them oldest first; returns None, and takes none, if fewer wait.
 
-        LATEST gives the `n` newest, and throws older ones away; FIFO the `n` oldest, and newer ones stay. It
-        may be called from any thread, and does not ask whether a `read` waits already.
+        LATEST takes the `n` newest frames and throws older frames away; FIFO takes the `n` oldest frames and
+        keeps newer ones. May be called from any thread. Takes frames even if a `read` already waits.
 
-        Raises `BufferClosed` once the client is gone, also for frames that nobody has read, and `ValueError`
-        if `n` is not 1 to 128, or so many frames of this size are more than `max_input_bytes`.
+        Raises `BufferClosed` once the client has left, even if unread frames were left, and `ValueError` if
+        `n` is not 1 to 128, or `n` frames of the present size exceed `max_input_bytes`.
         """
         count, mode = _checked(n), ReadMode(mode)
         with self._lock:
@@ -86,15 +87,16 @@ class InputTrack:
             return self._take(count, mode)
 
     async def read(self, n: int = 1, mode: ReadMode = ReadMode.LATEST) -> list[InputFrame]:
-        """Wait until there are `n` frames, and take them as `try_read` does. Holds no thread meanwhile.
+        """Wait until `n` frames are there, and take them as `try_read` does. Blocks no thread.
 
-        Where several tasks wait they are served in the order of their calls. From a worker thread, call
-        `trio.from_thread.run(track.read)`. Raises as `try_read`. If cancelled, no frame is lost.
+        Tasks that wait are served in the order of their calls. From a worker thread, call
+        `trio.from_thread.run(track.read)`. Raises the same errors as `try_read`. If cancelled, no frame is
+        lost.
         """
         count, mode = _checked(n), ReadMode(mode)
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
-            await trio.lowlevel.cancel_shielded_checkpoint()  # so that one who tries for ever does not spin
+            await trio.lowlevel.cancel_shielded_checkpoint()  # a model that reads in a loop must not block
             raise self._gone()
         reader = _Reader(count, mode, trio.lowlevel.current_task())
         if not self._readers:
@@ -113,7 +115,7 @@ class InputTrack:
         self._readers.append(reader)
 
         def abort(_: Any) -> trio.lowlevel.Abort:
-            # In the very step of the cancellation: from here on nobody gives it a frame that it would lose.
+            # Runs in the step of the cancellation, so no frame can be given to the cancelled reader later.
             self._readers.remove(reader)
             self._serve()
             return trio.lowlevel.Abort.SUCCEEDED
@@ -138,7 +140,7 @@ class InputTrack:
         return frame
 
     def _check_fits(self, count: int) -> None:
-        """Who waits for more than the ring can hold would wait for ever."""
+        """Raises `ValueError` if so many frames exceed `max_input_bytes`: the reader would wait for ever."""
         if self._sizes and count * self._sizes[-1] > self._max_bytes:
             raise ValueError(
                 f"input track {self.spec.name!r}: {count} frames of {self._sizes[-1]} bytes are more "
@@ -146,7 +148,7 @@ class InputTrack:
             )
 
     def _serve(self) -> None:
-        """Give waiting readers what there is for them. On the loop."""
+        """Give the waiting readers their frames, if these are complete. Runs on the loop."""
         while self._readers:
             reader = self._readers[0]
             try:
@@ -166,9 +168,9 @@ class InputTrack:
     # ---- the session's side
 
     def put(self, frame: InputFrame, weight: int = 0) -> None:
-        """Add the newest frame, of at most `max_input_bytes`; a full ring drops its oldest.
+        """Add the newest frame, of at most `max_input_bytes`; a full ring drops its oldest frame.
 
-        `weight` is what its metadata may take, in bytes.
+        `weight` is the memory that the frame's metadata may take, in bytes. Does nothing after `close`.
         """
         with self._lock:
             if self._closed:
@@ -182,7 +184,7 @@ class InputTrack:
         self._serve()
 
     def close(self) -> None:
-        """The client is gone: readers are told, and what was not read is thrown away."""
+        """Raise `BufferClosed` in all reads, and drop the unread frames. Called when the session ends."""
         with self._lock:
             self._closed = True
             self._frames.clear()
@@ -201,27 +203,27 @@ def _checked(n: int) -> int:
 
 
 class SessionInputs:
-    """The input tracks of one session."""
+    """The input tracks of one session. The session makes one, and closes it at its end."""
 
     def __init__(self, inputs: Mapping[str, type[Input]], *, max_bytes: int, counts: Counts) -> None:
-        """`inputs` are the model's, by attribute; `max_bytes` is for each track."""
+        """`inputs` are the model's `Input` classes, by attribute; `max_bytes` is the limit of each track."""
         self.tracks: dict[str, InputTrack] = {
             spec.name: InputTrack(spec, max_bytes, counts.inputs[spec.name])
             for input_class in inputs.values()
             for spec in input_class.__tracks__
         }
-        """By name."""
+        """The tracks by name."""
         self.bound = {attribute: self._bind(input_class) for attribute, input_class in inputs.items()}
-        """The values of the model's attributes, for this session."""
+        """The `Input`s by attribute of the model: the values of these attributes in this session."""
 
     def _bind(self, input_class: type[Input]) -> Input:
-        # Not by a call: an author who makes an `Input` is told that nobody does.
+        # Without a call of the class, since calling an `Input` class raises an error for authors.
         bound: Input = object.__new__(input_class)
         for spec in input_class.__tracks__:
             object.__setattr__(bound, spec.name, self.tracks[spec.name])
         return bound
 
     def close(self) -> None:
-        """The client is gone."""
+        """Close all tracks. Called when the session ends."""
         for track in self.tracks.values():
             track.close()

@@ -1,7 +1,7 @@
-"""What a session knows of its clients: each is a link (`link/link.py`), and comes and goes.
+"""The protocols through which a session sees its clients' links (`link/link.py`), and the list of its links.
 
-A session has one client for now, so the first link's end is its own. All that a session says goes through
-`Links`, so that a second client, a recorder or a later socket of the same client is one more link.
+A session has one client for now, and ends with this client's link. All messages of a session go through
+`Links`, so that a second client, a recorder or a later socket of the same client would be one more link.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
 
 
 class Reply(Protocol):
-    """Where the answers to a client's commands go."""
+    """Takes the answers to the commands of one client. Implemented by a link."""
 
     def post(self, answer: ToClient) -> None:
-        """Answer in the step in which a message of the client is being taken; it leaves when that ends."""
+        """Answer in the step that takes a message of the client; the answer is written after the step."""
 
     def send_nowait(self, answer: ToClient) -> None:
-        """Answer from any task. Raises `trio.WouldBlock` if the client is behind."""
+        """Answer from any task. Raises `trio.WouldBlock` if the outbox is full."""
 
     async def send(self, answer: ToClient) -> None:
-        """Answer from any task; waits while the client is behind. If cancelled, nothing was sent."""
+        """Answer from any task; waits while the outbox is full. If cancelled, the answer was not sent."""
 
     def superseded(self, id_: Id | None) -> None:
-        """Tell the client that a later command has replaced its command before its turn came; as `post`."""
+        """Tell the client, as by `post`, that a later command has replaced its unhandled command."""
 
 
 class LinkStatistics(Protocol):
-    """Numbers of one link."""
+    """Numbers of one link, for the statistics of its session."""
 
     @property
     def messages(self) -> int:
-        """Messages that wait for the client."""
+        """Number of messages that wait for the client."""
         ...
 
     @property
     def bytes(self) -> int:
-        """Bytes of these messages."""
+        """Sum of the bytes of these messages."""
         ...
 
     @property
     def upload_bytes_in_memory(self) -> int:
-        """Of uploads: small files, large ones in use, and bytes that are not on the disk yet."""
+        """Bytes of uploads in memory: small files, large files in use, and chunks not yet on the disk."""
         ...
 
     @property
     def upload_bytes_on_disk(self) -> int:
-        """Of uploads in temporary files."""
+        """Bytes of uploads in temporary files."""
         ...
 
     @property
@@ -65,79 +65,80 @@ class LinkStatistics(Protocol):
 
 
 class Viewer(Protocol):
-    """The media side of a link: what the pacer shows a client."""
+    """The media side of a link. The pacer calls it with each picture and each block of sound."""
 
     def show(self, picture: Picture, *, is_overtaken: bool) -> None:
-        """Encode and send a picture that is due. One that `is_overtaken` has another one right behind it."""
+        """Encode and send a picture that is due. `is_overtaken`: the next picture is due as well."""
 
     def play(self, track: str, block: AudioBlock) -> None:
-        """Send 20 ms of sound that are due."""
+        """Send a block of 20 ms of sound that is due."""
 
     def carry(self, track: str, seq: int, applied: tuple[Applied, ...]) -> None:
-        """Note what a frame would have been the first to reflect that was thrown away before it was due."""
+        """Note the commands that a thrown-away frame would have been the first to reflect."""
 
     def flush(self) -> None:
-        """Throw away the pictures and the sound that wait for the client."""
+        """Throw away the pictures and the sound that wait to be sent to the client."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether every picture that was shown has been handed to the outbox, or replaced before that."""
+        """Whether every shown picture has been handed to the outbox, or replaced before."""
         ...
 
     @property
     def encoded(self) -> int:
-        """Frames of video that were encoded for this client."""
+        """Number of video frames encoded for this client."""
         ...
 
 
 class Link(Protocol):
-    """One client of a session, as the session sees it."""
+    """The connection to one client of a session. Implemented by `link/link.py`, called by `Links`."""
 
     @property
     def viewer(self) -> Viewer:
-        """The media side."""
+        """The media side of the link."""
         ...
 
     def greet(self) -> None:
-        """Put the welcome, the first message of all, into the outbox."""
+        """Put the welcome, which is the first message to the client, into the outbox."""
 
     async def run(self) -> LinkEnding:
-        """Receive and send until the connection is closed. Cancelled when the session has said farewell."""
+        """Receive and send until the connection is closed; returns why. The session cancels it at its end."""
         ...
 
     async def send(self, message: ToClient) -> None:
-        """Send a message of the model; waits while the client is behind. If cancelled, it was not sent."""
+        """Send a message of the model; waits while the outbox is full. If cancelled, it was not sent."""
 
     def stop(self) -> None:
-        """Take no command any more, because the session is ending; what is on its way out goes on."""
+        """Take no more commands, because the session is ending. Messages in the outbox are still sent."""
 
     async def flushed(self) -> None:
         """Wait until everything in the outbox has been written."""
 
     async def farewell(self, ending: Ending) -> None:
-        """Say why the session has ended, and close; receive and send still run."""
+        """Tell the client why the session has ended, and close. Called while `run` still runs."""
 
     async def close_down(self, ending: Ending, *, politely: bool) -> None:
-        """Give everything back when no task runs any more. `politely`: close with the ending's code.
+        """Release all resources of the link, after its tasks have ended.
 
-        To be shielded: it waits for `close_timeout` at most.
+        `politely`: close with the ending's code. The caller shields the call, which waits for at most
+        `close_timeout` seconds.
         """
 
     def statistics(self) -> LinkStatistics:
-        """The numbers now."""
+        """The link's numbers now."""
         ...
 
 
 class Links:
-    """The links of one session. Whatever the session says, all of them hear."""
+    """The links of one session. Each method calls all links; see `Link`."""
 
     def __init__(self) -> None:
         self._links: list[Link] = []
         self.viewers: list[Viewer] = []
-        """The media side of each, for the pacer."""
+        """The media sides of the links, for the pacer."""
 
     def attach(self, link: Link) -> None:
-        """Add a client; before the session runs."""
+        """Add a client's link. To be called before the session runs."""
         self._links.append(link)
         self.viewers.append(link.viewer)
 
@@ -173,5 +174,5 @@ class Links:
             await link.close_down(ending, politely=politely)
 
     def statistics(self) -> list[LinkStatistics]:
-        """The numbers of each now."""
+        """The numbers of each link now."""
         return [link.statistics() for link in self._links]

@@ -1,8 +1,8 @@
-"""What a session tells of itself: numbers that it counts, and an observer that it calls.
+"""The numbers that a session counts, and the observer that it calls.
 
-`server/metrics.py` makes Prometheus metrics of both; the session knows nothing of it. What happens often
-is counted in plain numbers, `Counts`, that an observer reads when it is asked. Only what a sum cannot
-tell, how long a command took, is a call.
+`server/metrics.py` makes Prometheus metrics of both; the session does not depend on it. Frequent events are
+counted in plain numbers, `Counts`, which an observer reads when its metrics are scraped. Durations, which a
+sum cannot express, are reported by calls of the `Observer`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from reactor_trio.contract.contract import Contract
 
 Handled = Literal["ok", "refused", "failed"]
-"""How a handler ended: it returned, it raised `CommandError`, it raised anything else."""
+"""How a handler ended: by returning, by `CommandError`, by any other exception."""
 NotHandled = Literal["invalid", "superseded", "overloaded", "unknown"]
-"""Why a command got no handler: its payload or upload, a later command, too many, no such event."""
+"""Why a command was not handled: invalid payload or upload, a later command, too many, no such event."""
 SessionState = Literal["starting", "connected", "ending"]
 UNKNOWN = "(unknown)"
-"""What is said in place of a name that the model does not have: no event can be called so."""
+"""Reported in place of an event that the model does not have. No event can have this name."""
 
 
 @attrs.define(eq=False)
 class FrameCounts:
-    """Frames of one track, since the session began."""
+    """Counts of one output track's frames since the session began."""
 
     sent: int = 0
-    """Given to the transport."""
+    """Frames given to the transport."""
     replaced: int = 0
-    """Replaced by a newer one before they could be sent: the encoder, the client or the loop was behind."""
+    """Frames replaced by a newer one, because the encoder, the client or the loop was too slow."""
     dropped: int = 0
-    """Refused by `emit(drop=True)`, or thrown away by `flush`."""
+    """Frames refused by `emit(drop=True)`, or thrown away by `flush`."""
     unwanted: int = 0
-    """Left out because the client asked for fewer frames, or has paused the track."""
+    """Frames not sent because the client asked for fewer frames, or has paused the track."""
     silence: int = 0
-    """Samples of silence that an audio track was filled with, for want of anything to play."""
+    """Samples of silence played on an audio track because no samples of the model were due."""
 
     def add(self, other: FrameCounts) -> None:
         """Add another session's."""
@@ -50,12 +50,12 @@ class FrameCounts:
 
 @attrs.define(eq=False)
 class InputCounts:
-    """Frames of one track from the client, since the session began."""
+    """Counts of one input track's frames since the session began."""
 
     received: int = 0
-    """Taken from the client, to be decoded and read."""
+    """Frames received from the client."""
     dropped: int = 0
-    """Of these, those that newer ones pushed out before they were decoded, or before the model read them."""
+    """Received frames that newer frames have replaced before they were decoded, or read by the model."""
 
     def add(self, other: InputCounts) -> None:
         """Add another session's."""
@@ -65,18 +65,18 @@ class InputCounts:
 
 @attrs.define(eq=False)
 class Counts:
-    """What a session has done since it began; only ever grows."""
+    """All counts of one session since it began. No count ever decreases."""
 
     messages_sent: int = 0
-    """Text messages given to the transport."""
+    """Number of text messages given to the transport."""
     bad_messages: int = 0
-    """Messages of the client that could not be read."""
+    """Number of messages of the client that could not be parsed."""
     upload_bytes: int = 0
-    """Bytes of uploads that were accepted."""
+    """Bytes of uploads accepted from the client."""
     frames: defaultdict[str, FrameCounts] = attrs.field(factory=lambda: defaultdict(FrameCounts))
-    """By output track."""
+    """Counts of frames by output track."""
     inputs: defaultdict[str, InputCounts] = attrs.field(factory=lambda: defaultdict(InputCounts))
-    """By input track."""
+    """Counts of frames by input track."""
 
     def add(self, other: Counts) -> None:
         """Add another session's."""
@@ -91,77 +91,80 @@ class Counts:
 
 @attrs.frozen
 class SessionStatistics:
-    """Numbers of one session."""
+    """The numbers of one session at one moment."""
 
     state: SessionState
     """`starting` until `@connected` has finished."""
     commands_waiting: int
-    """Commands and finished uploads that wait for the dispatcher."""
+    """Number of commands and finished uploads that wait for the dispatch task."""
     commands_aside: int
-    """Commands that wait for their uploads."""
+    """Number of commands that wait for their uploads."""
     command_bytes_waiting: int
-    """Bytes that the commands may take that wait, aside or not."""
+    """Largest memory that the waiting commands may take, in bytes, commands aside included."""
     messages_waiting: int
-    """Messages that wait for the client."""
+    """Number of messages that wait for the client."""
     bytes_waiting: int
-    """Bytes of these messages."""
+    """Sum of the bytes of these messages."""
     frames_waiting: int
-    """Steps of the output, a frame a track, that wait for their time."""
+    """Number of steps of the output, with one frame for each track, that wait until they are due."""
     upload_bytes_in_memory: int
-    """Of uploads: small files, large ones in use, and what is not yet on the disk."""
+    """Bytes of uploads in memory: small files, large files in use, and chunks not yet on the disk."""
     upload_bytes_on_disk: int
-    """Of uploads in temporary files."""
+    """Bytes of uploads in temporary files."""
     counts: Counts
-    """Not a copy."""
+    """The session's own counts, not a copy: they go on to grow."""
 
 
 class Observed(Protocol):
-    """What an observer sees of a session."""
+    """A session as an observer sees it."""
 
     def statistics(self) -> SessionStatistics:
-        """The numbers now."""
+        """The session's numbers now."""
         ...
 
 
 class Observer(Protocol):
-    """Told of a host's sessions, on the loop: it must be quick, and never raise. Times are in seconds."""
+    """Is called by the sessions of a host. Its methods run on the loop, so they must be fast and never raise.
+
+    Times are in seconds.
+    """
 
     def model_loaded(self, contract: Contract) -> None:
-        """The events and tracks that will be spoken of."""
+        """The model is loaded. Later calls name only events and tracks of this contract, or `UNKNOWN`."""
 
     def session_started(self, session: Observed) -> None:
-        """Its numbers may be asked for until it has ended."""
+        """A session begins. `session.statistics` may be called until `session_ended`."""
 
     def session_ended(self, session: Observed, reason: str) -> None:
-        """After `@disconnected`."""
+        """A session has ended, after its `@disconnected`."""
 
     def handled(self, event: str, outcome: Handled, waited: float, seconds: float) -> None:
-        """A handler has ended, `seconds` after it began; the command had `waited` since it arrived."""
+        """A handler has ended, `seconds` after its start; its command had `waited` before the start."""
 
     def not_handled(self, event: str, outcome: NotHandled) -> None:
-        """A command got no handler. `event` is one of the model's, or `UNKNOWN`, never a client's word."""
+        """A command was not handled. `event` is an event of the model or `UNKNOWN`, never a client's text."""
 
     def first_frame(self, seconds: float) -> None:
-        """The first frame after a handler was emitted, so long after the handler ended."""
+        """The first frame after a handler was emitted, `seconds` after the end of the handler."""
 
     def encoded(self, track: str, seconds: float) -> None:
-        """A frame took so long to encode."""
+        """A frame was encoded, which took `seconds`."""
 
     def written(self, track: str, seconds: float) -> None:
-        """A frame has been written to the transport, so long after it was encoded."""
+        """A frame has been written to the transport, `seconds` after it was encoded."""
 
     def displayed(self, track: str, seconds: float) -> None:
-        """A client says that a frame is on its screen, so long after it was written."""
+        """A client reports that it shows a frame, `seconds` after the frame was written."""
 
     def pictured(self, seconds: float) -> None:
-        """The same of the first frame that reflects a command, so long after the command arrived."""
+        """A client reports that it shows a command's first frame, `seconds` after the command arrived."""
 
 
 class NoObserver:
-    """Sees nothing."""
+    """An observer that ignores all calls, for hosts without metrics."""
 
     def model_loaded(self, contract: Contract) -> None:
-        """See `Observer`, also below."""
+        """See `Observer`, also for the methods below."""
 
     def session_started(self, session: Observed) -> None: ...
     def session_ended(self, session: Observed, reason: str) -> None: ...

@@ -1,6 +1,6 @@
-"""What an `emit` is given -> steps: what is shown at one moment, a frame of each video track and some audio.
+"""Converts an emitted output into steps. A step has one frame of each video track and a share of the audio.
 
-A batch of N frames makes N steps, and its audio is spread over them. Nothing here waits.
+A batch of N frames makes N steps, and its audio is spread evenly over them. Pure: no function here waits.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 MAX_METADATA_BYTES = 16 * 1024
-"""Encoded, for each frame."""
+"""Largest size of one frame's metadata, encoded as JSON."""
 
 
 @attrs.define(eq=False)
 class Picture:
-    """One frame of one video track on its way."""
+    """One frame of one video track, from `emit` to the encoder."""
 
     track: str
     seq: int
     pixels: Array
     """(H, W, 3), uint8, RGB."""
     metadata: bytes | None
-    """JSON."""
+    """The frame's metadata as JSON; None if there is none."""
     applied: tuple[Applied, ...] = ()
     pts: float = 0.0
-    """Seconds; known once it is due."""
+    """Presentation time in seconds since the session began; set when the step is shown."""
 
 
 @attrs.define(eq=False)
 class Sound:
-    """A step's share of the audio of one track."""
+    """One step's share of the audio of one track."""
 
     track: str
     samples: Array
@@ -56,38 +56,38 @@ class Sound:
 
 @attrs.define(eq=False)
 class Step:
-    """What is shown at one moment."""
+    """The pictures and sounds that are due at the same time."""
 
     pictures: list[Picture]
     sounds: list[Sound]
     seconds: float
-    """How much of the buffer it takes if it has no picture: the time that its audio lasts."""
+    """Duration of the audio. A step without a picture takes this much of the buffer."""
     arrived: float = 0.0
-    """When it came into the buffer, in seconds of the runtime's clock."""
+    """When the step was put into the buffer, in seconds of Trio's clock."""
 
 
 @attrs.define(eq=False)
 class Content:
-    """What one output holds, as far as shapes tell; only tracks with a frame or a sample."""
+    """The layout of one output: its tracks with at least one frame or sample, their shapes, and metadata."""
 
     video: Mapping[str, VideoLayout]
     audio: Mapping[str, AudioLayout]
     metadata: tuple[bytes | None, ...]
-    """One for each step."""
+    """JSON for each step; None without metadata."""
     frames: int
-    """Frames of each video track; 0 if there is none."""
+    """Number of frames of each video track; 0 without video."""
     seconds: float
-    """Of audio, the longest."""
+    """Duration of the longest audio track, in seconds; 0 without audio."""
     is_immediate: bool
-    """Whether `convert` is short work, for the loop; otherwise it belongs in a thread."""
+    """Whether `convert` is fast enough for the loop; otherwise it must run in a thread."""
     steps: int
-    """How many moments it takes to show."""
+    """Number of steps that the output makes."""
 
 
 def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
-    """Say what it holds, without looking at a pixel or a sample; `tracks` are those that were announced.
+    """Return the layout of an output from the shapes of its arrays alone; `tracks` are the announced tracks.
 
-    Raises `ValueError` for what cannot be shown, and `TypeError` for what is no output.
+    Raises `ValueError` if the output cannot be shown, and `TypeError` if `output` is no `Output`.
     """
     if not isinstance(output, Output):
         raise TypeError(
@@ -110,7 +110,7 @@ def inspect_output(output: Output, tracks: Mapping[str, TrackSpec]) -> Content:
             video[track.name] = layout = inspect_video(value, track=track.name)
         else:
             layout = inspect_audio(value, track=track.name)
-            if layout.samples:  # else it says nothing, not even how many channels there are
+            if layout.samples:  # audio without samples is ignored, its number of channels too
                 audio[track.name] = layout
                 seconds = max(seconds, layout.samples / track.rate)
         is_immediate = is_immediate and layout.immediate
@@ -133,9 +133,10 @@ def _count(video: Mapping[str, VideoLayout]) -> int:
 
 
 def encode_metadata(metadata: object, frames: int) -> tuple[bytes | None, ...]:
-    """The JSON for each frame: of one object, the same for all, or of a list with one for each.
+    """Encode the metadata of each frame as JSON. `metadata` is one object for all frames, or a list.
 
-    Without frames there is one, for the audio. Raises `ValueError` if it is none, or too long.
+    Without frames, the result has one entry, for the audio. Raises `ValueError` if `metadata` is not valid,
+    has another number of objects than there are frames, or is too long.
     """
     count = frames or 1
     if metadata is None:
@@ -163,11 +164,11 @@ def _encode_object(metadata: object) -> bytes | None:
 
 
 Values = Mapping[str, Sequence["Array"]]
-"""What an output holds: for a video track its frames, for an audio track what it gives to each step."""
+"""The arrays of an output: for a video track its frames, for an audio track the samples of each step."""
 
 
 def convert(output: Output, content: Content) -> Values:
-    """Copy the values. Quick if the content `is_immediate`; otherwise it belongs in a thread."""
+    """Copy and convert the arrays of an output. Must run in a thread unless `content.is_immediate`."""
     values: dict[str, Sequence[Array]] = {}
     for track, layout in content.video.items():
         values[track] = rgb_frames(getattr(output, track), layout)
@@ -187,10 +188,10 @@ def make_steps(
     applied: Mapping[str, tuple[Applied, ...]],
     seq: dict[str, int],
 ) -> list[Step]:
-    """The steps of an output. Takes the numbers of its frames from `seq`, by track.
+    """Make the steps of an output. Takes the sequence numbers of the frames from `seq`, by track.
 
-    What was `applied`, by track, goes with the first frame of each video track, or with the audio if there is
-    none.
+    The commands in `applied`, by track, go to the first frame of each video track, or to the first audio if
+    there is no video.
     """
     steps: list[Step] = []
     for index in range(content.steps):

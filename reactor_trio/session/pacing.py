@@ -1,11 +1,12 @@
-"""From `emit` to the links: a step waits in a short buffer and leaves it at its time.
+"""The output of a session: steps wait in a short buffer, and the pacer shows each step when it is due.
 
-Three stages, so that neither the network nor the encoder can slow the model down: the buffer of steps, which
-makes `emit` wait; the pacer; and behind it, for each client, one slot for each video track and the sound that
-is due (`link/tracks.py`).
+An output passes three stages, so that neither the network nor the encoder can slow the model down: the buffer
+of steps, whose bound makes `emit` wait; the pacer; and, for each client, one slot for each video track and
+the sound that is due (`link/tracks.py`).
 
-One clock paces everything (`session/plan.py`). A block of audio is cut when its last sample is due, in the
-order of these times whatever the time of waking: that is why rounding never makes a gap.
+One plan (`session/plan.py`) gives the times of all tracks. A block of audio is cut when its last sample is
+due. Steps and blocks are processed in the order of their due times, even if the pacer wakes late, so rounding
+never makes a gap.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from reactor_trio.session.output_steps import Content, Step, Values
 
 LATE = 0.1
-"""Seconds after which silence is not sent any more: the loop was held up, and no one has heard it."""
+"""Seconds after its time at which a block of silence is not sent any more, because the loop was blocked."""
 
 
 class OutputStream:
-    """The output of a session, `self.output` for its model."""
+    """The output of a session. A model reads it as `self.output`; the session calls `emit` and `pace`."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class OutputStream:
         fps: float,
         buffer_size: int,
     ) -> None:
-        """`viewers` are shown everything. Raises `ValueError` for an `fps` that is no number > 0."""
+        """`viewers` are shown all output. Raises `ValueError` if `fps` is not a finite number > 0."""
         self._executor = context.executor
         self._frame_counts = context.counts.frames
         self._applied = applied
@@ -66,22 +67,22 @@ class OutputStream:
         self._now = trio.lowlevel.current_clock().current_time
         self._started = self._now()
         self._emitted = self._dropped = 0
-        # Whether an `emit` that waits for room does the pacer's work; and the nap of the task that does it:
-        # until something is due, moved by whoever changes when that is.
+        # Whether an `emit` that waits for room does the pacer's work, and the timer of the task that does
+        # this work. The timer ends at the next due time; code that changes the due time resets the timer.
         self._is_relieved = False
         self._nap = self._pacers_nap = Nap()
         self._emits_nap = Nap()
-        # For order, not for exclusion: outputs are shown in the order of their `emit` calls.
-        # A semaphore does that at half the price of a lock, which knows its owner.
+        # Keeps the outputs in the order of their `emit` calls. A semaphore, not a lock: a lock also records
+        # its owner, which takes twice the CPU time.
         self._turn = trio.Semaphore(1)
-        # Set by the pacer and the links; `played` waits for it.
+        # Set by the pacer and the links when output has been shown or sent; `played` waits for it.
         self._progress = trio.Event()
 
-    # ---- what the model sees
+    # ---- the side of the model
 
     @property
     def fps(self) -> float:
-        """Frames per second of the output; may be set at any time. Raises `ValueError` if it is not > 0."""
+        """Frames per second of the output. May be set at any time; raises `ValueError` if not > 0."""
         return self._plan.fps
 
     @fps.setter
@@ -92,17 +93,17 @@ class OutputStream:
 
     @property
     def period(self) -> float:
-        """Seconds between two frames now: by `fps`, or slower if `compute_time` says so."""
+        """Seconds between two frames now: 1 / `fps`, or the model's time for a frame if that is longer."""
         return self._plan.period
 
     def statistics(self) -> OutputStatistics:
-        """The numbers now."""
+        """The output's numbers now."""
         encoded = sum(viewer.encoded for viewer in self._viewers)
         return OutputStatistics(len(self._buffer), self._emitted, self._dropped, encoded)
 
     @on_loop
     def flush(self) -> None:
-        """Throw away the frames and the audio that wait, in the buffer and behind it."""
+        """Throw away all waiting frames and audio, in the buffer and at each client."""
         for viewer in self._viewers:
             viewer.flush()
         for name, timeline in self._timelines.items():
@@ -110,7 +111,7 @@ class OutputStream:
         for step in self._buffer:
             self._throw_away(step)
         self._buffer.clear()
-        self._nap.move(self._now())  # it may be that of an `emit`, for which there is room now
+        self._nap.move(self._now())  # an `emit` may hold this timer, and has room now
         self.have_progressed()
 
     def _throw_away(self, step: Step) -> None:
@@ -127,11 +128,11 @@ class OutputStream:
         for viewer in self._viewers:
             viewer.carry(track, seq, applied)
 
-    # ---- what the session sees
+    # ---- the side of the session
 
     @property
     def has_tracks(self) -> bool:
-        """Whether there is anything to show."""
+        """Whether the model has output tracks; without any, no pacer is needed."""
         return bool(self._tracks)
 
     async def emit(self, output: Output, *, drop: bool, compute_time: float | None) -> bool:
@@ -149,7 +150,7 @@ class OutputStream:
             await trio.lowlevel.checkpoint()
             self._refuse(content)
             return False
-        # Before anything is waited for: what is handled from now on, this output does not reflect.
+        # Before the first wait: this output does not reflect commands that are handled during the wait.
         applied = self._applied.take(self._now())
         taken = False
         try:
@@ -168,11 +169,11 @@ class OutputStream:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         try:
-            self._turn.acquire_nowait()  # no checkpoint: one comes with waiting for room
+            self._turn.acquire_nowait()  # no checkpoint: waiting for room, or for the thread, has one
         except trio.WouldBlock:
             await self._turn.acquire()
         try:
-            if values is None:  # in a thread: what is emitted meanwhile comes after it
+            if values is None:  # convert in a thread; a later `emit` waits for `_turn` meanwhile
                 values = await self._executor.run(ENCODE, convert, output, content)
             if not self._fits(content):
                 await self._make_room(content)
@@ -181,12 +182,12 @@ class OutputStream:
             self._turn.release()
 
     async def _make_room(self, content: Content) -> None:
-        """Show what is due until it fits. Who waits does the pacer's work: that spares it a step a frame."""
+        """Do the pacer's work in this task until the content fits: this saves a task switch a frame."""
         self._is_relieved, self._nap = True, self._emits_nap
         self._pacers_nap.move(math.inf)
         try:
             if not await self._advance():
-                # It was late. If it always is, the model would let nobody else run.
+                # A step was due already. A model that is always late would never let other tasks run.
                 await trio.lowlevel.checkpoint()
             while not self._fits(content):
                 await self._advance()
@@ -200,7 +201,7 @@ class OutputStream:
 
     def _refuse(self, content: Content) -> None:
         for track in content.video:
-            self._seq[track] += content.frames  # a gap
+            self._seq[track] += content.frames  # clients see a gap
             self._frame_counts[track].dropped += content.frames
         for track, layout in content.audio.items():
             self._timelines[track].count_dropped(layout.samples)
@@ -224,7 +225,7 @@ class OutputStream:
     # ---- the pacer
 
     async def pace(self) -> None:
-        """The pacer task: steps and blocks of audio, each at its time. Runs until it is cancelled."""
+        """The pacer task: shows each step and plays each block of audio in time. Runs until cancelled."""
         while True:
             if self._is_relieved:
                 await self._pacers_nap.until(math.inf)
@@ -232,7 +233,7 @@ class OutputStream:
                 await self._advance()
 
     async def _advance(self) -> bool:
-        """Sleep until something is due, or show it if it is; returns whether it has slept."""
+        """Show the step or play the block that is due, or sleep until one is; returns True if it slept."""
         now = self._now()
         due, track = self._next(now)
         if due > now:
@@ -246,11 +247,14 @@ class OutputStream:
         return False
 
     def _wake(self) -> None:
-        """Have the pacer wake at another time, without a task switch if that is later."""
+        """Reset the timer to the next due time. Makes no task switch if the due time is still to come."""
         self._nap.move(self._next(self._now())[0])
 
     def _next(self, now: float) -> tuple[float, str | None]:
-        """When something is due, and the audio track of which that is a block; None if it is a step."""
+        """The next due time, in seconds of Trio's clock, and the audio track whose block is due then.
+
+        The track is None if a step is due. The time is infinity if no step or block waits.
+        """
         due = self._plan.due(self._buffer, now)
         if not self._timelines:
             return due, None
@@ -282,13 +286,16 @@ class OutputStream:
             viewer.play(track, block)
 
     def pts(self, time: float) -> float:
-        """A time of the runtime's clock as clients are told it: in seconds since the session began."""
-        return round(time - self._started, 9)  # the header is JSON: no digits of noise
+        """Convert a time of Trio's clock to a timestamp for clients: seconds since the session began."""
+        return round(time - self._started, 9)  # the header is JSON: keep out the digits of rounding errors
 
     # ---- the end
 
     async def played(self) -> None:
-        """Wait until all that was emitted has been handed to the outbox or replaced on the way there."""
+        """Wait until all emitted output has been handed to the outbox, or replaced by newer output.
+
+        If cancelled, the output is still shown.
+        """
         while not self._is_played():
             self._progress = trio.Event()
             await self._progress.wait()
@@ -299,7 +306,7 @@ class OutputStream:
         return silent and not self._buffer and all(viewer.is_idle for viewer in self._viewers)
 
     def have_progressed(self) -> None:
-        """Something has left the buffer, or a link; `played` looks again."""
+        """Wake `played`. Called when output has left the buffer or a link's slots."""
         self._progress.set()
 
 

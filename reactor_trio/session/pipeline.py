@@ -1,8 +1,8 @@
-"""Drives the `inference()` of a `ReactorPipeline`, step by step, and shows what it yields.
+"""Drives the `inference()` generator of a `ReactorPipeline` step by step, and shows the yielded outputs.
 
-A step is what it does from one `yield` to the next. A plain generator has a worker thread of the session's
-own, and each of its steps waits for its device; an async one runs in the session's run task. Between two
-steps the handlers have their turn (`session/turns.py`), and so they do while an output waits to be shown.
+A step is the run of the generator from one `yield` to the next. A plain generator runs in a worker thread of
+its session, and each step waits for the model's device; an async generator runs in the session's run task.
+Handlers run between two steps (`session/turns.py`), and while an output waits to be shown.
 """
 
 from __future__ import annotations
@@ -33,35 +33,37 @@ if TYPE_CHECKING:
     from reactor_trio.session.turns import Turns
 
 _END: Final = object()
-"""In the place of a value: the generator has returned."""
+"""Returned in place of a yielded value when the generator has returned."""
 
 
 class Pipeline:
-    """The run task of one session of a `ReactorPipeline`.
+    """Runs the generators of one session of a `ReactorPipeline`. The session calls `run` in its run task.
 
-    A generator is closed within `hook_timeout` seconds: then an async one is cut off, and a plain one waits
-    for its device no longer.
+    Closing a generator may take `hook_timeout` seconds. Then an async generator is cancelled, and a plain
+    generator waits for its device no longer.
     """
 
     def __init__(self, context: SessionContext, model: ReactorPipeline, turns: Turns) -> None:
         self._model = model
         self._where = f"{type(model).__qualname__}.inference"
-        # The model's, for arrays that it yields as they are.
+        # The model's output classes, for yielded arrays that are not wrapped in one.
         self._outputs = context.contract.outputs
         self._turns = turns
         self._executor = context.executor
         self._hook_timeout = context.limits.hook_timeout
         self._log = context.log
         self._adapts = not _has_own_fps(model)
-        # Seconds that the steps since the last output have taken; None until the first one of a generator,
-        # which may well compile, or fill caches, and says nothing of those to come.
+        # Seconds that the steps since the last output have taken; None until the first output of a generator.
+        # The first steps may compile or fill caches, so their time does not predict the time of later steps.
         self._spent: float | None = None
 
     async def run(self) -> None:
-        """Start `inference` when the client is there, and again when it returns. Runs until it is cancelled.
+        """Start `inference` when `@connected` has finished, and again each time that it returns.
 
-        Returns if the client is gone (`BufferClosed`). Raises whatever else `inference` raises, and
-        `TypeError` if it yields what cannot be shown. If cancelled, the generator has been closed.
+        Runs until it is cancelled; returns if `inference` raises `BufferClosed`, since the client has left.
+        Raises any other exception of `inference`, `TypeError` or `ValueError` for a yielded value that cannot
+        be shown, and `RuntimeError` if `inference` keeps a cancelled scope open across a `yield`. If
+        cancelled, the generator has been closed.
         """
         model = self._model
         await model.connected.wait()
@@ -81,30 +83,30 @@ class Pipeline:
                     self._check_scopes()
                     raise
                 if not shown:
-                    # It would not get any further by starting at once.
+                    # A generator without output would not get further by an immediate restart.
                     await self._turns.pause(self._frame_time)
         except BufferClosed:
             return
 
     def _check_scopes(self) -> None:
-        """Raises `RuntimeError` if no scope around us was cancelled, but one of the generator's own."""
+        """Raises `RuntimeError` if a scope of the generator is cancelled, but no scope around this task."""
         if trio.current_effective_deadline() != -math.inf:
             raise RuntimeError(
                 f"{self._where} keeps a cancel scope or a nursery open across a `yield`: end it before"
             ) from None
 
     async def _round(self, steps: _Steps) -> bool:
-        """From the start of a generator to its end; returns whether it has shown anything."""
+        """Run one generator from its start to its end; returns whether it has shown an output."""
         shown, self._spent = False, None
         passed_on: trio.Cancelled | None = None
-        # Around the generator, which may open scopes of its own: none of them may be closed in a younger one.
+        # Opened before the generator runs: the generator may open scopes, and scopes must be closed in order.
         with trio.CancelScope() as scope:
             try:
                 while (value := await self._step(steps)) is not _END:
                     try:
                         shown |= await self._take(value)
                     except (TypeError, ValueError) as failure:
-                        # Of a value that cannot be shown: no line of the author's is in the traceback.
+                        # The value cannot be shown. The traceback has no line of the author: name the line.
                         failure.add_note(f"{self._where} yielded it at {steps.place}")
                         raise
             finally:
@@ -114,8 +116,8 @@ class Pipeline:
                     try:
                         await self._close(steps)  # noqa: ASYNC102  shielded by `scope`
                     except trio.Cancelled as cancelled:  # noqa: ASYNC103  raised below
-                        # Of a scope inside the generator, or around all of this: no failure, though under
-                        # the shield it looks like one.
+                        # Raised by a scope inside the generator, or around this task. It is no failure,
+                        # but `contained` would take it for one, because `scope` is a shield.
                         passed_on = cancelled
             if passed_on is not None:
                 raise passed_on
@@ -137,7 +139,7 @@ class Pipeline:
         if not steps.is_open:
             return
         try:
-            # It may be the end of the session, with a handler that is not through yet.
+            # The session may be ending while a handler still runs: wait for the handler.
             await self._turns.begin_step(at_once=True)
         finally:
             try:
@@ -152,14 +154,14 @@ class Pipeline:
         else:
             self._log.error("inference() failed while it was closed", exc_info=failure)
 
-    # ---- what it yields
+    # ---- yielded values
 
     @property
     def _frame_time(self) -> float:
         return 1 / self._model.output.fps
 
     async def _take(self, value: Any) -> bool:
-        """Do what a yielded value asks for; returns whether that was to show something."""
+        """Send a yielded message, show a yielded output, or pause; returns whether an output was shown."""
         if isinstance(value, ModelMessage):
             await self._model.send(value)
             return False
@@ -175,7 +177,7 @@ class Pipeline:
         if isinstance(value, Output):
             return value
         if isinstance(value, Call):
-            value.close()  # it need not complain as well
+            value.close()  # prevents a second error, that it was never awaited
         if not (hasattr(value, "shape") and hasattr(value, "dtype")):
             raise TypeError(f"{self._where} yielded {_described(value)}; it may yield {_ALLOWED}")
         if len(self._outputs) == 1 and len(self._outputs[0].__tracks__) == 1:
@@ -206,43 +208,43 @@ def _is_empty(output: Output) -> bool:
 
 
 def _is_nothing(value: Any, track: TrackSpec) -> bool:
-    # Sound of no samples takes no time to play: yielded again and again, it would not let any pass.
+    # Audio without samples takes no time to play: a model that yields it in a loop would not be paced.
     return value is None or (track.kind == "audio" and getattr(value, "shape", ())[-1:] == (0,))
 
 
 def _has_own_fps(model: ReactorPipeline) -> bool:
-    """Whether the author has chosen a rate, in a class or in `load`."""
+    """Whether the author has set `fps`, in a class or in `load`."""
     owners = type(model).__mro__[: type(model).__mro__.index(ReactorPipeline)]
     return "fps" in vars(model) or any("fps" in vars(owner) for owner in owners)
 
 
 class _Steps(Protocol):
-    """A generator of the model's, one step at a time."""
+    """Runs one generator of the model step by step."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything to close."""
+        """Whether the generator waits at a `yield`, and must be closed."""
         ...
 
     @property
     def place(self) -> str:
-        """Where it stands, as `file:line`."""
+        """The line at which the generator waits, as `file:line`."""
         ...
 
     async def next(self) -> Any:
-        """What it yields next, or `_END`."""
+        """Run the next step; returns the yielded value, or `_END`. Raises the exception of the generator."""
 
     async def close(self) -> None:
-        """Close it where it stands. Raises what it raises."""
+        """Close the generator at its `yield`. Raises the exception that its cleanup raises."""
 
 
 def _place(frame: FrameType | None) -> str:
-    # A decorator may have made a generator that has no frame.
+    # A decorator may return an object that has no frame.
     return "a `yield`" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class _ThreadSteps:
-    """A plain generator in its thread, where everything of it happens."""
+    """A plain generator; created, run and closed in its worker thread."""
 
     def __init__(self, model: ReactorPipeline, worker: Worker) -> None:
         self._model = model
@@ -273,7 +275,7 @@ class _ThreadSteps:
 
 
 class _AsyncSteps:
-    """An async generator, in the task that calls this."""
+    """An async generator; run and closed in the task that calls `next` and `close`."""
 
     def __init__(self, model: ReactorPipeline) -> None:
         self._generator: AsyncGenerator[Any, None] = model.inference()
@@ -296,7 +298,7 @@ class _AsyncSteps:
         try:
             await self._generator.aclose()
         except BaseExceptionGroup as group:
-            # A nursery round the `yield` has put GeneratorExit into a group.
+            # A nursery around the `yield` has wrapped GeneratorExit in a group.
             _, rest = group.split(GeneratorExit)
             if rest is not None:
                 raise rest from None

@@ -1,4 +1,4 @@
-"""The steps of an output that wait for their time, and how much of the buffer they take."""
+"""The bounded buffer of the steps that wait until they are due."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from reactor_trio.session.output_steps import Content, Step
 
 ROUNDING = 1e-6
-"""Seconds within which a step and the end of a block are at the same time: the step comes first."""
+"""Seconds within which a step and the end of a block count as simultaneous; the step is shown first."""
 
 
 class StepBuffer:
-    """Bounded in frames, or in the time that these take where there is sound alone; oldest first."""
+    """The waiting steps of an output, oldest first. Bounded in frames; sound alone counts by its duration."""
 
     def __init__(self, size: int) -> None:
-        """`size` is in frames; a batch that is larger is let in when the buffer is empty."""
+        """`size` is in frames. A larger batch fits if the buffer is empty."""
         self._size = size
         self._steps: deque[Step] = deque()
-        # The steps that have pictures, and the seconds of those that have none.
+        # Number of steps with pictures, and duration of the steps without, in seconds.
         self._frames = 0
         self._seconds = 0.0
 
@@ -35,16 +35,16 @@ class StepBuffer:
         return iter(self._steps)
 
     def fits(self, content: Content, period: float) -> bool:
-        """Whether an output fits in; `period` is the time of a frame, in seconds."""
+        """Whether an output fits in the buffer; `period` is the duration of a frame, in seconds."""
         if not (content.audio or self._seconds):
             return self._frames + content.frames <= max(self._size, content.frames)
         size = content.frames or content.seconds / period
         waiting = self._frames + self._seconds / period
-        # An output that is larger than the buffer, such as a batch, is let in when the buffer is empty.
+        # An output that is larger than the buffer, such as a batch, fits if the buffer is empty.
         return waiting + size <= max(self._size, size) + ROUNDING
 
     def append(self, steps: Sequence[Step]) -> None:
-        """Add steps at the end, whether they fit or not."""
+        """Add steps at the end, without a check that they fit."""
         self._count(steps, 1)
         self._steps.extend(steps)
 
@@ -53,11 +53,11 @@ class StepBuffer:
         step = self._steps.popleft()
         self._count([step], -1)
         if not self._steps:
-            self._seconds = 0.0  # free of what rounding has left
+            self._seconds = 0.0  # remove the rounding error
         return step
 
     def clear(self) -> None:
-        """Forget all steps."""
+        """Remove all steps."""
         self._steps.clear()
         self._frames, self._seconds = 0, 0.0
 

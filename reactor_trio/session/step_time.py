@@ -1,4 +1,4 @@
-"""The rate that a model can sustain, from the times that its steps took."""
+"""Estimates the time that a model needs for a frame, from the times of its steps. Pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import math
 from collections import deque
 
 SMOOTHING = 0.2
-"""Weight of the newest step in the moving average."""
+"""Weight of the newest step in the moving average, 0 to 1."""
 OUTLIER = 2.0
-"""A step counts for at most this many average ones, so that one slow step cannot halve the rate."""
+"""A step counts for at most this many times the average, so that one slow step cannot halve the rate."""
 MEMORY = 3
-"""Steps. The average is never more than the slowest of these, so that it soon forgets what is over: mostly a
-slow first step, in which a model warms up."""
+"""Number of newest steps. Their slowest bounds the average, so that a slow first step, in which the model
+warms up, is soon forgotten."""
 
 
 class StepTime:
-    """A moving average of `compute_time`, in seconds a frame; 0 until the first one is known."""
+    """A moving average of `compute_time`. `seconds` is in seconds per frame; 0 until the first `add`."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._newest: deque[float] = deque(maxlen=MEMORY)
 
     def add(self, compute_time: float, frames: int) -> None:
-        """Take in what a step took that made so many frames; without frames it says nothing.
+        """Record the seconds that a step with so many frames took. A step without frames is ignored.
 
-        Raises `ValueError` if it is not a number of seconds >= 0.
+        Raises `ValueError` if `compute_time` is not a finite number >= 0.
         """
         if not (math.isfinite(compute_time) and compute_time >= 0):
             raise ValueError(f"compute_time must be a number of seconds >= 0, not {compute_time!r}")

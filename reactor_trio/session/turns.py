@@ -1,8 +1,8 @@
-"""Whose turn it is in a session of a `ReactorPipeline`: a step of `inference`, or handlers.
+"""Alternates the steps of `inference` and the handlers in a session of a `ReactorPipeline`.
 
-Two tasks take turns, and neither can starve the other. Handlers that wait run before the next step, for at
-most `STEP` seconds unless one of them takes longer by itself; then a step that waits goes first. Where no
-step is under way, and none waits, handlers run at once, as in any session.
+The run task and the dispatch task take turns, and neither can starve the other. Waiting handlers run before
+the next step, for at most `STEP` seconds (`session/inbox.py`) unless a single handler takes longer; then a
+waiting step runs. If no step runs or waits, handlers run at once, as in any session.
 """
 
 from __future__ import annotations
@@ -16,33 +16,37 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """Of the run task, which steps, and the dispatcher, which handles. All but the waiting is synchronous."""
+    """The turns of one session's run task and dispatch task.
+
+    The run task calls `begin_step`, `end_step` and `pause`; the dispatch task `begin_handling` and
+    `end_handling`.
+    """
 
     def __init__(self, inbox: CoalescingSendChannel[Any]) -> None:
         self._inbox = inbox
         self.stepping = False
-        """Whether a step is under way, so that no handler may run."""
+        """Whether a step runs, so that no handler may run."""
         self._handling = False
-        # Set by `end_step`, which then has given the turn away; the dispatcher waits for it.
+        # Awaited by the dispatch task; set by `end_step`, which passes the turn to it.
         self._may_handle: trio.Event | None = None
-        # Set by `end_handling` in the same way; the run task waits for it.
+        # Awaited by the run task; set by `end_handling`, which passes the turn to it.
         self._may_step: trio.Event | None = None
-        # Set when handlers have run; `pause` waits for it.
+        # Awaited by `pause`; set when handlers have run.
         self._news: trio.Event | None = None
 
     async def begin_step(self, *, at_once: bool = False) -> None:
-        """Wait until neither a handler runs nor, unless `at_once`, a command waits that came before.
+        """Wait until no handler runs, and, unless `at_once`, until waiting commands have had their turn.
 
-        If cancelled, there is nothing to end.
+        If cancelled, the step has not begun, and `end_step` must not be called.
         """
         await trio.lowlevel.checkpoint()
-        # The dispatcher is not idle from the moment at which something is put into the inbox.
+        # The dispatch task does not wait any more as soon as work has been put into the inbox.
         if self._handling or not (at_once or self._inbox.receiver_waits):
             self._may_step = trio.Event()
             try:
                 await self._may_step.wait()
             except trio.Cancelled:
-                if self._may_step.is_set():  # given while the cancellation was on its way
+                if self._may_step.is_set():  # passed to this task before `Cancelled` was raised
                     self.end_step()
                 raise
             finally:
@@ -50,14 +54,17 @@ class Turns:
         self.stepping = True
 
     def end_step(self) -> None:
-        """Let handlers run; if they wait, they are next."""
+        """End the step. The dispatch task gets the turn if it waits."""
         self.stepping = False
         if self._may_handle is not None:
             self._handling = True
             self._may_handle.set()
 
     async def begin_handling(self) -> None:
-        """Wait until no step is under way; not always a checkpoint. If cancelled, there is nothing to end."""
+        """Wait until no step runs; not always a checkpoint.
+
+        If cancelled, handling has not begun, and `end_handling` must not be called.
+        """
         if self.stepping:
             self._may_handle = trio.Event()
             try:
@@ -71,7 +78,7 @@ class Turns:
         self._handling = True
 
     def end_handling(self) -> None:
-        """Let the next step begin; if it waits, it is next, whatever is in the inbox."""
+        """End the handling. The run task gets the turn if it waits, even if more commands wait."""
         self._handling = False
         self.handled()
         if self._may_step is not None:
@@ -79,12 +86,12 @@ class Turns:
             self._may_step.set()
 
     def handled(self) -> None:
-        """A handler has run: there may be something to do for a generator that idles."""
+        """Wake `pause`: a handler has run, and may have given an idle generator work to do."""
         if self._news is not None:
             self._news.set()
 
     async def pause(self, seconds: float) -> None:
-        """Wait until a handler has run, at most for so long. If cancelled, nothing has changed."""
+        """Wait until a handler has run, for at most so many seconds. May be cancelled at any time."""
         self._news = trio.Event()
         with trio.move_on_after(seconds):
             await self._news.wait()

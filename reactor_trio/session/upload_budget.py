@@ -1,11 +1,11 @@
-"""What the uploads of all sessions together may take: of the memory, and of the disk.
+"""The budget of memory and disk space that the uploads of all sessions of a host share.
 
-A session has its own quota (`protocol/upload_ledger.py`); this is the process's, shared by all sessions of a
-host. Room for a whole file is reserved when it is announced, before any byte, and given back when the upload
-has failed or its session has ended: so nobody is turned away in the middle. A file for which the memory has
-no room is kept on the disk; only if that has none either, or the file is small, the upload is refused.
+Each session has a quota of its own besides (`protocol/upload_ledger.py`). Room for a whole file is reserved
+when the file is announced, before its first byte, and given back when the upload has failed or its session
+has ended; so an upload that has begun is never refused for want of room. A file without room in memory is
+kept on the disk. An upload is refused only if the disk has no room either, or if the file is small.
 
-Everything happens on the loop, so that no lock is needed.
+All methods run on the loop, so the counters need no lock.
 """
 
 from __future__ import annotations
@@ -15,49 +15,54 @@ import enum
 import trio
 
 RESIDENT_SHARE = 0.5
-"""How much of the memory files may take that stay there: the rest is for what is read back from the disk, or
-waits to be written. Such bytes come and go, so whoever waits for room is served."""
+"""Share of the memory for files that stay in memory. The rest is for files that are read back from the disk,
+and for chunks that wait to be written: these are released soon, so a waiting `lend` gets its room."""
 
 LEAST_SPILLED = 1024 * 1024
-"""A smaller file does not go to the disk for want of memory: each takes a descriptor there."""
+"""Bytes. A smaller file is not moved to the disk for want of memory: each takes a file descriptor."""
 
 
 class Place(enum.Enum):
-    """Where the bytes of an upload are kept."""
+    """The place of an upload's bytes."""
 
     MEMORY = "memory"
     DISK = "disk"
 
 
 class UploadBudget:
-    """Counts bytes. `max_memory_bytes` and `max_disk_bytes` are for all sessions together."""
+    """Counts the bytes of the uploads of all sessions, and grants or refuses more.
+
+    A host has one; the uploads of its links call it. `max_memory_bytes` and `max_disk_bytes` are for all
+    sessions together.
+    """
 
     def __init__(self, *, max_memory_bytes: int, max_disk_bytes: int) -> None:
         self._max_memory = max_memory_bytes
         self._max_resident = int(max_memory_bytes * RESIDENT_SHARE)
         self._max_disk = max_disk_bytes
-        # Reserved for files that stay in memory; read back and lent to handlers; not yet on the disk.
+        # Bytes of memory: for files that stay there; for files read back for handlers; not yet on the disk.
         self._resident = self._lent = self._unwritten = 0
         self._disk = 0
-        # Set by whoever gives memory back; the one in `lend` whose turn it is waits for it.
+        # Set by the methods that free memory; awaited by the `lend` that holds `_turn`.
         self._room = trio.Event()
-        # For order: large files wait in line too.
+        # Keeps the order of the waiting `lend` calls, so that small files do not overtake large ones.
         self._turn = trio.Lock()
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that are reserved, lent or wait to be written."""
+        """Bytes of memory that are reserved, lent or waiting to be written."""
         return self._resident + self._lent + self._unwritten
 
     @property
     def disk(self) -> int:
-        """Bytes of the disk that are reserved."""
+        """Bytes of disk space that are reserved."""
         return self._disk
 
     def reserve(self, size: int, *, in_memory: bool) -> Place | None:
-        """Reserve room for a file, in memory if that is wished and there is some; None: there is none.
+        """Reserve room for a file of `size` bytes; returns its place, None if there is no room.
 
-        A small file is not spilled to the disk.
+        `in_memory`: try the memory first, and the disk then, unless the file is small. Otherwise only the
+        disk is tried.
         """
         has_memory = self._resident + size <= self._max_resident and self.memory + size <= self._max_memory
         if not size or (in_memory and has_memory):
@@ -70,7 +75,7 @@ class UploadBudget:
         return Place.DISK
 
     def give_back(self, size: int, place: Place) -> None:
-        """Undo a `reserve`."""
+        """Give back the room of one `reserve`."""
         if place is Place.DISK:
             self._disk -= size
         else:
@@ -78,20 +83,20 @@ class UploadBudget:
             self._room.set()
 
     def has_room_for_unwritten(self, size: int) -> bool:
-        """Whether so many more bytes may wait in memory for the disk."""
+        """Whether `size` more bytes may wait in memory to be written to the disk."""
         return self.memory + size <= self._max_memory
 
     def add_unwritten(self, size: int) -> None:
-        """So many bytes wait in memory for the disk; less than none: they no longer do."""
+        """Count `size` more bytes that wait in memory to be written; a negative `size` counts fewer."""
         self._unwritten += size
         if size < 0:
             self._room.set()
 
     async def lend(self, size: int) -> None:
-        """Wait until there is memory to read so many bytes back, first come, first served.
+        """Wait until there is memory to read `size` bytes back from the disk, in the order of the calls.
 
-        If nothing else is lent it need not fit: one file alone can always be read. If cancelled, nothing is
-        lent.
+        If no other bytes are lent, `size` is lent even without room, so a single file can always be read. If
+        cancelled, no bytes are lent.
         """
         async with self._turn:
             while self._lent and self.memory + size > self._max_memory:
@@ -100,6 +105,6 @@ class UploadBudget:
             self._lent += size
 
     def return_lent(self, size: int) -> None:
-        """Undo a `lend`."""
+        """Give back the bytes of one `lend`."""
         self._lent -= size
         self._room.set()
