@@ -242,6 +242,37 @@ async def test_a_unix_socket_has_an_address_too(tmp_path: Path) -> None:
         assert (server.url, server.port) == (f"unix:{path}", 0)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "takes"),
+    [
+        ("config", [], "a mapping, such as a dict"),
+        ("name", 3, "a str"),
+        ("limits", 3, "a reactor_trio.Limits"),
+        ("media", "jpeg", "a reactor_trio.MediaSettings"),
+        ("port", "80", "an int"),
+        ("port", True, "an int"),
+        ("host", None, "a str"),
+        ("token", b"secret", "a str"),
+        ("auth", "no", "a bool"),
+        ("authenticate", "hook", "a function"),
+        ("allow_origins", 3, "a list"),
+        ("allow_origins", [3], "a list of str"),
+        ("max_wait", "1", "a number"),
+        ("web", 3, "a path"),
+    ],
+)
+async def test_a_value_of_another_type_is_a_type_error_that_names_the_keyword(
+    keyword: str, value: Any, takes: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"^{keyword} must be {takes}, not "):
+        await reactor_trio.serve(Painter, **{keyword: value})
+
+
+async def test_the_model_is_a_class() -> None:
+    with pytest.raises(TypeError, match=r"^model must be a class derived from ReactorModel, not "):
+        await reactor_trio.serve(Painter())  # type: ignore[arg-type]
+
+
 def test_the_keywords_are_the_fields_of_the_settings() -> None:
     fields = {field.name for field in attrs.fields(ServerSettings)} - {"host", "port", "no_auth"}
     assert set(ServeOptions.__annotations__) == fields | {"auth"}

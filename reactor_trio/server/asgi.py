@@ -19,7 +19,7 @@ from reactor_trio.media.settings import MediaSettings
 from reactor_trio.server.asgi_site import Site
 from reactor_trio.server.asgi_thread import TrioThread
 from reactor_trio.server.composition import Composition
-from reactor_trio.server.options import AccessOptions, check_names, settings_of
+from reactor_trio.server.options import AccessOptions, check_arguments, check_names, settings_of
 from reactor_trio.session.limits import Limits
 from reactor_trio.wire.asgi_calls import TrioCalls
 
@@ -151,9 +151,10 @@ def asgi(
     If the ASGI server says that it was reached at an address that other machines can reach, requests are
     refused with 403 and an error is logged, unless `token`, `authenticate` or `auth=False` is given.
 
-    Raises `ValueError` for an impossible value, and names its keyword; `TypeError` for an unknown keyword and
-    for a mistake in the model's declarations.
+    Raises `ValueError` for an impossible value, and names its keyword; `TypeError` for an unknown keyword,
+    for a value of another type, and for a mistake in the model's declarations.
     """
+    check_arguments(model, config, name, limits, media)
     check_names("asgi", options, AccessOptions)
     is_open = any(options.get(each) is not None for each in ("token", "authenticate")) or not options.get(
         "auth", True

@@ -15,7 +15,7 @@ from reactor_trio.compute.watchdog import Watchdog, watching
 from reactor_trio.contract.contract import read_contract
 from reactor_trio.media.settings import MediaSettings
 from reactor_trio.server.composition import Composition
-from reactor_trio.server.options import ServeOptions, check_names, settings_of
+from reactor_trio.server.options import ServeOptions, check_arguments, check_names, settings_of
 from reactor_trio.session.limits import Limits
 from reactor_trio.wire.nursery import open_plain_nursery
 
@@ -34,6 +34,9 @@ class RunningServer:
         self._server = server
         # Set by `drain`; a task of `serve` waits for it.
         self._is_asked = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<RunningServer {self.url}>"
 
     @property
     def port(self) -> int:
@@ -106,9 +109,9 @@ async def serve(
 
     Raises `ValueError`, with the name of the keyword, for an impossible value, and for a `host` that other
     machines can reach if none of `token`, `authenticate` and `auth=False` is given; `TypeError` for an
-    unknown keyword, and for a mistake in the model's declarations; `reactor_trio.errors.ListenError` if the
-    address cannot be listened on; and every error of `load`. A failure of one session is logged, and never
-    raised.
+    unknown keyword, for a value of another type, and for a mistake in the model's declarations;
+    `reactor_trio.errors.ListenError` if the address cannot be listened on; and every error of `load`. A
+    failure of one session is logged, and never raised.
 
     If cancelled, `serve` refuses new clients and asks each session to say goodbye, as `drain` does. It waits
     at most `limits.close_timeout` seconds (`drain_timeout`, if that is less), then cancels the remaining
@@ -116,6 +119,7 @@ async def serve(
     `limits.hook_timeout` seconds. Calls in threads, such as those of `self.compute`, cannot be cancelled;
     `serve` waits for them. While the model is loading, `load` is cancelled at once.
     """
+    check_arguments(model, config, name, limits, media)
     check_names("serve", options, ServeOptions)
     settings = settings_of({"host": host, "port": port, **options})
     read_contract(model, name)
