@@ -35,7 +35,7 @@ from reactor_trio import (
     file_uploaded,
 )
 from reactor_trio.protocol.binary import UploadChunk, encode_upload_chunk
-from reactor_trio.session import naps
+from reactor_trio.session import timers
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, load_host, run
 from reactor_trio.testing.leaks import left_open
@@ -535,7 +535,7 @@ def strangers() -> Iterator[str]:
         children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
         waiting += children
         known = task in (root, trio.lowlevel.current_task())
-        known = known or task.name in ("neighbour's client", naps.TASK_NAME)
+        known = known or task.name in ("neighbour's client", timers.TASK_NAME)
         if not known and not task.name.startswith("<TrioToken"):
             yield task.name
 

@@ -51,7 +51,7 @@ OWN_RUNS = {
     "test_coalescing_against_trio.py::outcome_of": "compares two runs of the same seed",
     "test_demo.py::test_two_runs_are_the_same_to_the_byte": "compares two runs",
     "test_endings_sweep.py": "one run for each place at which a session can be ended",
-    "test_naps.py::test_each_run_has_its_own": "compares runs",
+    "test_timers.py::test_each_run_has_its_own": "compares runs",
     "test_network.py::test_jitter_is_seeded_in_bounds_and_nothing_overtakes": "compares runs",
     f"test_session_regressions.py::{_TICKING}": "a clock of its own",
     "test_testing_kit.py": "the tests of `run` itself",

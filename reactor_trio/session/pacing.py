@@ -20,10 +20,10 @@ from reactor_trio.compute.from_thread import on_loop
 from reactor_trio.compute.lanes import ENCODE
 from reactor_trio.model.ports import OutputStatistics
 from reactor_trio.session.audio_timeline import AudioTimeline, check_channels
-from reactor_trio.session.naps import Nap
 from reactor_trio.session.output_steps import convert, inspect_output, make_steps
 from reactor_trio.session.plan import Plan
 from reactor_trio.session.step_buffer import ROUNDING, StepBuffer
+from reactor_trio.session.timers import Timer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,8 @@ class OutputStream:
         # Whether an `emit` that waits for room does the pacer's work, and the timer of the task that does
         # this work. The timer ends at the next due time; code that changes the due time resets the timer.
         self._is_relieved = False
-        self._nap = self._pacers_nap = Nap()
-        self._emits_nap = Nap()
+        self._timer = self._pacers_timer = Timer()
+        self._emits_timer = Timer()
         # Keeps the outputs in the order of their `emit` calls. A semaphore, not a lock: a lock also records
         # its owner, which takes twice the CPU time.
         self._turn = trio.Semaphore(1)
@@ -111,7 +111,7 @@ class OutputStream:
         for step in self._buffer:
             self._throw_away(step)
         self._buffer.clear()
-        self._nap.move(self._now())  # an `emit` may hold this timer, and has room now
+        self._timer.reset(self._now())  # an `emit` may hold this timer, and has room now
         self.have_progressed()
 
     def _throw_away(self, step: Step) -> None:
@@ -183,8 +183,8 @@ class OutputStream:
 
     async def _make_room(self, content: Content) -> None:
         """Do the pacer's work in this task until the content fits: this saves a task switch a frame."""
-        self._is_relieved, self._nap = True, self._emits_nap
-        self._pacers_nap.move(math.inf)
+        self._is_relieved, self._timer = True, self._emits_timer
+        self._pacers_timer.reset(math.inf)
         try:
             if not await self._advance():
                 # A step was due already. A model that is always late would never let other tasks run.
@@ -192,7 +192,7 @@ class OutputStream:
             while not self._fits(content):
                 await self._advance()
         finally:
-            self._is_relieved, self._nap = False, self._pacers_nap
+            self._is_relieved, self._timer = False, self._pacers_timer
             self._wake()
 
     def _steps(self, content: Content, values: Values, applied: tuple[Applied, ...]) -> list[Step]:
@@ -228,7 +228,7 @@ class OutputStream:
         """The pacer task: shows each step and plays each block of audio in time. Runs until cancelled."""
         while True:
             if self._is_relieved:
-                await self._pacers_nap.until(math.inf)
+                await self._pacers_timer.sleep_until(math.inf)
             else:
                 await self._advance()
 
@@ -237,7 +237,7 @@ class OutputStream:
         now = self._now()
         due, track = self._next(now)
         if due > now:
-            await self._nap.until(due)
+            await self._timer.sleep_until(due)
             return True
         if track is None:
             self._show(due, now - due)
@@ -248,7 +248,7 @@ class OutputStream:
 
     def _wake(self) -> None:
         """Reset the timer to the next due time. Makes no task switch if the due time is still to come."""
-        self._nap.move(self._next(self._now())[0])
+        self._timer.reset(self._next(self._now())[0])
 
     def _next(self, now: float) -> tuple[float, str | None]:
         """The next due time, in seconds of Trio's clock, and the audio track whose block is due then.
