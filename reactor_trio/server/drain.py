@@ -227,8 +227,12 @@ class Shutdown:
         text = f"Stopped without waiting for: {what}"
         # In a thread, because the write blocks if the reader of standard error does not read.
         said = threading.Thread(target=_say, args=(text, self._flush), daemon=True)
-        said.start()
-        said.join(LEAVE_SECONDS)
+        try:
+            said.start()
+        except RuntimeError:  # Python 3.12 starts no thread once the main thread has ended
+            _say(text, self._flush)
+        else:
+            said.join(LEAVE_SECONDS)
         self._exit_now(status)
 
 
