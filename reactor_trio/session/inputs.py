@@ -35,7 +35,7 @@ class _Reader:
     mode: ReadMode
     task: trio.lowlevel.Task
     result: list[InputFrame] | Exception | None = None
-    """Set before the task is rescheduled."""
+    """The frames or the error of the `read`; set before its task is rescheduled."""
 
 
 class InputTrack:
@@ -108,7 +108,7 @@ class InputTrack:
             await trio.lowlevel.cancel_shielded_checkpoint()  # the frames are taken
         if isinstance(reader.result, Exception):
             raise reader.result
-        assert reader.result is not None  # since it was rescheduled
+        assert reader.result is not None  # set before the task was rescheduled
         return reader.result
 
     async def _wait(self, reader: _Reader) -> None:

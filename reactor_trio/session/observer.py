@@ -40,7 +40,7 @@ class FrameCounts:
     """Samples of silence played on an audio track because no samples of the model were due."""
 
     def add(self, other: FrameCounts) -> None:
-        """Add another session's."""
+        """Add the counts of another session to these."""
         self.sent += other.sent
         self.replaced += other.replaced
         self.dropped += other.dropped
@@ -58,7 +58,7 @@ class InputCounts:
     """Received frames that newer frames have replaced before they were decoded, or read by the model."""
 
     def add(self, other: InputCounts) -> None:
-        """Add another session's."""
+        """Add the counts of another session to these."""
         self.received += other.received
         self.dropped += other.dropped
 
@@ -79,7 +79,7 @@ class Counts:
     """Counts of frames by input track."""
 
     def add(self, other: Counts) -> None:
-        """Add another session's."""
+        """Add the counts of another session to these."""
         self.messages_sent += other.messages_sent
         self.bad_messages += other.bad_messages
         self.upload_bytes += other.upload_bytes

@@ -35,7 +35,7 @@ class Picture:
     track: str
     seq: int
     pixels: Array
-    """(H, W, 3), uint8, RGB."""
+    """Array of shape (H, W, 3), uint8, RGB."""
     metadata: bytes | None
     """The frame's metadata as JSON; None if there is none."""
     applied: tuple[Applied, ...] = ()
@@ -49,7 +49,7 @@ class Sound:
 
     track: str
     samples: Array
-    """(samples, channels), int16, little-endian."""
+    """Array of shape (samples, channels), int16, little-endian."""
     metadata: bytes | None
     applied: tuple[Applied, ...] = ()
 

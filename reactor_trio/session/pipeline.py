@@ -264,7 +264,7 @@ class _ThreadSteps:
         generator: Any = self._generator
         if generator is None:
             generator = self._generator = self._model.inference()
-        self.is_open = False  # unless it yields
+        self.is_open = False  # set again if the generator yields
         value = next(generator, _END)
         self.is_open = value is not _END
         return value
@@ -286,7 +286,7 @@ class _AsyncSteps:
         return _place(getattr(self._generator, "ag_frame", None))
 
     async def next(self) -> Any:
-        self.is_open = False  # unless it yields
+        self.is_open = False  # set again if the generator yields
         try:
             value = await self._generator.__anext__()
         except StopAsyncIteration:
