@@ -1078,3 +1078,22 @@ async def test_a_model_that_does_not_end_is_named_and_does_not_keep_its_client(h
             assert (await client.ended()).reason == "shutting_down"
     [said] = [entry for entry in logs if entry["event"] == "the model goes on after its session"]
     assert re.search(r"Stubborn\.go at .*test_session\.py:\d+ \(task session-1/dispatch\)", said["waits_for"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "takes"),
+    [
+        ("max_uploads", "9", "an int"),
+        ("max_uploads", 9.5, "an int"),
+        ("max_uploads", True, "an int"),
+        ("heartbeat", None, "a number"),
+    ],
+)
+def test_a_limit_of_another_type_is_an_error_that_names_it(field: str, value: Any, takes: str) -> None:
+    with pytest.raises(TypeError, match=f"'{field}' must be {takes}"):
+        Limits(**{field: value})
+
+
+def test_a_limit_out_of_range_is_an_error_that_names_it() -> None:
+    with pytest.raises(ValueError, match="'heartbeat' must be > 0"):
+        Limits(heartbeat=0)

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
-from attrs.validators import ge, gt
+from attrs.validators import and_, ge, gt
 
 
-@attrs.frozen(kw_only=True)
+def _with_types(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Check the type of each value before its range, so that an error names the field."""
+    return [
+        field.evolve(validator=_check_type if field.validator is None else and_(_check_type, field.validator))
+        for field in fields
+    ]
+
+
+def _check_type(limits: object, field: attrs.Attribute[Any], value: object) -> None:
+    is_float = str(field.type) == "float"  # the text of the annotation
+    if isinstance(value, bool) or not isinstance(value, (int, float) if is_float else int):
+        raise TypeError(f"'{field.name}' must be {'a number' if is_float else 'an int'}: {value!r}")
+
+
+@attrs.frozen(kw_only=True, field_transformer=_with_types)
 class Limits:
     """Limits and timeouts of a session; each is a command line option of the same name.
 
-    Sizes are in bytes, times in seconds. Raises `ValueError` for a value out of range. The operator sets the
-    limits once; all sessions of a host share them.
+    Sizes are in bytes, times in seconds. Raises `ValueError` for a value out of range, `TypeError` for a
+    value of another type. The operator sets the limits once; all sessions of a host share them.
     """
 
     max_message_bytes: int = attrs.field(default=1024 * 1024, validator=ge(1024))
