@@ -42,5 +42,5 @@ app.mount("/lamp", lamp)
 
 
 @app.get("/about")
-async def about() -> dict[str, str]:
+def about() -> dict[str, str]:
     return {"model": "/lamp/"}

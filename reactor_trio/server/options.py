@@ -128,10 +128,11 @@ def _check_option(name: str, value: Any) -> None:
         fits = isinstance(value, _KINDS[kind]) and (kind == "bool" or not isinstance(value, bool))
         if not fits:
             raise TypeError(f"{name} must be {_described(kind)}, not {value!r}")
-    elif kind.startswith("tuple") and not isinstance(value, tuple):
-        raise TypeError(f"{name} must be a list, not {value!r}")
-    elif kind.startswith("tuple[str") and not all(isinstance(each, str) for each in value):
-        raise TypeError(f"{name} must be a list of str, not {list(value)!r}")
+    elif kind.startswith("tuple"):
+        if not isinstance(value, tuple):
+            raise TypeError(f"{name} must be a list, not {value!r}")
+        if kind.startswith("tuple[str") and not all(isinstance(each, str) for each in value):
+            raise TypeError(f"{name} must be a list of str, not {list(value)!r}")
     elif kind == "Authenticate" and not callable(value):
         raise TypeError(f"{name} must be a function, not {value!r}")
 

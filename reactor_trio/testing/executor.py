@@ -76,7 +76,7 @@ class _TaskCall:
             with self._scope:
                 try:
                     result: outcome.Outcome[Any] = outcome.Value(await run())
-                except BaseException as error:
+                except BaseException as error:  # noqa: ASYNC103  a kept `Cancelled` is its outcome
                     # A `Cancelled` that the function kept from elsewhere is its error, as in a thread.
                     if isinstance(error, trio.Cancelled) and _is_cancelled():
                         raise
