@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Reply(Protocol):
-    """Takes the answers to the commands of one client. Implemented by a link."""
+    """Takes the answers to the commands of one client; see `link.answers.Answers`."""
 
     def post(self, answer: ToClient) -> None:
         """Answer in the step that takes a message of the client; the answer is written after the step."""
