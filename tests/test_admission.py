@@ -337,7 +337,7 @@ async def test_a_client_that_floods_is_read_later_and_keeps_its_place() -> None:
 
 
 async def test_a_client_that_is_let_in_while_it_talks_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting_client, "STEP", -1.0)  # the loop is given back after each message
+    monkeypatch.setattr(waiting_client, "TIME_SLICE", -1.0)  # the loop is given back after each message
     said = [command(number) for number in range(20)]
     async with in_line() as client:
         await client.transport.send(said)

@@ -23,7 +23,7 @@ from reactor_trio.protocol.client_messages import Invoke
 from reactor_trio.protocol.text import encode_client_text
 from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
-from reactor_trio.session.inbox import STEP
+from reactor_trio.session.inbox import TIME_SLICE
 from reactor_trio.session.limits import Limits
 from reactor_trio.testing import InlineExecutor, SessionClient, memory_transport_pair, open_session
 from reactor_trio.wire.token_bucket import TokenBucket
@@ -270,7 +270,7 @@ async def test_however_much_one_client_sends_at_once_others_have_their_turn() ->
         nursery.cancel_scope.cancel(reason="the test is over")
     assert answered == 200
     # A message costs 2 ms here. Trio shuffles: a task may wait for the end of one step and for one more.
-    assert max(waits) <= 2 * (STEP + 0.002) + 1e-9
+    assert max(waits) <= 2 * (TIME_SLICE + 0.002) + 1e-9
 
 
 FLOODS: dict[str, Callable[[int], str | bytes]] = {

@@ -32,7 +32,7 @@ from reactor_trio.protocol.client_messages import (
 from reactor_trio.protocol.server_messages import Ack, Error, Pong, UploadComplete, UploadReady
 from reactor_trio.protocol.weight import weight_of
 from reactor_trio.session.endings import TOO_MANY_ERRORS, LinkEnding
-from reactor_trio.session.inbox import STEP
+from reactor_trio.session.inbox import TIME_SLICE
 from reactor_trio.session.observer import UNKNOWN
 from reactor_trio.session.work import FileArrived
 
@@ -107,12 +107,12 @@ class Receiver:
     async def take(self, messages: Iterable[str | bytes]) -> None:
         """Take the messages of one read from the transport. Not always a checkpoint.
 
-        Lets other tasks run every `STEP` seconds, however many messages there are. A bad message is answered
-        with an error and raises nothing. Ends the session if the client accepts no answers for `send_timeout`
-        seconds. If cancelled, messages may be lost, and the session is over.
+        Lets other tasks run every `TIME_SLICE` seconds, however many messages there are. A bad message is
+        answered with an error and raises nothing. Ends the session if the client accepts no answers for
+        `send_timeout` seconds. If cancelled, messages may be lost, and the session is over.
         """
         self._arrived = self._now()
-        self._yield_at = self._arrived + STEP
+        self._yield_at = self._arrived + TIME_SLICE
         taken = 0
         for message in messages:
             taken += 1
@@ -145,7 +145,7 @@ class Receiver:
         self._rates.messages(taken)
         await self._rates.pause_if_deep()
         await trio.lowlevel.checkpoint()
-        self._yield_at = self._now() + STEP
+        self._yield_at = self._now() + TIME_SLICE
 
     def accepted(self) -> None:
         """Note that a frame has been decoded: the count of successive bad messages begins again."""
@@ -212,7 +212,7 @@ class Receiver:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._session.ending is not None:
             return False
-        self._yield_at = self._now() + STEP
+        self._yield_at = self._now() + TIME_SLICE
         self._take_reading(reading, lent)
         return True
 

@@ -27,7 +27,7 @@ from reactor_trio.protocol import names
 from reactor_trio.protocol.client_messages import Ping, UploadStart, read_control
 from reactor_trio.protocol.server_messages import Error, Goodbye, Pong, Queued
 from reactor_trio.protocol.text import read_client_text
-from reactor_trio.session.inbox import STEP
+from reactor_trio.session.inbox import TIME_SLICE
 from reactor_trio.wire.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -178,20 +178,20 @@ class WaitingClient:
                 self._gone()
 
     async def _take_all(self, rates: Rates) -> None:
-        """Handle the messages in `_unread`, and give the loop back after each `STEP` seconds.
+        """Handle the messages in `_unread`, and give the loop back after each `TIME_SLICE` seconds.
 
         If cancelled, the other messages stay in `_unread`.
         """
-        step_ends = trio.current_time() + STEP
+        slice_ends = trio.current_time() + TIME_SLICE
         while self._unread:
             self._take(self._unread.popleft())
             rates.messages(1)
             await rates.pause_if_deep()
             if len(self._answers) >= self._limits.max_queued_messages:
                 await self._wait_for_room()
-            if trio.current_time() >= step_ends:
+            if trio.current_time() >= slice_ends:
                 await trio.lowlevel.checkpoint()
-                step_ends = trio.current_time() + STEP
+                slice_ends = trio.current_time() + TIME_SLICE
 
     async def _wait_for_room(self) -> None:
         with trio.move_on_after(self._limits.send_timeout) as scope:

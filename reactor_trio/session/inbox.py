@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reactor_trio.session.context import SessionContext
     from reactor_trio.session.handlers import Handlers
 
-STEP = 0.005
+TIME_SLICE = 0.005
 """Seconds after which the dispatch task stops running handlers without a checkpoint between them."""
 
 
@@ -238,7 +238,7 @@ class Inbox:
 
     async def _run_waiting(self, work: Work) -> Work | None:
         # Run the queued work without a checkpoint in between: a task switch for each command is expensive.
-        deadline = self._now() + STEP
+        deadline = self._now() + TIME_SLICE
         while True:
             await self._run(work)
             if self._now() > deadline:

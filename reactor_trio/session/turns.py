@@ -1,8 +1,8 @@
 """Alternates the steps of `inference` and the handlers in a session of a `ReactorPipeline`.
 
 The run task and the dispatch task take turns, and neither can starve the other. Waiting handlers run before
-the next step, for at most `STEP` seconds (`session/inbox.py`) unless a single handler takes longer; then a
-waiting step runs. If no step runs or waits, handlers run at once, as in any session.
+the next step, for at most `TIME_SLICE` seconds (`session/inbox.py`) unless a single handler takes longer;
+then a waiting step runs. If no step runs or waits, handlers run at once, as in any session.
 """
 
 from __future__ import annotations
