@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import inspect
@@ -34,6 +33,7 @@ from reactor_trio.protocol import names
 from reactor_trio.protocol.binary import MediaFrame, decode_binary
 from reactor_trio.server.metrics import Metrics
 from reactor_trio.testing import SessionClient, open_session
+from rooms import imports, room
 from serving import DOCUMENTED_URL, PROCESS_TIMEOUT, ROOT, Served, serve
 
 DOCS = ROOT / "docs"
@@ -403,18 +403,12 @@ def test_each_file_that_a_page_names_is_there(page: Path) -> None:
 
 
 def imported() -> dict[str, set[str]]:
-    """By room: the other rooms that its modules import, wherever the import stands."""
-    package = ROOT / "reactor_trio"
+    """By room: the other rooms that its modules import. The package itself, which names all, is left out."""
     rooms: dict[str, set[str]] = {}
-    for file in package.rglob("*.py"):
-        room, *_ = file.relative_to(package).with_suffix("").parts
-        if room.startswith("__"):  # `__init__` names all that is public
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            found = {each.split(".")[1] for each in modules if each.startswith("reactor_trio.")}
-            rooms.setdefault(room, set()).update(found - {room})
+    for module, used in imports().items():
+        if room(module) not in ("reactor_trio", "__main__"):
+            found = rooms.setdefault(room(module), set())
+            found |= {room(each) for each in used} - {room(module), "reactor_trio"}
     return rooms
 
 
@@ -424,16 +418,16 @@ def drawn() -> dict[str, set[str]]:
     return {room: set(reached.split(", ")) for room, reached in arrows}
 
 
-def reached(room: str, arrows: dict[str, set[str]]) -> set[str]:
-    direct = arrows.get(room, set())
+def reached(start: str, arrows: dict[str, set[str]]) -> set[str]:
+    direct = arrows.get(start, set())
     return direct.union(*(reached(each, arrows) for each in direct))
 
 
 def test_the_arrows_between_the_rooms_are_those_of_the_imports() -> None:
-    arrows, imports = drawn(), imported()
-    for room, found in imports.items():
-        assert found <= reached(room, arrows), f"{room} imports what no arrow leads to"
-        assert arrows.get(room, set()) <= found, f"{room} does not import where its arrows lead"
+    arrows = drawn()
+    for each, found in imported().items():
+        assert found <= reached(each, arrows), f"{each} imports what no arrow leads to"
+        assert arrows.get(each, set()) <= found, f"{each} does not import where its arrows lead"
 
 
 WALKS = ("A command, from bytes to its reply", "A frame, from emit to the socket")

@@ -68,11 +68,6 @@ class Union(Node):
 
     members: tuple[Node, ...]
 
-    @property
-    def is_nullable(self) -> bool:
-        """Whether None is among the members."""
-        return any(map(is_null, self.members))
-
 
 @attrs.frozen(eq=False, kw_only=True)
 class List(Node):

@@ -96,7 +96,6 @@ class Link:
         """
         name = self._context.id
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             parts = Parts(
                 answers=self._answers,
                 commands=self._commands,

@@ -7,7 +7,7 @@ The waiting commands are bounded in number and in bytes; commands that wait for 
 from __future__ import annotations
 
 import math
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -95,7 +95,7 @@ class Inbox:
         if now < run_before and command.unread is None and self._may_run(command.spec):
             self._run_now(command, now)
         else:
-            self._queue(command)
+            self.queue(command)
 
     def _may_run(self, spec: EventSpec) -> bool:
         if spec.is_async or spec.in_thread or not self._waiting.receiver_waits:
@@ -111,7 +111,12 @@ class Inbox:
         elif answer is not None:
             command.reply.post(answer)
 
-    def _queue(self, command: Command) -> None:
+    def queue(self, command: Command) -> None:
+        """Queue a command for which there is room; does nothing once the session has ended.
+
+        `AsideCommands` calls this after `take_back`: the room of a command aside is assured, and it is never
+        run at once.
+        """
         try:
             replaced = self._waiting.send_nowait(command, command.key)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -123,10 +128,8 @@ class Inbox:
 
     def put_file(self, arrived: FileArrived) -> None:
         """Queue a complete upload for `@file_uploaded`. Does nothing once the session has ended."""
-        try:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             self._waiting.send_nowait(arrived)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
 
     def put_aside(self, aside: Aside) -> None:
         """Count a command that waits for its uploads, and supersede a command aside of the same event.
@@ -149,10 +152,6 @@ class Inbox:
         self._aside.remove(aside)
         self.bytes -= aside.weight
         return True
-
-    def queue(self, command: Command) -> None:
-        """Queue a command that was aside, after `take_back`. Its room is assured; it is never run at once."""
-        self._queue(command)
 
     def _is_aside(self, event: str) -> bool:
         return any(aside.spec.name == event for aside in self._aside)
@@ -196,7 +195,8 @@ class Inbox:
 
     def stop(self) -> None:
         """Stop counting the commands aside. Called when the session ends, since none of them will be run."""
-        self._aside.clear()
+        for aside in list(self._aside):
+            self.take_back(aside)
 
     def close(self) -> None:
         """Refuse further work, and throw away the waiting work. Called after the dispatch task has ended."""
