@@ -10,7 +10,8 @@ The packages of the runtime, in layers; a package imports only from the layers b
     model                  the base classes of an author's model, exported below
     contract               signatures -> attrs classes -> structuring and schemas. Pure
     declare                the words of a declaration: fields, tracks, marks. Pure
-    wire, protocol         the transport seam and WebSockets; bytes <-> frozen messages
+    wire                   the transport seam, its WebSockets and ASGI
+    protocol               bytes <-> frozen messages. Pure
     errors, logs           the tree of errors; the logger
 """
 
