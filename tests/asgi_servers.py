@@ -1,7 +1,7 @@
 """Small ASGI servers in memory, on Trio and on asyncio.
 
-`TrioServer` carries messages over a `MemoryTransport`, whose other end is the test's client. `AsyncioServer`
-plays the client too.
+`TrioServer` carries messages over a `MemoryTransport`; the test's client has the other end. `AsyncioServer`
+has the client's methods too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ App = Callable[[Event, Callable[[], Awaitable[Event]], Callable[[Event], Awaitab
 
 
 def scope_of(path: str = "/ws", *, kind: str = "websocket", **more: Any) -> Event:
-    """A scope as servers make them, on loopback."""
+    """An ASGI scope on loopback, as servers make it; `more` adds keys, or replaces them."""
     scope: Event = {
         "type": kind,
         "asgi": {"version": "3.0", "spec_version": "2.5"},
@@ -50,9 +50,9 @@ class TrioServer:
         self._is_over = False
         self._has_accepted = trio.Event()
         self.accepted: Event | None = None
-        """The event by which the application has accepted."""
+        """The event with which the application accepted the WebSocket."""
         self.answer: list[Event] = []
-        """Those by which it has refused."""
+        """The events with which the application refused the WebSocket."""
 
     async def call(self, app: App, scope: Event) -> None:
         """Serve the call to its end; a connection that is not closed by then is closed by force."""
@@ -99,11 +99,11 @@ class TrioServer:
 
 
 class AsyncioServer:
-    """An ASGI server on asyncio, in a thread, and its client, which is the test."""
+    """An ASGI server on asyncio, in a thread, and its client: the test calls the client's methods."""
 
     def __init__(self, token: trio.lowlevel.TrioToken, *, buffer_bytes: int) -> None:
         self.received: list[str | bytes] = []
-        """What the client has read."""
+        """The messages that the client has read."""
         self.calls: AsyncioCalls
         self._token = token
         self._buffer_bytes = buffer_bytes
@@ -111,7 +111,7 @@ class AsyncioServer:
         self._is_gone = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop`."""
+        """Serve until `stop` is called."""
         ready = trio.Event()
 
         def began() -> None:
@@ -142,7 +142,7 @@ class AsyncioServer:
         if self._is_gone:
             raise OSError("the client is gone")
         if event["type"] == "websocket.close":
-            await self._reads.wait()  # the client answers when it has read
+            await self._reads.wait()  # a paused client answers the close when it reads on
             self._leave(event["code"])
             return
         message = event["bytes"] if event.get("text") is None else event["text"]

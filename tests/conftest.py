@@ -1,4 +1,4 @@
-"""Fixtures of several files, and the profile of Hypothesis for quick runs."""
+"""Fixtures that several test files use, and the profile of Hypothesis for quick runs."""
 
 from __future__ import annotations
 

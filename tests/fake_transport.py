@@ -1,4 +1,4 @@
-"""A server's end in memory, played by the test: what it says, what it was told, how it stalls."""
+"""A connection in memory for tests of a client: the test plays the server."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WELCOME: dict[str, Any] = {
 
 @attrs.frozen
 class Heard:
-    """A text of the client, as it is on the wire."""
+    """A text message of the client, with its fields on the wire."""
 
     type: str
     data: dict[str, Any]
@@ -56,7 +56,7 @@ class Heard:
 
 
 class FakeTransport:
-    """Implements `Transport` for the client; the other methods are the test's."""
+    """Implements `Transport` for the client; the test plays the server with the other methods."""
 
     def __init__(self, *, greet: bool = True) -> None:
         self.heard: deque[Heard | UploadChunk] = deque()
@@ -66,7 +66,7 @@ class FakeTransport:
         self.pongs = True
         # Seconds for which `ping` goes on after the ping has been answered.
         self.ping_returns_after = 0.0
-        # While it is not set, nothing that the client writes is accepted.
+        # While this event is not set, no message of the client is accepted.
         self.accepting = trio.Event()
         self.accepting.set()
         # False: the closing handshake is never answered.

@@ -1,4 +1,4 @@
-"""Pipelines for tests: `scripted(script)` is one whose generator is `script(model)`, plain or async."""
+"""Pipelines for tests: the generator of `scripted(script)` is `script(model)`, plain or async."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from reactor_trio import (
 
 FRAME = np.full((8, 8, 3), 7, np.uint8)
 STEP = 0.1
-"""Seconds of a step, where it takes time."""
+"""Seconds of a step, in tests whose steps take time."""
 
 
 class Said(ModelMessage):
@@ -39,7 +39,7 @@ class Picture(Output):
 
 
 class Quiet(Output):
-    """Has no value at all in the test that yields it."""
+    """An output that a test yields without a value on any track."""
 
     quiet: Video = None
     still: Audio = None
@@ -53,7 +53,7 @@ class GameState(InputState):
 
 
 class Game(ReactorPipeline):
-    """Its generator is `script`; `log` is the session's own."""
+    """A pipeline whose generator is `script`; each session has a `log` of its own."""
 
     state: GameState
     fps = 10
@@ -85,7 +85,7 @@ class AsyncGame(Game):
 
 
 def module_of(code: str, **names: Any) -> dict[str, Any]:
-    """A module with nothing else in sight, and without our own `from __future__`."""
+    """The names of a new module that runs `code` with `names`, and without our `from __future__`."""
     module = ModuleType("authors_module")
     sys.modules[module.__name__] = module
     vars(module).update(names)

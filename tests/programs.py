@@ -1,4 +1,4 @@
-"""Programs that serve a model themselves, or with an ASGI server: each a Python process of its own."""
+"""Programs that serve a model themselves, or with an ASGI server: each is a Python process of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving import PROCESS_TIMEOUT, default_signals, environment
 
 
 class Program:
-    """A process that has said where it serves."""
+    """A process that has printed the address at which it serves."""
 
     def __init__(self, process: subprocess.Popen[str], authority: str) -> None:
         self.process = process
@@ -28,14 +28,14 @@ class Program:
             return str(answer.read().decode())
 
     def ended(self) -> str:
-        """What it still says until it has ended."""
+        """Wait until the process has ended; returns the rest of its output."""
         output, _ = self.process.communicate(timeout=PROCESS_TIMEOUT)
         return output
 
 
 @contextmanager
 def running(arguments: list[str], folder: Path) -> Iterator[Program]:
-    """A Python process; its first URL on standard output or error is where it serves."""
+    """Start a Python process; the first URL of its standard output or error has its address."""
     variables = environment()
     variables["PYTHONPATH"] = os.pathsep.join([str(folder), variables["PYTHONPATH"]])
     process = subprocess.Popen(
@@ -43,7 +43,7 @@ def running(arguments: list[str], folder: Path) -> Iterator[Program]:
         cwd=folder,
         env=variables,
         preexec_fn=default_signals,
-        start_new_session=True,  # hypercorn has a child
+        start_new_session=True,  # hypercorn has a child, which is killed with it
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,4 +1,4 @@
-"""A WebSocket client of bare bytes on a real, blocking socket: what no library would send, and when."""
+"""A WebSocket client of bare bytes on a real, blocking socket: it can send bytes that no library would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = base64.b64encode(b"0123456789abcdef")
 
 
 def frame(opcode: int, payload: bytes = b"", *, first: int | None = None, length: int | None = None) -> bytes:
-    """A client's frame, masked with zeros; `first` and `length` say what no honest client would."""
+    """A client's frame, masked with zeros; `first` and `length` forge its first byte and its length."""
     size = len(payload) if length is None else length
     head = bytes([FIN | opcode if first is None else first])
     if size < 126:
@@ -50,7 +50,7 @@ class RawWebSocket:
         self.socket.sendall(data)
 
     def read(self, count: int = 1 << 16) -> bool:
-        """Read once; returns whether there may be more."""
+        """Read once; returns False if the server has hung up."""
         data = self.socket.recv(count)
         self.buffer += data
         return bool(data)
@@ -83,7 +83,7 @@ class RawWebSocket:
                 return None
 
     def until(self, opcode: int) -> bytes:
-        """The payload of the next frame of this kind."""
+        """The payload of the next frame with this opcode."""
         while (found := self.next()) is not None:
             if found[0] == opcode:
                 return found[1]
@@ -108,7 +108,7 @@ def request(headers: bytes = b"") -> bytes:
 
 @contextmanager
 def connected_to(host: str, port: int, *, receive_buffer: int | None = None) -> Iterator[RawWebSocket]:
-    """A connection; `receive_buffer` bytes are what the kernel holds for a client that does not read."""
+    """A connection after its handshake; `receive_buffer` (bytes) sizes the socket's receive buffer."""
     with socket.socket() as sock:
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -1,6 +1,6 @@
-"""The rooms of the package, and what their modules import, as the code says.
+"""The rooms of the package, and the imports of their modules, as the code has them.
 
-Every import counts: those for the type checker alone, and those inside a function.
+Every import counts, also an import for the type checker alone, and an import inside a function.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def imported_by(node: ast.AST, modules: dict[str, Path]) -> set[str]:
             if module not in modules:
                 return set()
             inner = {f"{module}.{alias.name}" for alias in names} & set(modules)
-            # Of a package, a module of it or what its `__init__` gives.
+            # A name from a package is one of its modules, or a name of its `__init__`.
             return inner if len(inner) == len(names) else {*inner, module}
     return set()
 
 
 def room(module: str) -> str:
-    """The room that a module is in; the package itself is above all of them."""
+    """The room of a module; the package itself is above all rooms."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else parts[0]

@@ -17,17 +17,17 @@ import attrs
 
 ROOT = Path(__file__).parents[1]
 PROCESS_TIMEOUT = 60.0
-"""Seconds for a process to do what it was started for."""
+"""Seconds for a process to finish its work."""
 DOCUMENTED_URL = "ws://127.0.0.1:8080"
-"""Where a model is served in docstrings and documents."""
+"""The address at which docstrings and documents serve a model."""
 
 _READY = re.compile(r" is served at http://(?P<authority>\S+)/ ")
 
 
 def default_signals() -> None:
-    """What signals do in a child that begins with this: not what they do where the tests were started.
+    """Give signals their default effect in a child process, however the tests were started.
 
-    A shell without job control has what runs in the background ignore SIGINT, and `nohup` SIGHUP.
+    A shell without job control starts background jobs with SIGINT ignored, and `nohup` with SIGHUP ignored.
     """
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
@@ -48,7 +48,7 @@ class Served:
 
     url: str
     folder: Path
-    """Where commands are run."""
+    """The folder in which `run` runs a command."""
 
     def run(self, command: str) -> Done:
         """Run a documented command line, with this server in place of the documented one."""
@@ -68,9 +68,9 @@ class Served:
 
 @contextmanager
 def serve(model: Path | str, folder: Path, *options: str) -> Iterator[Served]:
-    """Serve a model's file; at the end the process is stopped, and must have ended well.
+    """Serve a model's file; at the end the process is stopped, and must exit with 0 and log no traceback.
 
-    `folder` is where what it prints is kept.
+    The process runs in `folder`, and its standard error goes to a file there.
     """
     errors = folder / "stderr.txt"
     command = [sys.executable, "-m", "reactor_trio", "serve", str(model), "--port", "0", *options]
@@ -105,6 +105,6 @@ def _wait_until_ready(process: subprocess.Popen[str], errors: Path) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Without what would change a server's behaviour; the source tree is importable from any folder."""
+    """The environment without `REACTOR_` variables, which are settings; the source tree can be imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REACTOR_")}
     return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

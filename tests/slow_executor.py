@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class SlowExecutor(InlineExecutor):
-    """Each call takes `seconds` of virtual time, and goes on when its caller is cancelled: as in a thread.
+    """Each call takes `seconds` of virtual time, and goes on when its caller is cancelled, as in a thread.
 
-    With `lanes` only calls of these are slow, with `only` those of this function; all others are made at
-    once. Slow calls run side by side, or, with `one_at_a_time`, one after the other.
+    With `lanes` only calls in these lanes are slow, with `only` only calls of this function; other calls are
+    made at once. Slow calls run side by side, or, with `one_at_a_time`, one after the other.
     """
 
     def __init__(
@@ -32,18 +32,18 @@ class SlowExecutor(InlineExecutor):
         one_at_a_time: bool = False,
     ) -> None:
         self.seconds = seconds
-        """What the next call takes; may be changed at any time."""
+        """Virtual seconds that the next call takes; may be changed at any time."""
         self.calls = 0
         """Slow calls that have begun."""
         self.most = 0
-        """Slow calls that were asked for and had not ended, at the highest."""
+        """The highest number of slow calls that were asked for and had not ended."""
         self._lanes = lanes
         self._only = only
         self._turn = trio.Lock() if one_at_a_time else nullcontext()
         self._asked = 0
 
     async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """Let the time pass, then call `fn`. If cancelled before the call has begun, it is not made."""
+        """Let the time pass, then call `fn`, unless the caller is cancelled before the call has begun."""
         if (self._lanes and lane not in self._lanes) or self._only not in (None, fn):
             return await super().run(lane, fn, *args, **kwargs)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -59,5 +59,5 @@ class SlowExecutor(InlineExecutor):
             self._asked -= 1
 
     def passing(self, fn: Callable[..., object]) -> AbstractContextManager[object]:
-        """Entered while the time of a slow call passes; for subclasses that take notes."""
+        """A context around the time of each slow call; a subclass may take notes in it."""
         return nullcontext()

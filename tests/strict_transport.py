@@ -1,7 +1,7 @@
-"""The server's end of a connection whose client is the test, and that holds the session to the seam's rules.
+"""A connection in memory that checks a session against the rules of `Transport`; the test plays the client.
 
-All that the client does is synchronous, so it can be done at any scheduling point, from an instrument too.
-A rule of `Transport` that the session breaks is noted in `faults`.
+The client's methods are synchronous, so that they can be called at any scheduling point, from an instrument
+too. Each rule that the session breaks is noted in `faults`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class StrictTransport:
-    """A connection in memory: what the client reads is in `read`, with the time of each message.
+    """The server's end; `read` has the messages that the client has read, each with its time.
 
-    `capacity` (bytes) is what the network holds for a client that has paused. With `short_writes` every
-    second `send_nowait` is taken only in part, and must be ended by the next write.
+    The network holds up to `capacity` bytes for a client that has paused. With `short_writes` the network
+    takes only a part of every second `send_nowait`; the next write must send the rest.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StrictTransport:
         self.faults: list[str] = []
         self.read: list[tuple[float, str | bytes]] = []
         self.close_code: int | None = None
-        """What the server closed with; None if it closed by force, or the client was first."""
+        """The code of the server's close frame; None if the server closed by force, or after the client."""
         self.aborted = False
         self._send_timeout = send_timeout
         self._capacity = capacity
@@ -46,29 +46,29 @@ class StrictTransport:
         self._rest: deque[str | bytes] = deque()
         self._short_writes, self._is_short = short_writes, False
         self._reads = True
-        # For good: the client sends nothing any more; it can be ended by nothing but time, or `cut`.
+        # For good: the client sends nothing any more; nothing but time or `cut` ends the connection.
         self._is_frozen = self._is_lost = False
         self._gone: TransportClosed | None = None
         self._busy: set[str] = set()
         self._torn = False
-        # Replaced when it fires: whatever changes.
+        # Set at any change, and replaced by a new event.
         self._changed = trio.Event()
 
     @property
     def has_ended(self) -> bool:
-        """Whether the connection is over, whoever ended it."""
+        """Whether the connection is over, ended by either side."""
         return self._gone is not None
 
     @property
     def is_read(self) -> bool:
-        """Whether both sides have read all that the other has sent, and the session waits for more."""
+        """Whether each side has read all messages of the other, and the session waits for more."""
         on_the_way = self._arrived or self._on_the_way or self._rest
         return not on_the_way and self._busy == {"receive"}
 
     # ---- the client
 
     def arrive(self, *messages: str | bytes) -> None:
-        """The client sends."""
+        """The client sends messages."""
         if self._gone is None and not self._is_frozen:
             self._arrived.extend(messages)
             self._notify()
@@ -83,7 +83,7 @@ class StrictTransport:
         self._end(TransportClosed(1006, "connection lost"))
 
     def freeze(self) -> None:
-        """The client answers nothing any more, while the network still takes what is sent."""
+        """The client answers nothing any more, while the network still takes all messages."""
         self.pause()
         self._is_frozen = self._is_lost = True
         self._capacity = math.inf
@@ -100,7 +100,7 @@ class StrictTransport:
         self._reads = False
 
     def resume(self) -> None:
-        """It reads on, if it still can."""
+        """The client reads on, if it still can."""
         self._reads = not self._is_lost
         self._deliver()
 

@@ -1,4 +1,4 @@
-"""Admission: the queue before a full server, pure, in memory under a virtual clock, and over loopback."""
+"""Admission, the queue before a full server: pure code, one client in memory, and servers over loopback."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from reactor_trio.session.limits import Limits
 from reactor_trio.testing import MemoryTransport, memory_transport_pair
 
 DEADLINE = 30.0
-"""Real seconds; what a test takes is some milliseconds."""
+"""Real seconds; a test takes some milliseconds."""
 MAX_WAIT = 300.0
 
 
-# ---- who may come in, and in what order
+# ---- the places of clients, and their order
 
 
 def test_the_first_in_the_line_is_next() -> None:
@@ -78,7 +78,7 @@ def test_however_they_come_and_go_the_line_is_fair(
     max_sessions: int, max_waiting: int, steps: list[str | int]
 ) -> None:
     admission = Admission(max_sessions=max_sessions, max_waiting=max_waiting)
-    here: list[Place] = []  # in the order in which they came
+    here: list[Place] = []  # in the order of arrival
     for step in steps:
         if step == "enter":
             assert admission.has_room == (not max_sessions or len(here) < max_sessions + max_waiting)
@@ -108,7 +108,7 @@ def test_a_change_is_told_exactly_when_there_is_one(leaves: list[int]) -> None:
 
 
 class InLine:
-    """A client that waits, played by the test; the place before it is free to leave."""
+    """A client that waits, played by the test; the test may let the place `ahead` leave."""
 
     def __init__(
         self, transport: MemoryTransport, waiting: WaitingClient, admission: Admission, ahead: Place
@@ -125,7 +125,7 @@ class InLine:
         await trio.testing.wait_all_tasks_blocked()
 
     async def heard(self) -> list[tuple[str, Any]]:
-        """What the server has written until now."""
+        """Type and data of the messages that the server has written since the last call."""
         await trio.testing.wait_all_tasks_blocked()
         heard = []
         with trio.move_on_after(0.001):
@@ -212,7 +212,7 @@ async def test_a_drain_says_goodbye() -> None:
     async with in_line() as client:
         await client.heard()
         client.waiting.drain()
-        client.ahead.leave()  # too late: the first one counts
+        client.ahead.leave()  # too late: the drain came first
         assert await drain_to_the_end(client.transport) == [(names.GOODBYE, {"reason": "shutting_down"})]
         assert client.transport.closed is not None
         assert client.transport.closed.code == 1001
@@ -245,13 +245,13 @@ async def test_a_client_that_is_silent_after_a_ping_is_gone() -> None:
 
 async def test_a_client_that_lives_may_wait_longer_than_a_heartbeat() -> None:
     async with in_line(heartbeat=20.0) as client, trio.open_nursery() as nursery:
-        nursery.start_soon(drain_to_the_end, client.transport)  # which answers pings
+        nursery.start_soon(drain_to_the_end, client.transport)  # reading answers pings
         await trio.sleep(MAX_WAIT - 1)
         assert not client.ended.is_set()
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
-# ---- what is sent too early
+# ---- messages that a client sends while it waits
 
 
 def command(number: int, size: int = 0) -> str:
@@ -349,7 +349,7 @@ async def test_a_client_that_is_let_in_while_it_talks_loses_nothing(monkeypatch:
         assert client.waiting.early == said
 
 
-# ---- the client that waits
+# ---- a `Client` that waits
 
 
 async def test_the_welcome_may_take_its_time_while_the_client_is_queued() -> None:
@@ -384,7 +384,7 @@ async def test_an_error_of_the_callback_comes_out_as_it_is() -> None:
     assert server.closed_with == (1000, "")
 
 
-# ---- the whole, over loopback
+# ---- whole servers, over loopback
 
 
 class Count(ModelMessage):
@@ -426,7 +426,7 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[Server, str]]:
 
 
 class Queue:
-    """Positions as a client was told them, to be waited for."""
+    """A client; `receive` has the positions in the queue that the server tells it."""
 
     def __init__(self) -> None:
         self.send, self.receive = trio.open_memory_channel[int](100)
@@ -523,7 +523,7 @@ async def test_who_waits_too_long_gets_1013() -> None:
 
 @pytest.mark.real_time
 async def test_what_was_sent_in_the_line_is_done_in_the_session() -> None:
-    """A client of another author, who does not wait for the welcome."""
+    """A client of another library sends commands before the welcome."""
     with trio.fail_after(DEADLINE):
         async with serving(max_sessions=1) as (server, url):
             port = server.addresses[0][1]
@@ -588,7 +588,7 @@ def test_errors_of_the_wire_keep_their_code() -> None:
     assert CommandError(names.QUEUE_TIMEOUT, "x").code == "queue_timeout"
 
 
-# ---- one address
+# ---- the places of one network
 
 
 def test_one_network_has_no_more_than_its_places_in_sessions_and_line_together() -> None:

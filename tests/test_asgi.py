@@ -1,4 +1,4 @@
-"""`reactor_trio.asgi`, called by a small ASGI server on Trio, in virtual time; `tests/real` has real ones."""
+"""`reactor_trio.asgi` under a small ASGI server on Trio, in virtual time; `tests/real` has real servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reactor_trio.wire.asgi_calls import Event
 
 PATIENCE = 600.0
 log: list[str] = []
-"""What models have done, in each test anew."""
+"""The steps of the models in a test; empty when a test begins."""
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ class Connection:
 
 @asynccontextmanager
 async def connecting(app: ModelApp, **scope: Any) -> AsyncIterator[Connection]:
-    """An ASGI server has called the application; what it has answered is in `server`, sooner or later."""
+    """An ASGI server calls the application in a task; the application answers to `Connection.server`."""
     client, server = memory_transport_pair(send_timeout=PATIENCE)
     connection = Connection(TrioServer(server), client, trio.CancelScope())
 
@@ -100,7 +100,7 @@ async def client_of(app: ModelApp, **scope: Any) -> AsyncIterator[Client]:
 
 
 async def refused(app: ModelApp, **scope: Any) -> tuple[int, str]:
-    """Status and text by which a WebSocket was refused."""
+    """Status and text with which the application refuses a WebSocket."""
     async with connecting(app, **scope) as connection:
         await connection.has_returned.wait()
     start, body = connection.server.answer
@@ -109,7 +109,7 @@ async def refused(app: ModelApp, **scope: Any) -> tuple[int, str]:
 
 
 async def fetch(app: ModelApp, path: str, **scope: Any) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Call the application for an HTTP request."""
+    """Call the application for an HTTP request; returns status, headers and body."""
     events: list[Event] = []
 
     async def send(event: Event) -> None:
@@ -221,7 +221,7 @@ async def test_when_all_sessions_are_taken_the_next_client_waits() -> None:
                 nursery.cancel_scope.cancel(reason="the test is over")
 
 
-# ---- who may come in
+# ---- tokens, identities and origins
 
 
 async def test_a_token_is_needed_for_a_session_where_there_is_one() -> None:
@@ -237,7 +237,7 @@ async def test_a_token_is_needed_for_a_session_where_there_is_one() -> None:
 async def test_the_hook_says_who_a_client_is() -> None:
     class Named(ReactorModel):
         async def load(self, config: dict[str, Any]) -> None:
-            """In no thread, which virtual time would not wait for."""
+            """In no thread, since virtual time does not wait for threads."""
 
         @connected
         def on_connect(self) -> None:

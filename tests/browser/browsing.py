@@ -1,4 +1,4 @@
-"""Where things are, for the browser's tests."""
+"""The folder of the models of the browser's tests, and the address of the playground."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ HERE = Path(__file__).parent
 
 
 def home(server: Served) -> str:
-    """The playground of a server."""
+    """The address of a server's playground."""
     return server.url.replace("ws://", "http://") + "/"

@@ -1,4 +1,4 @@
-"""A real Chromium, without a screen. Every page here may ask this server for things, and nobody else."""
+"""A real Chromium, without a screen. A page may send requests to this machine only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=user-gesture-required",
-    # For measuring the heap.
+    # These two are for the test of the heap.
     "--js-flags=--expose-gc",
     "--enable-precise-memory-info",
 ]
@@ -61,7 +61,7 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page whose console must stay clean, and that must ask nobody but its own server."""
+    """A page; its console may have only the expected errors, and its requests must stay on this machine."""
     page = context.new_page()
     complaints: list[str] = []
     asked: set[str] = set()

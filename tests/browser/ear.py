@@ -1,4 +1,4 @@
-"""A model for the browser's tests: it says so when it hears something."""
+"""A model for the browser's tests: it sends `Heard` for each block of sound that is loud enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model for the browser's tests, with all that an author may do and a page may stumble over."""
+"""A model for the browser's tests, with names, texts and values that are hard for a page to show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 from reactor_trio import Input, InputField, ModelMessage, Output, ReactorModel, Video, connected, event
 
 MARKUP = "<img src=x onerror='window.wasRun = 1'>"
-"""What would run, if a page took texts for markup."""
+"""Markup that would run a script, if a page took texts for markup."""
 
 
 class Told(ModelMessage):
@@ -16,7 +16,7 @@ class Told(ModelMessage):
 
 
 class Long(ModelMessage):
-    """Half a megabyte of it."""
+    """A message of half a megabyte."""
 
     lines: list[str]
 

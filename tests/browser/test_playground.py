@@ -1,4 +1,4 @@
-"""The playground in a real Chromium: what is seen and heard, by pixels and not by labels."""
+"""The playground in a real Chromium: the tests read its pictures' pixels and its sound's meter."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ MEAN = """canvas => {
   for (let at = 0; at < pixels.length; at += 4) for (let c = 0; c < 3; c++) sums[c] += pixels[at + c];
   return sums.map(sum => sum / (pixels.length / 4));
 }"""
-"""The mean red, green and blue of a canvas that was drawn in 2D."""
+"""A function of JavaScript: the mean red, green and blue of a canvas that was drawn in 2D."""
 CLOSE = 12.0
-"""How far a colour may be off, of 255: JPEG, and the colour spaces of video."""
+"""The error that a colour may have, of 255: JPEG and the colour spaces of video change colours a little."""
 
 NOISE = np.random.default_rng(7)
 
 
 def screen(page: Page, name: str) -> Locator:
-    """The canvas of an output track that is drawn."""
+    """The canvas of an output track, once a picture is drawn."""
     return page.get_by_role("img", name=re.compile(rf"^{name}, \d+ by \d+ pixels$"))
 
 
 def wait_for_colour(page: Page, track: str, wanted: tuple[float, float, float]) -> None:
-    """Until the track's mean colour is this one."""
+    """Wait until the mean colour of the track's picture is `wanted`."""
     canvas = screen(page, track).element_handle()
     page.wait_for_function(
         f"([canvas, wanted]) => ({MEAN})(canvas).every((c, i) => Math.abs(c - wanted[i]) < {CLOSE})",
@@ -48,7 +48,7 @@ def grey(level: float) -> tuple[float, float, float]:
 
 
 def drag(page: Page, slider: Locator, share: float) -> None:
-    """Take the thumb where it is and drag it, with the mouse, to this share of the track."""
+    """Drag the slider's thumb with the mouse, from its place to `share` of the slider's width."""
     box = slider.bounding_box()
     assert box is not None
     low, high, now = (
@@ -108,7 +108,7 @@ def test_a_slider_is_moved_by_the_keyboard_alone(page: Page, wall: Served) -> No
 
 
 def test_an_upload_shows_its_progress_and_then_its_picture(page: Page, wall: Served, tmp_path: Path) -> None:
-    # Noise, so that it takes many chunks.
+    # Noise, which JPEG cannot make small: the upload takes many chunks.
     pixels = NOISE.integers(0, 256, (1500, 2000, 3), np.uint8)
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(simplejpeg.encode_jpeg(pixels, 100))
@@ -153,7 +153,7 @@ def test_what_is_no_jpeg_is_refused_beside_its_field(page: Page, wall: Served, t
 
 
 def described_error(field: Locator) -> str:
-    """What a screen reader says is wrong with a field."""
+    """The error of a field, as a screen reader says it."""
     expect(field).to_have_attribute("aria-invalid", "true")
     return str(
         field.evaluate(
@@ -243,7 +243,7 @@ def test_a_webcam_goes_through_the_model_and_comes_back_inverted(page: Page, mir
 
 
 def settled(page: Page, track: str, wanted: str) -> list[float]:
-    """The mean colour of a picture that moves a little, once there is one."""
+    """The mean colour of a picture that moves a little, once `mean` fulfils the condition `wanted`."""
     canvas = screen(page, track).element_handle()
     page.wait_for_function(f"canvas => {{ const mean = ({MEAN})(canvas); return {wanted}; }}", arg=canvas)
     return [float(each) for each in canvas.evaluate(MEAN)]
@@ -257,7 +257,7 @@ def test_a_microphone_is_heard_by_the_model(page: Page, tmp_path: Path) -> None:
         expect(page.get_by_role("log").get_by_text("heard").first).to_be_visible()
 
 
-# ---- what goes wrong
+# ---- servers that restart, and servers with a token
 
 
 @pytest.mark.expects("WebSocket connection to", "Failed to load resource")
@@ -298,7 +298,7 @@ def test_a_wrong_token_is_asked_for_again(page: Page, tmp_path: Path) -> None:
         expect(page.get_by_label(re.compile("token", re.IGNORECASE))).to_be_visible()
 
 
-# ---- what an author may do, and a visitor
+# ---- unusual models and unusual visitors
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def odd(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_the_first_picture_is_seen_when_it_is_drawn(page: Page, wall: Served) -> None:
-    page.add_init_script("window.setInterval = () => 0")  # the numbers are never looked at
+    page.add_init_script("window.setInterval = () => 0")  # no timer updates the page
     page.goto(home(wall))
     wait_for_colour(page, "Wall", grey(40))
     expect(page.get_by_text("No picture yet")).to_be_hidden()
@@ -358,7 +358,7 @@ def test_on_a_telephone_other_pictures_cover_no_button(chromium: Browser, odd: S
 
 LIVE = """() => window.cameras.filter(
   camera => camera.getTracks().some(track => track.readyState === "live")).length"""
-"""How many cameras are on."""
+"""A function of JavaScript: the number of cameras that are on."""
 WATCH_CAMERAS = """
   window.cameras = [];
   const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
@@ -397,11 +397,11 @@ def test_a_camera_gives_the_width_that_is_chosen_while_it_is_on(page: Page, odd:
     page.wait_for_function("() => window.cameras[0].getTracks()[0].getSettings().width === 320")
 
 
-# ---- what the page may do, and for whom it is
+# ---- the page's security policy, accessibility and memory
 
 
 def test_the_policy_forbids_what_was_written_into_the_page(context: BrowserContext, wall: Served) -> None:
-    # Not the fixture's page: this one's console complains, as it should.
+    # Not the fixture's page: here the policy's refusals are errors in the console.
     page = context.new_page()
     response = page.goto(home(wall))
     assert response is not None
@@ -443,14 +443,14 @@ def test_no_rule_of_accessibility_is_broken(chromium: Browser, wall: Served, wid
 
 
 def test_the_page_s_heap_does_not_grow(page: Page, wall: Served, request: pytest.FixtureRequest) -> None:
-    """At 30 frames a second, with commands now and then: half a minute, or `--minutes 10`."""
+    """30 frames and one command a second, for `--minutes` (default: half a minute)."""
     minutes: float = request.config.getoption("--minutes")
     page.goto(home(wall))
     wait_for_colour(page, "Wall", grey(40))
     slider = page.get_by_role("slider", name="Level", exact=True)
     page.get_by_role("button", name="Play Hum").click()
 
-    # The first third fills what is bounded: the log, the last latencies.
+    # The first third fills the bounded stores: the log, the last latencies.
     heaps = []
     for step in range(9):
         for second in range(max(1, round(minutes * 60 / 9))):

@@ -1,4 +1,4 @@
-"""The playground below a path, behind a reverse proxy: one takes the path away, one leaves it."""
+"""The playground below a path, behind a reverse proxy that takes the path away, or leaves it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PREFIX = "/app1"
 
 
 class Proxy:
-    """Passes requests below a path on, one a connection, and nothing else."""
+    """A reverse proxy: passes on requests below `PREFIX`, one for each connection; others get a 404."""
 
     def __init__(self, target: int, *, strips: bool) -> None:
         self.port = 0
         self.outside: list[str] = []
-        """Paths that were asked for and are not below the prefix."""
+        """The requested paths that are not below `PREFIX`."""
         self._target = target
         self._strips = strips
 
@@ -76,7 +76,7 @@ async def _pump(source: trio.SocketStream, to: trio.SocketStream) -> None:
 
 @contextmanager
 def behind(target: int, *, strips: bool) -> Iterator[Proxy]:
-    """A proxy that runs, in a thread."""
+    """A proxy that runs in a thread, before the server at port `target`."""
     proxy = Proxy(target, strips=strips)
     ready = threading.Event()
     stop: list[Callable[[], object]] = []

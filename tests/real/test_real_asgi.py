@@ -1,4 +1,4 @@
-"""`reactor_trio.asgi` behind real ASGI servers: refusals, clients that do not read, and how it is stopped."""
+"""`reactor_trio.asgi` behind real ASGI servers: refusals, clients that do not read, and stops."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_no_other_notices(progr
 
 
 async def raw_client(program: Program) -> trio.SocketStream:
-    """A client after its handshake, which reads only as the test does."""
+    """A client's stream after the handshake; nothing but the test reads from it."""
     host, port = program.authority.split(":")
     stream = await trio.open_tcp_stream(host, int(port))
     stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 65536)
@@ -155,7 +155,7 @@ def frame_of(text: bytes) -> bytes:
 async def test_a_server_that_is_stopped_runs_the_hooks_first(program: Program) -> None:
     async with open_client(url(program), token="secret") as client:
         program.process.send_signal(signal.SIGTERM)
-        # Whatever the ASGI server makes of it.
+        # Each ASGI server ends the connection in its own way.
         assert await end_of(client) in (1012, 1011, 1006)
         assert "left: 0" in await trio.to_thread.run_sync(program.ended)
 

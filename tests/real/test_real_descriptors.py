@@ -1,4 +1,4 @@
-"""Descriptors on real sockets: a number that is closed is given to the next client at once."""
+"""Descriptors on real sockets: the kernel gives a closed number to the next client at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reactor_trio.wire.streams import PatientStream
 pytestmark = pytest.mark.real_time
 
 ATTEMPTS = 60
-"""Whether the reader goes on before the task that closes is up to Trio: about half of them each."""
+"""Trio chooses by chance whether the reader or the closing task runs first: about half of them each."""
 DEADLINE = 60.0
 OWN, SECRET = b"of its own", b"the request head of another client"
 
@@ -27,7 +27,7 @@ async def test_a_reader_never_gets_the_bytes_of_the_next_client() -> None:
 
 
 async def attempt(listener: trio.SocketListener) -> bytes | type[Exception]:
-    """What a reader gets whose stream is closed in the pass of the loop in which its bytes arrive."""
+    """The bytes or error of a reader whose stream is closed in the pass of the loop in which bytes arrive."""
     address = listener.socket.getsockname()
     got: list[bytes | type[Exception]] = []
     accepted: list[trio.SocketStream] = []
@@ -52,7 +52,7 @@ async def attempt(listener: trio.SocketListener) -> bytes | type[Exception]:
             for task in (read, close, accept):
                 nursery.start_soon(task)
             await trio.testing.wait_all_tasks_blocked()
-            # No checkpoint: the loop finds all three in one pass.
+            # No checkpoint until all is sent: the loop wakes the three tasks in one pass.
             ours._sock.send(b"!")  # type: ignore[attr-defined]
             with socket.create_connection(address) as other:
                 other.sendall(SECRET)

@@ -1,4 +1,4 @@
-"""Uploads on real disks: one that is full, one that is too small, none, and no descriptor for one."""
+"""Uploads to real disks: a full disk, a small disk, no temporary folder, and no free descriptor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ resource = pytest.importorskip("resource", reason="limits of POSIX")
 
 MIB = 1024 * 1024
 LARGE = bytes(range(256)) * 4096 * 12
-"""12 MiB: kept on the disk."""
+"""12 MiB: the server keeps an upload of this size on the disk."""
 DEADLINE = 60.0
 
 MODEL = """

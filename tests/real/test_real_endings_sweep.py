@@ -1,8 +1,8 @@
 """The endings sweep of `test_endings_sweep.py`, with a real WebSocket over a real pair of sockets.
 
-The clock is virtual all the same: what one end writes is readable at the other at once, so no time passes
-while bytes are on their way. These runs are slower, so of each scenario and ending some scheduling points are
-cut, evenly spread, and others for each ending.
+The clock is virtual here too: bytes that one end writes are readable at the other at once, so no time passes
+while bytes are on their way. These runs are slower, so only some scheduling points of each scenario are cut:
+evenly spread ones, and different ones for each ending.
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ from test_endings_sweep import (
 )
 
 CUTS = 24
-"""Scheduling points that are cut, of each scenario and ending."""
+"""The least number of scheduling points that are cut for each scenario and ending."""
 SWEPT = ("idle", "handler", "upload in threads", "emit", "send", "hook")
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 SMALL_BUFFER = 4096
-"""Bytes; the kernel makes of it what it can, and so little that a client that pauses is soon noticed."""
+"""Bytes, as asked of the kernel: so few that the server soon notices a client that pauses."""
 
 
 class SocketTransport:
-    """The server's end of a WebSocket over a socket pair; the other end is played as `StrictTransport`'s is.
+    """The server's end of a WebSocket over a socket pair; the test plays the client.
 
-    What the client does is synchronous, so that it can be done at any scheduling point. `client` is the task
-    that reads for it, and answers pings and the close as any library does.
+    The client's methods are those of `StrictTransport`, and synchronous, so that they can be called at any
+    scheduling point. The task `client` reads for the client, and answers pings and the close frame as any
+    library does.
     """
 
     def __init__(self, inner: WebSocketTransport, ours: trio.socket.SocketType, theirs: Any) -> None:
@@ -61,7 +62,7 @@ class SocketTransport:
         self.faults: list[str] = []
         self.read: list[tuple[float, str | bytes]] = []
         self.close_code: int | None = None
-        """What the server closed with; None if it closed by force, or the client was first."""
+        """The code of the server's close frame; None if the server closed by force, or after the client."""
         self.aborted = False
         self._ours, self._theirs = ours, theirs
         self._reader = FrameReader(masked=False, max_message_bytes=LIMITS.max_message_bytes)
@@ -69,7 +70,7 @@ class SocketTransport:
         self._reads = trio.Event()
         self._reads.set()
         self._is_lost = False
-        # The client has closed; and it has read the server's close frame.
+        # Whether the client has sent a close frame; whether it has read the server's.
         self._has_hung_up = self._is_closed = False
 
     # ---- the client
@@ -85,7 +86,7 @@ class SocketTransport:
             pass
 
     def read_now(self) -> bool:
-        """Read what is there; returns whether there may be more."""
+        """Read all bytes that have arrived; returns False if no more can come."""
         while not self._is_lost and self._theirs.fileno() != -1:
             try:
                 data = self._theirs._sock.recv(1 << 16)
@@ -142,7 +143,7 @@ class SocketTransport:
 
     def stall(self) -> None:
         self.freeze()
-        if self._ours.fileno() != -1:  # nothing of this is ever read: it fills the network
+        if self._ours.fileno() != -1:  # these bytes are never read: they fill the network
             with contextlib.suppress(OSError):
                 while self._ours._sock.send(bytes(SMALL_BUFFER)):  # type: ignore[attr-defined]
                     pass
@@ -200,7 +201,7 @@ async def play(transport: SocketTransport, scenario: Scenario) -> None:
 
 @attrs.define
 class SocketTheatre(Theatre):
-    """The same, with a victim on a socket."""
+    """The theatre of `test_endings_sweep.py`, with a victim on a socket."""
 
     async def _victim(self, host: ModelHost, scenario: Scenario, cuts: Cuts, result: Outcome) -> None:
         left, theirs = trio.socket.socketpair()
@@ -274,8 +275,8 @@ def test_a_session_on_a_socket_ends_cleanly_wherever_it_is_cut(
     offset = [*ENDINGS].index(ending) * stride // len(ENDINGS)
     expected = {ENDINGS[ending][1], reference.reason}
     if ending in ("heartbeat", "slow client"):
-        # A real network takes no more for a frozen client than its buffers hold; and one that takes nothing
-        # any more has perhaps taken a ping.
+        # A real network takes no more for a frozen client than its buffers hold; and a network that takes
+        # nothing any more may have taken a ping before.
         expected |= {"heartbeat_lost", "slow_client"}
     faults: list[str] = []
     for step in range(1 + offset, reference.steps + 1, stride):

@@ -1,4 +1,4 @@
-"""Idle clients on real sockets: whoever answers its pings at once is never cut off."""
+"""Idle clients on real sockets: a client that answers pings at once is never cut off."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raw_websocket import PING, PONG, RawWebSocket, connected_to, frame
 from serving import serve
 
 HEARTBEAT = 0.5
-"""Seconds; a busy machine must still answer within it."""
+"""Seconds; long enough for the answer to a ping on a busy machine."""
 ROUNDS = 8
 CLIENTS = 12
 MODEL = """
@@ -42,7 +42,7 @@ def test_idle_clients_that_answer_each_ping_at_once_stay(options: tuple[str, ...
 
 
 def answer_pings(clients: list[RawWebSocket], *, seconds: float) -> tuple[dict[RawWebSocket, int], int]:
-    """Answer each ping as soon as it is there; how many each client got, and how many were cut off."""
+    """Answer each ping at once; returns the answers of each client, and the number of clients cut off."""
     answered, gone = dict.fromkeys(clients, 0), 0
     ends = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:

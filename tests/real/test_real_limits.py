@@ -1,4 +1,4 @@
-"""A server without descriptors: clients that say nothing have taken all of them."""
+"""A server without free descriptors: silent clients have taken all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DESCRIPTORS = 64
 
 
 class Served:
-    """A server in a process of its own that may have few descriptors."""
+    """A server in a process of its own, which may have `DESCRIPTORS` descriptors."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         (folder / "quiet.py").write_text(MODEL)
@@ -61,7 +61,7 @@ class Served:
         return socket.create_connection(self.address, DEADLINE)
 
     def status(self, path: str) -> int | None:
-        """Of the answer; None if the connection was closed without one."""
+        """The status of the answer to a GET; None if the connection was closed without an answer."""
         with contextlib.suppress(ConnectionError), self.connect() as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             answer = client.makefile("rb").readline()
@@ -87,7 +87,7 @@ def is_told_503(client: socket.socket) -> bool:
 
 
 def until(server: Served, path: str, wanted: int) -> None:
-    """Until it is answered so: what others have closed is seen a moment later."""
+    """Wait until `path` is answered with `wanted`: the server notices closed connections a moment later."""
     gives_up = time.monotonic() + DEADLINE
     while server.status(path) != wanted:
         assert time.monotonic() < gives_up
@@ -97,7 +97,7 @@ def until(server: Served, path: str, wanted: int) -> None:
 def test_health_is_answered_when_silent_clients_have_taken_all_that_there_is(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         silent = [server.connect() for _ in range(2 * DESCRIPTORS)]
-        # At once: those that have said nothing make room, and are told so.
+        # At once: silent clients are turned away to make room, and get a 503.
         for _ in range(20):
             assert server.status("/health") == 200
             assert server.status("/metrics") == 200
@@ -114,7 +114,7 @@ def test_health_is_answered_when_silent_clients_have_taken_all_that_there_is(tmp
 def test_a_server_that_has_run_out_of_descriptors_goes_on_when_there_are_some_again(tmp_path: Path) -> None:
     with serving(tmp_path, "--max-connections", "1000") as server:
         silent = [server.connect() for _ in range(2 * DESCRIPTORS)]
-        time.sleep(1.5)  # Trio tries ten times a second
+        time.sleep(1.5)  # Trio tries to accept ten times a second
         assert server.process.poll() is None
         for client in silent:
             client.close()

@@ -1,4 +1,4 @@
-"""A server whose log cannot be written: a full disk, a reader that is gone or does not read, none at all."""
+"""A server that cannot write its log: a full disk, a reader that is gone or does not read, no streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reactor_trio.errors import CommandError
 from serving import environment
 
 TIMEOUT = 120.0
-"""Seconds for a test, on however busy a machine."""
+"""Seconds for a test, on a busy machine too."""
 PIPE_BYTES = 64 * 1024
 MODEL = """
 import logging, os, sys, threading, time, warnings
@@ -119,7 +119,7 @@ def started(model: Path, *options: str, **streams: Any) -> Iterator[subprocess.P
 
 
 def url_of(process: subprocess.Popen[str]) -> str:
-    """From the line that says where the model is served."""
+    """The server's URL, from the line that says where the model is served."""
     assert process.stdout is not None
     watch = threading.Timer(TIMEOUT, process.kill)
     watch.start()
@@ -133,7 +133,7 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 
 def listening_url(process: subprocess.Popen[str], port: int) -> str:
-    """Of a server that cannot say where it is."""
+    """The URL of a server that cannot print it, once the server is ready."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         assert process.poll() is None
@@ -161,7 +161,7 @@ def ends_well(process: subprocess.Popen[str]) -> None:
 
 
 def call(url: str, event: str = "echo", **arguments: Any) -> Any:
-    """In a session of its own."""
+    """Call an event in a session of its own."""
 
     async def main() -> Any:
         with trio.fail_after(TIMEOUT):
@@ -172,7 +172,7 @@ def call(url: str, event: str = "echo", **arguments: Any) -> Any:
 
 
 def all_is_well(url: str) -> None:
-    """Sessions begin, fail and end, and each of that is logged."""
+    """Check that sessions begin, answer, fail and end; the server logs their failures and their ends."""
     for _ in range(3):
         assert call(url, text="still there").data == {"text": "still there"}
         with pytest.raises(CommandError):
@@ -180,7 +180,7 @@ def all_is_well(url: str) -> None:
 
 
 def lost_lines(url: str) -> float:
-    """What `/metrics` says."""
+    """The number of lost log lines that `/metrics` says."""
     with urllib.request.urlopen(f"{url.replace('ws', 'http')}/metrics", timeout=TIMEOUT) as page:
         [value] = re.findall(r"^reactor_trio_log_lines_lost_total (\S+)$", page.read().decode(), re.MULTILINE)
     return float(value)
@@ -224,7 +224,7 @@ def test_a_log_that_nobody_reads_stops_neither_a_session_nor_the_end(model: Path
 def test_lines_that_were_lost_are_told_of_when_the_log_is_read_again(model: Path) -> None:
     with started(model, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         url = url_of(process)
-        # More than the queue takes too.
+        # More than the pipe and the log's queue take.
         for _ in range(5):
             call(url, "shout", lines=1000, characters=1000)
         lost = lost_lines(url)
@@ -250,7 +250,7 @@ def test_a_server_without_standard_streams_serves(model: Path) -> None:
         all_is_well(url)
         call(url, "shout", lines=1, characters=10)
         call(url, "everything")
-        # No socket has taken the place of one of the three.
+        # No socket has taken the number of a standard stream.
         for fd in (0, 1, 2):
             assert Path(f"/proc/{process.pid}/fd/{fd}").readlink() == Path(os.devnull)
         ends_well(process)
@@ -323,7 +323,7 @@ def test_a_load_that_fails_is_told_of_in_the_format_and_without_control_characte
 
 
 def test_a_process_that_is_given_up_has_written_what_waits(model: Path, tmp_path: Path) -> None:
-    # With a log that is not read it ends all the same.
+    # The process ends although nobody reads its log.
     with started(model, "--drain-timeout", "0.1", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         url = url_of(process)
         call(url, "say", lines=100, characters=PIPE_BYTES // 50)

@@ -16,7 +16,10 @@ trap '' INT HUP
 exec 0<&-
 exec env -u TERM HOME=/nonexistent LANG=C LC_ALL=C "$@"
 """
-"""A shell without job control ignores SIGINT and SIGHUP; this one has no input, home and terminal either."""
+"""Runs a command as a background job or `nohup` does, with SIGINT and SIGHUP ignored.
+
+The command has no standard input, home and terminal either.
+"""
 
 
 def test_how_a_runner_was_started_changes_no_outcome(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Signals as an operator sends them: the process ends, and says what it did not wait for."""
+"""Signals of an operator: the process ends, and names the work that it did not wait for."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ class Patient(M):
 
 
 class Process:
-    """A server that was started; its output, line by line."""
+    """The process of a server, and its output, line by line."""
 
     def __init__(self, popen: subprocess.Popen[str], errors: Path) -> None:
         self.popen = popen
         self._errors = errors
 
     def line(self, part: str) -> str:
-        """Wait for a line on standard output with this in it."""
+        """Wait for a line of standard output that contains `part`."""
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
             if part in line:
@@ -151,7 +151,7 @@ class Process:
         return self._errors.read_text()
 
     def error_line(self, part: str) -> None:
-        """Wait for a line on standard error with this in it."""
+        """Wait for a line of standard error that contains `part`."""
         waited = threading.Event()
         for _ in range(int(DEADLINE / 0.02)):
             if part in self.errors():
@@ -165,7 +165,7 @@ class Process:
         return f"ws://{match[1]}"
 
     def end(self) -> int:
-        """Wait for its end; returns its status."""
+        """Wait until the process has ended; returns its exit status."""
         self.popen.communicate(timeout=DEADLINE)
         assert self.popen.returncode is not None
         return self.popen.returncode
@@ -175,7 +175,7 @@ class Process:
 def started(
     tmp_path: Path, model: str, *options: str, signals: Callable[[], object] = lambda: None
 ) -> Iterator[Process]:
-    """Start a server; `signals` sets in the child what it is started with."""
+    """Start a server; `signals` runs in the child before the server, to set signal handlers."""
     (tmp_path / "model.py").write_text(MODEL)
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
@@ -221,7 +221,7 @@ def at_it(process: Process, command: str) -> Iterator[None]:
         yield
 
 
-# ---- what does not end
+# ---- work that does not end
 
 
 def test_a_line_that_blocks_the_loop_is_named_and_not_waited_for(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_signal_to_a_child_of_the_models_is_not_the_servers(tmp_path: Path) ->
         assert process.end() == 0
 
 
-# ---- what is no `Exception`
+# ---- errors that are no `Exception`
 
 
 def test_a_panic_or_an_interrupt_that_a_handler_raises_ends_nothing(tmp_path: Path) -> None:

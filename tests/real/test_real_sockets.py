@@ -1,4 +1,4 @@
-"""Other places to listen than host and port: a unix socket, and sockets that are handed over."""
+"""A server that listens at no host and port of its own: at a unix socket, or at sockets handed over to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Greeter(ReactorModel):
         return Who(address=client.address)
 """
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-# What a service manager does between fork and exec: the socket becomes descriptor 3 of this very process.
+# A service manager does this between fork and exec: the sockets become the process's descriptors from 3 on.
 HAND_OVER = """
 import os, sys
 fds = [int(each) for each in sys.argv[1].split(",")]
@@ -44,7 +44,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 class Serving:
-    """A server's process, which says where it is."""
+    """A server's process; `ready` is the line that says where the model is served."""
 
     def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
         self.process = process
@@ -95,7 +95,7 @@ def started(
 
 
 def asked(connection: socket.socket, path: str = "/health", *headers: str) -> str:
-    """The whole answer to a request."""
+    """Send a GET; returns the whole answer."""
     connection.settimeout(PROCESS_TIMEOUT)
     with connection:
         lines = [f"GET {path} HTTP/1.1", "Host: app.example", *headers, "", ""]
@@ -110,7 +110,7 @@ def client_of(path: Path | str) -> socket.socket:
 
 
 def who(connection: socket.socket, *headers: str) -> str:
-    """What a session says of its client's address."""
+    """The client's address, as its session sees it."""
     connection.settimeout(PROCESS_TIMEOUT)
     upgrade = (
         "Connection: Upgrade",
@@ -141,7 +141,7 @@ def test_a_unix_socket_is_served_and_gone_at_the_end(tmp_path: Path) -> None:
         assert server.ready.endswith(" is served at unix:r.sock")
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         assert asked(client_of(path)).startswith("HTTP/1.1 200 ")
-        # A page of the name by which its proxy is asked, however it is called: no page gets here by itself.
+        # Any name in `Host` will do for the page's origin: pages reach the socket only through a proxy.
         assert who(client_of(path), "Origin: https://app.example") == "unix"
         server.end()
     assert not path.exists()
