@@ -1,4 +1,4 @@
-"""What is public: the names are there, the documents know them, and use no others."""
+"""The public names: each of them exists and is documented, and the documents use no other names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PUBLIC = ("reactor_trio", "reactor_trio.client", "reactor_trio.testing")
 MODULES = {*PUBLIC, "reactor_trio.errors", "reactor_trio.media.jpeg", "reactor_trio.media.h264"}
-"""What authors may import from: the three packages, and modules that the documents name."""
+"""Modules from which authors may import: the three packages, and others that the documents name."""
 
 
 def code_of(document: Path) -> str:

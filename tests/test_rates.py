@@ -1,4 +1,4 @@
-"""Rates: the token bucket, pure; and what a session does with it, in virtual time."""
+"""Rates: the token bucket alone, and the limits of a session that use it, in virtual time."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_is_given_back_was_never_taken(rate: float, burst: float, count: in
             bucket.give_back()
     assert bucket.take(0.0, burst) == pytest.approx(twin.take(0.0, burst), abs=1e-6)
     for _ in range(count):
-        bucket.give_back(burst)  # never more than full
+        bucket.give_back(burst)  # the bucket never holds more than `burst`
     assert not bucket.take(0.0, burst)
     assert bucket.take(0.0, 1.0)
 
@@ -134,7 +134,7 @@ class Slider(ReactorModel):
 
 
 async def answers(client: SessionClient, texts: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Write all of them at once; what the session answers."""
+    """Send all texts at once; returns type and data of each message that the session answers with."""
     seen = len(client.transcript)
     await client.transport.send(texts)
     await trio.testing.wait_all_tasks_blocked()
@@ -227,7 +227,7 @@ async def test_a_rate_below_one_still_lets_one_through() -> None:
 
 
 class Slow:
-    """Stands for what costs the loop time, whatever it is."""
+    """Costs the loop 1 ms whenever it is made, and is then refused. Stands for any slow work on a message."""
 
     def __attrs_post_init__(self) -> None:
         clock = trio.lowlevel.current_clock()
@@ -269,7 +269,8 @@ async def test_however_much_one_client_sends_at_once_others_have_their_turn() ->
             answered += len(await ours.receive())
         nursery.cancel_scope.cancel(reason="the test is over")
     assert answered == 200
-    # A message costs 2 ms here. Trio shuffles: a task may wait for the end of one step and for one more.
+    # A message costs 2 ms here. Trio shuffles the ready tasks, so two steps of the session may come before
+    # the other task has its turn.
     assert max(waits) <= 2 * (TIME_SLICE + 0.002) + 1e-9
 
 
@@ -294,7 +295,7 @@ async def test_messages_beyond_the_rate_are_read_later_and_none_is_lost(kind: st
         took = trio.current_time() - began
         written = [entry for entry in client.transcript[seen:] if entry.direction == "<"]
         assert len(written) == 301
-        # A second is on credit.
+        # One second's worth of messages is on credit.
         assert 1.9 < took < 3.1
 
 
@@ -317,18 +318,18 @@ async def test_an_upload_is_slowed_down_and_not_refused() -> None:
     async with open_session(Slider, limits=LIMITED) as client:
         began = trio.current_time()
         handle = await client.upload(bytes(640 * KIB))
-        # One second's worth at once, the last chunk on credit.
+        # One second's worth passes at once, and the last chunk is on credit.
         assert trio.current_time() - began == pytest.approx(9, abs=0.6)
         await client.call("measure", file=handle)
         assert client.session.model.values == [640 * KIB]
 
 
 async def test_commands_and_pings_wait_for_a_second_at_most_beside_an_upload() -> None:
-    """At most a second for each message before them on the wire; the client keeps one chunk there."""
+    """Each waits a second at most for a message ahead of it on the wire; the client has one chunk there."""
     slowest = 0.0
     async with open_session(Slider, limits=LIMITED) as client:
         chunks = [encode_upload_chunk(UploadChunk("none", 0, bytes(60 * KIB))) for _ in range(2)]
-        await client.transport.send(chunks)  # what the second allows, and a second more
+        await client.transport.send(chunks)  # the bytes of this second, and of one more
         for _ in range(5):
             await client.transport.send(chunks[:1])
             began = trio.current_time()
@@ -354,13 +355,14 @@ async def test_a_session_that_is_slowed_down_keeps_its_heartbeat_and_ends_polite
         began = trio.current_time()
         await client.aclose()
         await client.ended()
-        # What the connection holds is paid for first: here a megabyte, of a socket what one read brings.
+        # The session first pays for the bytes that the connection holds: a megabyte in memory; over a socket,
+        # the bytes of one read.
         assert trio.current_time() - began < 8
 
 
 @pytest.mark.real_time
 async def test_over_a_socket_the_sender_is_slowed_down() -> None:
-    """In real time, since a kernel holds the bytes back: half a second."""
+    """In real time, since the kernel's buffers hold bytes back. Takes half a second."""
     limits = Limits(max_message_bytes=512 * KIB, upload_chunk_bytes=64 * KIB, max_bytes_per_second=8192 * KIB)
 
     async def load() -> ModelHost:

@@ -1,4 +1,4 @@
-"""The rooms of the house, as the code draws them: imports point down, and none of them goes in a circle."""
+"""The rooms of docs/design.md: imports between rooms point down, and no imports form a circle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving import ROOT
 
 
 def floors() -> list[set[str]]:
-    """The rooms of docs/design.md, highest floor first. A room may use those below it, and no other."""
+    """The rooms of docs/design.md, highest floor first. A room may use the rooms below it, and no others."""
     page = (ROOT / "docs" / "design.md").read_text()
     [drawing] = re.findall(r"^## The rooms\n.*?```text\n(.*?)```", page, re.MULTILINE | re.DOTALL)
     return [set(line.split()) for line in drawing.splitlines()]
@@ -31,7 +31,7 @@ def test_imports_point_down() -> None:
         for imported in used
         if (here := room(module)) not in ("reactor_trio", "__main__")
         and (there := room(imported)) != here
-        # The built-in model is written as an author's is: with the names that the package exports.
+        # The built-in model imports the names that the package exports, as an author's model does.
         and (here, there) != ("demo", "reactor_trio")
         and floor[here] >= floor.get(there, -1)
     )

@@ -46,7 +46,7 @@ class FakeContract:
 
 
 class EchoSession:
-    """Sends back what it gets; `fail` raises; `stuck` does not heed `drain`."""
+    """Sends each message back, but raises at the message `fail`. If `stuck`, it does not end on `drain`."""
 
     def __init__(self, transport: Transport, address: str, *, stuck: bool) -> None:
         self.transport = transport
@@ -110,7 +110,7 @@ def loader(host: FakeHost) -> Callable[[], Awaitable[FakeHost]]:
 
 @asynccontextmanager
 async def running(host: FakeHost | None = None, **settings: Any) -> AsyncIterator[Server]:
-    """A server that is ready; cancelled on leaving."""
+    """A server that is ready; it is cancelled when the context ends."""
     async with trio.open_nursery() as nursery:
         metrics = settings.pop("metrics", None)
         server = Server(ServerSettings(port=0, **settings), name="loading model", metrics=metrics)
@@ -128,7 +128,7 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 async def fetch(server: Server, raw: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send the bytes, and read the answer to the end of the connection."""
+    """Send the bytes, and read to the end of the connection; returns status, headers and body."""
     async with await connect(server) as stream:
         await stream.send_all(raw)
         answer = await read_all(stream)
@@ -158,7 +158,7 @@ async def websocket(server: Server, **options: Any) -> AsyncIterator[trio_websoc
     async with trio_websocket.open_websocket("127.0.0.1", port, "/ws", use_ssl=False, **options) as ws:
         yield ws
         await ws.aclose()
-        await trio.aclose_forcefully(ws._stream)  # its aclose does not, where the server closed
+        await trio.aclose_forcefully(ws._stream)  # `ws.aclose` does not close it if the server closed first
 
 
 # ---- HTTP
@@ -291,7 +291,7 @@ async def test_a_session_that_fails_ends_alone(logged: list[Any]) -> None:
                     await ws.get_message()
             await other.send_message("still here")
             assert await other.get_message() == "still here"
-            await trio.testing.wait_all_tasks_blocked()  # the failed one has said so
+            await trio.testing.wait_all_tasks_blocked()  # until the failed session is logged
     assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["connection failed"]
 
 
@@ -404,7 +404,7 @@ async def test_an_idle_server_ends_at_once_when_drained() -> None:
         async with trio.open_nursery() as nursery:
             server = Server(ServerSettings(port=0), name="x")
             await nursery.start(server.run, loader(FakeHost()))
-            idle = await connect(server)  # a browser's spare connection does not hold it up
+            idle = await connect(server)  # like a browser's spare connection; the end does not wait for it
             server.drain()
             server.drain()
         await idle.aclose()
@@ -559,7 +559,7 @@ async def test_who_reads_its_answer_slowly_is_given_up_in_the_end(monkeypatch: p
             await slow.send_all(get("/"))
             read = 0
             with suppress(trio.BrokenResourceError):
-                while data := await slow.receive_some(64 * 1024):  # steadily, and so not `stalled`
+                while data := await slow.receive_some(64 * 1024):  # a steady reader is not `stalled`
                     read += len(data)
                     await trio.sleep(0.01)
             assert 0 < read < len(page.body)

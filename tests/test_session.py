@@ -46,7 +46,7 @@ class Picture(Output):
 
 
 class Notebook(ReactorModel):
-    """Writes down what happens, in `notes`."""
+    """Writes its commands and its end down in `notes`."""
 
     @connected
     def on_connect(self) -> None:
@@ -86,12 +86,12 @@ class Notebook(ReactorModel):
 
 
 async def said(client: SessionClient, text: str) -> None:
-    """Send raw text, as a client does that knows no better."""
+    """Send raw text, which need not be a valid message."""
     await client.transport.send([text])
 
 
 def answers(client: SessionClient) -> dict[Any, tuple[str, Any]]:
-    """Every answer on the wire by the id that it replies to; each id is answered once."""
+    """Type and data of every answer on the wire, by the id that it replies to; each id has one answer."""
     found: dict[Any, tuple[str, Any]] = {}
     for entry in client.transcript:
         if entry.direction == "<" and isinstance(entry.message, str):
@@ -337,7 +337,7 @@ async def test_a_reply_without_an_id_is_sent_all_the_same() -> None:
 
 
 async def test_a_plain_handler_may_return_an_awaitable_and_keeps_its_turn() -> None:
-    """As a decorator does that wraps an `async def`."""
+    """A decorator that wraps an `async def` may make such a handler."""
 
     class Wrapped(ReactorModel):
         @connected
@@ -378,7 +378,7 @@ async def test_a_plain_handler_may_return_an_awaitable_and_keeps_its_turn() -> N
 
 @pytest.mark.real_time  # virtual time stands still while a handler computes
 async def test_handlers_that_never_wait_leave_the_loop_its_turn() -> None:
-    """A batch of commands is not run in one go if their handlers are slow: others get the loop."""
+    """If the handlers of a batch of commands are slow, other tasks run in between."""
     turns: list[int] = []
     done: list[int] = []
     ended = trio.Event()
@@ -594,7 +594,7 @@ async def test_send_in_disconnected_does_nothing_and_emit_returns_false() -> Non
 
 
 async def test_a_dead_socket_ends_a_sleeping_handler_at_once() -> None:
-    """A client whose socket dies while its handler sleeps for a minute."""
+    """The socket of a client dies while a handler sleeps for a minute."""
     async with open_session(Notebook) as client:
         await client.send("wait", seconds=60)
         await trio.sleep(1)
@@ -831,7 +831,7 @@ async def test_what_a_handler_assigns_is_the_sessions_own() -> None:
         assert not hasattr(host.prototype, "notes")
 
 
-# ---- load, compute, and what a model may not do
+# ---- load, compute, and mistakes of a model
 
 
 async def test_load_may_be_async_and_gets_the_config() -> None:
@@ -918,7 +918,7 @@ async def test_a_command_waits_aside_for_its_upload_and_delays_no_other() -> Non
         await client.call("mark", number=1)
         assert client.session.model.notes == [1]
         await said(client, start("u2", 3))
-        await said(client, use("u2", "use 2"))  # supersedes the first, which still waits
+        await said(client, use("u2", "use 2"))  # supersedes `use 1`, which still waits
         await client.transport.send([encode_upload_chunk(UploadChunk("u1", 0, b"abc"))])
         await client.transport.send([encode_upload_chunk(UploadChunk("u1", 3, b"def"))])
         await client.transport.send([encode_upload_chunk(UploadChunk("u2", 0, b"xyz"))])

@@ -56,7 +56,8 @@ def chunk(upload_id: str, offset: int, payload: bytes) -> bytes:
     return encode_upload_chunk(UploadChunk(upload_id, offset, payload))
 
 
-# An upload of 4 bytes: its temporary file is there after 1 s, its first two bytes after 2, the rest after 3.
+# An upload of 4 bytes. If each call for a file takes 1 s, the temporary file is open after 1 s, the first two
+# bytes are written after 2 s, and the other two after 3 s.
 SPOOLED = (start("u", 4), chunk("u", 0, b"ab"), chunk("u", 2, b"cd"))
 
 
@@ -94,7 +95,7 @@ async def test_no_frame_comes_after_the_goodbye() -> None:
     session = host.session(transport)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.run)
-        transport.pause()  # the goodbye waits for its turn, and meanwhile the frame is encoded
+        transport.pause()  # the goodbye has to wait, and the frame is encoded meanwhile
         await trio.sleep(0.5)
         session.drain()
         await trio.sleep(1)
@@ -111,7 +112,7 @@ async def test_no_answer_comes_after_the_goodbye() -> None:
         nursery.start_soon(session.run)
         await trio.sleep(1)
         transport.pause()
-        for numbers in ((1,), (2, 3, 4, 5, 6)):  # one for the network, and some that wait for room
+        for numbers in ((1,), (2, 3, 4, 5, 6)):  # one answer for the network, and some that wait for room
             transport.arrive(*[json.dumps({"type": "unknown", "id": number}) for number in numbers])
             await trio.sleep(1)
         session.drain()
@@ -168,7 +169,7 @@ async def test_files_that_wait_for_their_hook_take_no_commands_place() -> None:
         await trio.sleep(1)
         for name in "abc":
             await client.transport.send([start(name, 0)])
-        await client.call("work")  # none waits but the files
+        await client.call("work")  # no command waits, only the files
 
 
 async def test_a_client_may_leave_in_the_moment_in_which_a_handler_ends() -> None:
@@ -217,8 +218,8 @@ async def test_commands_aside_never_outgrow_the_inbox() -> None:
         await client.send("work")
         await trio.sleep(1)
         await client.transport.send([start("b", 1), use("one", "a"), use("two", "a"), '{"type": "work"}'])
-        await client.transport.send([use("one", "b"), use("two", "b")])  # the inbox is full: overloaded
-        await trio.sleep(2)  # and what waits there is held in its place
+        await client.transport.send([use("one", "b"), use("two", "b")])  # refused, since the inbox is full
+        await trio.sleep(2)  # longer than `max_defer`: the waiting commands are held in place
         await client.transport.send([chunk("b", 0, b"x")])
         await trio.sleep(1)
         assert client.session.ending is None, "the inbox overflowed"
@@ -341,7 +342,7 @@ class Remembers(ReactorModel):
 
 @pytest.mark.parametrize("login", ["login", "login_later"])
 async def test_all_handlers_of_a_session_share_their_context_variables(login: str) -> None:
-    """A plain handler is run by the task that receives it, if nothing is ahead of it: one cannot tell."""
+    """A plain handler shares them, too, though the receiving task runs it if no other command is ahead."""
     async with open_session(Remembers) as client, open_session(Remembers) as stranger:
         await client.call(login, name="ann")
         seen = [(await client.call(ask)).data["who"] for ask in ("ask", "ask_later", "ask_in_thread")]
@@ -353,7 +354,7 @@ async def test_all_handlers_of_a_session_share_their_context_variables(login: st
 
 
 class TickingClock(trio.abc.Clock):
-    """Each look at the time is a little later than the one before, as in a real run."""
+    """A clock that moves on by 10 us whenever it is read, as real time moves on between two looks."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -370,7 +371,10 @@ class TickingClock(trio.abc.Clock):
 
 
 def test_a_key_that_must_be_held_between_two_looks_at_the_time_ends_no_session() -> None:
-    """The command was let in since it was going to replace one, and a moment later it needed room."""
+    """The inbox let a command in without room, since it was to replace the one that waited with its key.
+
+    A moment later the waiting command was held in place, so the new one needed room.
+    """
 
     class Knob(ReactorModel):
         @event(dedupe=True)
@@ -386,7 +390,7 @@ def test_a_key_that_must_be_held_between_two_looks_at_the_time_ends_no_session()
                     await trio.lowlevel.checkpoint()
         return [entry["event"] for entry in logs if entry["log_level"] == "error"]
 
-    # It happens once in a session, if at all.
+    # The mistake happened at most once in a session, and only for some values of `max_defer`.
     for microseconds in range(1000, 1300, 10):
         assert trio.run(main, microseconds / 1e6, clock=TickingClock()) == []
 

@@ -1,4 +1,4 @@
-"""A long JSON text is parsed slice by slice, and nothing about the result shows it."""
+"""A long JSON text is parsed slice by slice, with the same result as in one piece."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reactor_trio.protocol import slices
 
-# Strings full of what could mislead a search for commas and brackets.
+# Strings full of characters that could mislead a search for commas and brackets.
 confusing = st.text(st.sampled_from('",:\\[]{} ab\u00e9\u2028\U0001f600\x00'), max_size=8)
 values = st.recursive(
     st.none()
@@ -27,7 +27,7 @@ sizes = st.integers(1, 40)
 
 
 def outcome(loads: Any, text: str) -> Any:
-    """What came of it, with the order of keys; of an error its text."""
+    """The parsed value as text, which shows the order of keys; or the type and text of the error."""
     try:
         return orjson.dumps(loads(text)).decode()
     except ValueError as error:

@@ -249,7 +249,7 @@ async def test_a_write_that_was_cancelled_before_its_first_byte_leaves_the_strea
                 await stream.send_all(b"never")
             assert scope.cancelled_caught
             assert stream.has_rest == had_rest
-            with trio.move_on_after(0.01) as scope:  # with the first byte under way
+            with trio.move_on_after(0.01) as scope:  # cancelled after its first bytes were written
                 await stream.send_all(bytes(10_000_000))
             assert scope.cancelled_caught
             with pytest.raises(trio.BrokenResourceError, match="cut short"):
@@ -296,7 +296,7 @@ async def test_a_stream_that_is_closed_as_it_is_woken_reads_no_byte_of_the_descr
 
     async def wait_and_lose(fd: int) -> None:
         await wait_readable(fd)
-        # In the same pass of the loop, before the reader goes on.
+        # The descriptor gets its next owner in the same pass of the loop, before the reader goes on.
         left.close()
         os.dup2(theirs.fileno(), fd)
 

@@ -308,7 +308,7 @@ def test_a_payload_that_is_nested_too_deeply_is_refused() -> None:
     found = errors(make(Tree), {"x": data})
     assert len(found) == 1
     assert "nested too deeply" in next(iter(found.values()))
-    while data.get("children"):  # Python would overflow its stack in taking it apart.
+    while data.get("children"):  # Python would overflow its stack if it freed all levels at once.
         data = data["children"].pop()
 
 
@@ -449,7 +449,7 @@ LIKELY = st.recursive(
     max_leaves=20,
 )
 
-# Each type with a strategy of its values.
+# Types, each with a strategy for its values.
 TYPES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (int, st.integers(-(2**53), 2**53)),
     (float, st.floats(allow_nan=False, allow_infinity=False)),

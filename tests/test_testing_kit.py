@@ -45,7 +45,7 @@ async def _seed_minute() -> list[TranscriptEntry]:
 
 
 def digest() -> str:
-    """Of everything that crossed the wire in a virtual minute of the seed page's model."""
+    """SHA-256 of everything that crossed the wire in a virtual minute of the seed page's model."""
     sha = hashlib.sha256()
     for entry in run(_seed_minute, seed=5):
         message = entry.message if isinstance(entry.message, bytes) else entry.message.encode()
@@ -54,9 +54,9 @@ def digest() -> str:
 
 
 def test_a_virtual_minute_at_30_frames_a_second_takes_less_than_a_real_second() -> None:
-    run(_seed_minute)  # imports and caches
+    run(_seed_minute)  # the first run imports modules and fills caches
     times: list[float] = []
-    # Of this process alone, and the best of several: a busy machine makes that time longer, too.
+    # The best CPU time of several runs: on a busy machine CPU time gets longer, too.
     while len(times) < ATTEMPTS and min(times, default=REAL_SECOND) >= REAL_SECOND:
         began = time.process_time()
         transcript = run(_seed_minute)
@@ -74,7 +74,7 @@ def test_transcripts_are_byte_identical_from_run_to_run() -> None:
 
 
 def test_transcripts_are_byte_identical_from_process_to_process() -> None:
-    """With different hash seeds, too: no set decides an order."""
+    """The processes have different hash seeds, so no order may depend on a set."""
     program = "import test_testing_kit; print(test_testing_kit.digest())"
     digests = {
         subprocess.run(

@@ -1,6 +1,6 @@
-"""The threads of a lane's own: order, bounds, and that none is left over; and sessions that encode in them.
+"""A lane's own threads: the order of calls, the number of threads and their end; sessions that encode there.
 
-What becomes of a call that is cancelled is in `test_executors.py`, for all ways into a thread.
+`test_executors.py` tests calls that are cancelled, for all ways into a thread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TEST_TIMEOUT = 20.0
 
 
 class Gate:
-    """A call that says when it has begun, and ends when it is let go."""
+    """A call that sets `began` when it begins, and ends when the test sets `go_on`."""
 
     def __init__(self) -> None:
         self.began = trio.Event()
@@ -161,7 +161,7 @@ async def test_a_thread_that_cannot_be_started_fails_its_own_call_alone(
     assert called == ["later"]
 
 
-# ---- without a task that waits
+# ---- calls that no task waits for
 
 
 def raise_error() -> None:
@@ -191,7 +191,7 @@ async def test_what_a_call_has_given_is_handed_over_on_the_loop() -> None:
 
 
 async def begun(executor: Executor, lane: Lane, fn: Callable[[], T], *, short: bool = False) -> T:
-    """What comes of `executor.begin`."""
+    """The result of the call that `executor.begin` begins."""
     results: list[outcome.Outcome[T]] = []
     here = trio.Event()
 

@@ -16,7 +16,7 @@ from reactor_trio.session import timers
 from reactor_trio.session.timers import Timer
 
 TEST_TIMEOUT = 1000.0
-"""Seconds after which a test hangs; virtual ones, but for the tests on the real clock."""
+"""Seconds after which a test fails: virtual seconds, except in the tests on the real clock."""
 
 
 async def sleep(timer: Timer, time: float, woken: list[float]) -> None:
@@ -102,7 +102,7 @@ async def test_resetting_what_is_over_or_never_began_does_nothing() -> None:
             nursery.start_soon(timer.sleep_until, 3)
             await wait_all_tasks_blocked()
             timer.reset(trio.current_time())
-            # It is woken already, and has not run yet: it is not woken twice.
+            # The task is woken already, but has not run yet: it must not be woken twice.
             await trio.lowlevel.cancel_shielded_checkpoint()
             timer.reset(50)
         assert trio.current_time() == 2
@@ -148,7 +148,7 @@ async def test_a_timer_that_was_reset_can_be_cancelled() -> None:
 
 
 async def test_timers_go_on_when_the_time_came_between_two_looks_at_the_clock() -> None:
-    # Trio has seen the deadline of the shared scope pass, and the instrument has not.
+    # As if Trio, but not yet the instrument that wakes tasks, had seen the shared scope's deadline pass.
     timer, woken = Timer(), list[float]()
     with trio.fail_after(TEST_TIMEOUT):
         async with trio.open_nursery() as nursery:
@@ -192,9 +192,9 @@ ACTIONS = st.lists(st.tuples(TIMES, st.integers(0, 3), TIMES | st.just(math.inf)
 async def test_whatever_is_reset_and_cancelled_each_timer_ends_once_and_when_it_should(
     begins: list[float], actions: list[tuple[float, int, float | None]]
 ) -> None:
-    """An action is at a time, on one of four timers: a new time for it, or None, which cancels its task.
+    """Each action has a time, the number of a timer, and the timer's new time, or None to cancel its task.
 
-    They happen a little off the timers' times, so that which is first is no question.
+    Actions happen 1/8 s after their times, so no timer is due at the moment of an action.
     """
     ended: dict[int, float] = {}
 

@@ -32,7 +32,7 @@ from reactor_trio.wire.tls import TLSStream, load_context
 from serving import environment
 
 DEADLINE = 60.0
-"""Real seconds; what a test takes is some milliseconds, but for the processes."""
+"""Real seconds. A test takes some milliseconds, except a test that starts a process."""
 SIDE = 1200
 """Pixels; noise of this size makes a JPEG of more than a megabyte: many TLS records."""
 
@@ -102,7 +102,7 @@ async def serving(
     context: ssl.SSLContext, limits: Limits | None = None, **settings: Any
 ) -> AsyncIterator[Server]:
     async def load() -> ModelHost:
-        # Inline: a thread must not meet the mock clock.
+        # `InlineExecutor`, since threads do not work under the mock clock.
         return await ModelHost.load(Painter, limits=limits, executor=InlineExecutor())
 
     async with trio.open_nursery() as nursery:
@@ -157,7 +157,7 @@ async def test_http_is_answered_over_tls_and_ends_at_once(
                 await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: {server.authority}\r\n\r\n".encode())
                 began = trio.current_time()
                 answer = b"".join([bytes(data) async for data in stream])
-                assert trio.current_time() - began < 1  # no waiting for the peer to hang up
+                assert trio.current_time() - began < 1  # without waiting for the peer to hang up
                 assert answer.startswith(b"HTTP/1.1 200 ")
                 assert expected in answer
                 await trio.aclose_forcefully(stream)
@@ -208,7 +208,7 @@ async def test_clients_wait_in_line_over_tls(
     assert told == [1]
 
 
-# ---- clients that do it wrong harm nobody
+# ---- clients that break the rules harm nobody
 
 
 @pytest.mark.real_time
@@ -307,7 +307,7 @@ async def test_the_deadline_covers_tls_and_the_head_together(
 async def test_a_client_that_stops_reading_is_cut_off(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext, logged: list[Any]
 ) -> None:
-    """What a cancelled send left of a TLS record can never be continued: it is closed by force."""
+    """A cancelled send may leave part of a TLS record, which no write can end: the server closes by force."""
     with trio.fail_after(DEADLINE):
         async with serving(server_context, Limits(send_timeout=0.2)) as server:
             stream = await secure(server, trusting)
@@ -353,7 +353,7 @@ async def test_a_cancelled_write_tears_the_stream(
 
 @pytest.mark.real_time
 async def test_nothing_is_written_past_tls(server_context: ssl.SSLContext) -> None:
-    """`send_nowait` writes to a socket's descriptor: what it wrote here would be plain text."""
+    """`send_nowait` writes to a socket's descriptor, so under TLS it would write plain text."""
     ours, theirs = trio.socket.socketpair()
     stream = PatientStream(TLSStream(trio.SocketStream(ours), server_context), send_timeout=DEADLINE)
     assert stream.send_nowait([b"secret"]) is False

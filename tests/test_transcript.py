@@ -116,7 +116,7 @@ async def test_a_transcript_is_a_sequence_of_entries() -> None:
 
 
 async def test_it_matches_its_golden_file() -> None:
-    # The words of an error may be improved; they are no part of what is tested here.
+    # Errors are left out, since their wording may be improved.
     (await scenario()).without("reactor.error").assert_matches(GOLDEN)
 
 

@@ -1,7 +1,7 @@
-"""What `Transport` promises, sentence by sentence, of every implementation that `transport_ends` lists.
+"""The promises of `Transport`, sentence by sentence, for every implementation that `transport_ends` lists.
 
 `ours` is the end under test; `peer` is the other end: a reader that can pause, speak, hang up or vanish. The
-clock is the real one, since some of the ends are real sockets; what is waited for is an event, never a time.
+clock is the real one, since some of the ends are real sockets; the tests wait for events rather than times.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.real_time
 
 DEADLINE = 60.0
 PATIENCE = 2 * DEADLINE
-"""Seconds that a write waits for its peer: longer than a test may take, but for the one that waits for it."""
+"""Seconds that a write waits for its peer: longer than a test may take. A test of a stall takes `SHORT`."""
 SHORT = 0.3
 A_MOMENT = 0.03
-"""Seconds in which a task gets to where it waits; if it does not, the test shows less, and does not fail."""
+"""Seconds for a task to begin its wait; if the task is slower, the test shows less, but does not fail."""
 CHUNK = bytes(200_000)
 MANY = [CHUNK] * 60
 """More than any network between the two ends holds."""
@@ -43,8 +43,8 @@ def ends(implementation: Implementation) -> Callable[..., Ends]:
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Wait until something is so; the test's deadline ends it."""
-    while not is_so():  # noqa: ASYNC110  it is asked of ends of all kinds, and none of them tells
+    """Wait until `is_so()` is true; the test's deadline bounds the wait."""
+    while not is_so():  # noqa: ASYNC110  the ends have no event for it
         await trio.sleep(0.001)
 
 
@@ -68,7 +68,7 @@ async def end_of(transport: Transport, before: list[str | bytes] | None = None) 
 
 
 async def blocked_write(transport: Transport) -> None:
-    """A write that waits for a peer that does not read; how it ends is another task's to say."""
+    """Write to a peer that does not read, until another task ends the connection."""
     with pytest.raises(TransportClosed):
         await transport.send(MANY)
 
@@ -165,7 +165,7 @@ async def test_writing_at_once_takes_all_or_nothing_and_keeps_the_order(ends: Ca
             if ours.has_unsent:
                 assert not ours.send_nowait(["overtakes nothing"])
             peer.resume()
-            await ours.send([])  # of nothing at least
+            await ours.send([])  # without messages: waits until the rest is written
             assert not ours.has_unsent
             await ours.send(["last"])
             await until(lambda: peer.received and peer.received[-1] == "last")
@@ -337,7 +337,7 @@ async def test_a_close_that_nobody_receives_beside_is_answered_all_the_same(
 async def test_receive_may_begin_while_a_close_is_under_way(ends: Callable[..., Ends]) -> None:
     with trio.fail_after(DEADLINE):
         async with ends() as (ours, peer), trio.open_nursery() as nursery:
-            peer.pause()  # its answer takes its time
+            peer.pause()  # so that its answer comes late
             nursery.start_soon(ours.aclose, 1000, "finished")
             await trio.sleep(0.01)
             nursery.start_soon(end_of, ours)

@@ -1,4 +1,4 @@
-"""The books of a session's uploads: docs/design.md#uploads."""
+"""The ledger of a session's uploads: docs/design.md#uploads."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if harmless or upload_id in self.complained:
                 assert chunk(self.ledger, upload_id, offset, length) is None
             else:
-                # The start has had its one answer, so this is no answer to it (docs/design.md#text-messages).
+                # The start has had its answer, so the error has no `reply_to` (docs/design.md#text-messages).
                 self.refused(names.UPLOAD_REJECTED, upload_id, None, *arguments)
                 self.complained.add(upload_id)
         elif upload_id in self.spent:
@@ -210,7 +210,7 @@ def test_a_second_start_is_rejected_and_leaves_the_first_as_it_is() -> None:
 
 
 def test_the_chunks_of_a_refused_upload_are_dropped_in_silence() -> None:
-    # A client need not wait for `upload_ready`: they may be on their way when it is refused.
+    # A client need not wait for `upload_ready`: chunks may be on their way when the upload is refused.
     ledger = make_ledger()
     with pytest.raises(ProtocolError, match="one file may have 20"):
         start(ledger, "u", 21)

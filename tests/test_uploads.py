@@ -1,4 +1,4 @@
-"""Uploads against a full, slow or broken disk, a client that stalls, and each other's room."""
+"""Uploads with a full, slow or broken disk, a client that stalls, or little memory for all sessions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from reactor_trio.testing import SessionClient
 
 SPOOL = 1000
-"""`spool_bytes` of these tests: what is larger goes to the disk."""
+"""`spool_bytes` of these tests: larger files go to the disk."""
 LARGE = bytes(range(256)) * 20
 
 
@@ -93,7 +93,7 @@ def chunk(upload_id: str, offset: int, payload: bytes) -> bytes:
 
 
 def padded(message: bytes, size: int) -> bytes:
-    """The same chunk with a header of so many bytes."""
+    """The chunk `message` with a header of `size` bytes."""
     end = 3 + int.from_bytes(message[1:3], "big")
     header = json.loads(message[3:end])
     padding = size - len(json.dumps(header | {"pad": ""}).encode())
@@ -125,7 +125,7 @@ class FakeDisk:
         self.open_error: OSError | None = None
         self.read_error: OSError | None = None
         self.keeps: int | None = None
-        """Bytes that a file has left when it is read."""
+        """Bytes that are left of a file when it is read; None for all."""
 
     def open(self, **options: Any) -> IO[bytes]:
         if self.open_error is not None:
@@ -159,7 +159,7 @@ class FakeFile(io.BytesIO):
         was_open = not self.closed
         super().close()
         if was_open and self.disk.full_at is not None:
-            raise OSError(errno.ENOSPC, "No space left on device")  # what a buffer could not write
+            raise OSError(errno.ENOSPC, "No space left on device")  # as if a buffer could not be written out
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FakeDisk:
     return fake
 
 
-# ---- what is kept of chunks
+# ---- the bytes that are kept of chunks
 
 
 async def test_an_upload_holds_the_bytes_that_came_and_nothing_else() -> None:
@@ -182,7 +182,7 @@ async def test_an_upload_holds_the_bytes_that_came_and_nothing_else() -> None:
             for offset in range(0, 499_000, 1000):
                 await client.transport.send([padded(chunk("u", offset, bytes(1000)), 900)])
                 await trio.sleep(0.001)
-                client.transcript.entries.clear()  # it keeps the messages
+                client.transcript.entries.clear()  # the transcript would keep the messages
             taken = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
@@ -236,7 +236,7 @@ async def test_an_empty_chunk_and_a_dribble_fail_their_upload_and_not_the_sessio
 @example(size=300_000, length=512)
 @example(size=MAX_SMALL_CHUNKS, length=1)
 def test_honest_clients_are_never_taken_for_a_dribble(size: int, length: int) -> None:
-    """Any size of chunks goes for a file of few chunks, half a kilobyte for any; the last may be short."""
+    """Chunks may have any size in a file of few, and half a kilobyte in any file; the last may be smaller."""
     if length < 512:
         size = min(size, length * MAX_SMALL_CHUNKS)
     ledger = UploadLedger(
@@ -367,7 +367,7 @@ async def test_a_client_may_leave_while_the_disk_is_full(disk: FakeDisk) -> None
     assert disk.open_files == 0
 
 
-# ---- a slow one
+# ---- a slow disk
 
 
 async def test_beside_a_slow_disk_commands_are_answered_and_pings_too(

@@ -1,4 +1,4 @@
-"""The watchdog names the line that holds the loop, once, and only if one does."""
+"""The watchdog names the line that holds the loop, once, and says nothing if no line does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HERE = __file__
 class Blocking(ReactorModel):
     @event
     async def block(self) -> None:
-        time.sleep(STALL)  # noqa: ASYNC251  what the watchdog is for
+        time.sleep(STALL)  # noqa: ASYNC251  blocks on purpose
 
     @event
     def block_inline(self) -> None:
@@ -44,7 +44,7 @@ def _deep_down() -> None:
 
 
 def line_of(function: Callable[..., Any]) -> int:
-    """The line of its only statement."""
+    """The number of the line that has the function's only statement."""
     return function.__code__.co_firstlineno + (2 if function is Blocking.block else 1)
 
 
@@ -58,7 +58,7 @@ def fits(found: dict[str, Any], handler: str, line: int) -> None:
 
 
 def warnings_about(logs: list[Any], file: str = HERE) -> list[dict[str, Any]]:
-    """Those about a line of this file: on a busy machine any line may be held up."""
+    """The warnings about lines of `file`: on a busy machine, any other line may be held up, too."""
     return [entry for entry in logs if entry.get("place", "").startswith(file)]
 
 
@@ -72,7 +72,7 @@ async def test_a_blocking_line_is_named_once_with_its_handler_and_session() -> N
             await client.call("block_inline")
     first, second = warnings_about(logs)
     fits(first, "Blocking.block", line_of(Blocking.block))
-    # A plain handler is run by the task that received it, and is named all the same.
+    # A plain handler runs in the task that received its command, and is named all the same.
     fits(second, "Blocking.block_inline", line_of(_deep_down))
     assert second["task"] == "session-1/receive"
     assert sum(stall >= STALL for stall in stalls) == 3
@@ -111,7 +111,10 @@ class Stage:
         self.task = trio.lowlevel.current_task()
 
     def step(self, *looks_at: float, lasts: float) -> list[float]:
-        """A step so long, with looks of the thread so long after its beginning; returns what these say."""
+        """Take a step of `lasts` seconds, with looks of the thread `looks_at` seconds after its beginning.
+
+        Returns what each look returns: the seconds until the next one.
+        """
         began = self.now
         self.watchdog.before_task_step(self.task)
         answers = []
@@ -130,7 +133,7 @@ def frame_here() -> FrameType:
 @pytest.mark.real_time
 async def test_a_look_comes_back_when_the_step_would_be_overdue() -> None:
     stage = Stage()
-    assert stage.watchdog.look() == LIMIT  # no step
+    assert stage.watchdog.look() == LIMIT  # no step is under way
     assert stage.step(0.0, 0.25 * LIMIT, lasts=0.5 * LIMIT) == pytest.approx([LIMIT, 0.75 * LIMIT])
     assert stage.stalls == []
 
@@ -182,7 +185,7 @@ async def test_a_step_ends_where_the_next_one_begins_and_waiting_is_no_step() ->
 async def test_samples_of_one_step_are_not_used_for_the_next() -> None:
     stage = Stage(frame_here())
     with capture_logs() as logs:
-        stage.step(1.5 * LIMIT, lasts=0.5 * LIMIT)  # seen, but over in time (as clocks go)
+        stage.step(1.5 * LIMIT, lasts=0.5 * LIMIT)  # sampled, though it ends in time by the clock
         stage.frame = None
         stage.step(lasts=1.0)
     [entry] = logs
@@ -216,7 +219,7 @@ async def test_what_is_logged_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(stage.stalls) == MAX_PLACES + 10
 
 
-# ---- what is no line's fault
+# ---- stalls with and without a line to blame
 
 
 @pytest.mark.real_time
@@ -341,11 +344,11 @@ def test_a_sample_keeps_no_frame() -> None:
     assert samples
 
 
-# ---- whose line it is
+# ---- lines of the author, and of others
 
 
 def frame_in(file: str) -> FrameType:
-    """The frame of a function `f`, at its line 1, of such a file, called from here."""
+    """The frame of a function `f` on line 1 of `file`, called from here."""
     namespace: dict[str, Any] = {"sys": sys}
     exec(compile("def f(): return sys._getframe()", file, "exec"), namespace)
     frame = namespace["f"]()
@@ -374,7 +377,7 @@ def test_a_line_is_the_authors_by_where_it_is(file: str, authored: bool) -> None
 
 
 def chain(monkeypatch: pytest.MonkeyPatch, *files: str) -> Place:
-    """The place of a step with such a stack, the innermost first."""
+    """The place of a step whose stack has one line of each of `files`, the innermost first."""
     stack = [Spot(file, "f", "f", 1) for file in files]
     monkeypatch.setattr("reactor_trio.compute.places.stack_of", lambda frame: list(stack))
     return place_of(frame_here())

@@ -1,4 +1,4 @@
-"""The files for browsers: what is served, as what, under which rules; and what is not."""
+"""The files for browsers: which files are served, with which headers, and which paths lead to none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEST_TIMEOUT = 60.0
 WEB = ROOT / "reactor_trio" / "web"
 FILES = web_files()
 FOR_THE_TYPE_CHECKER = {".json", ".ts"}
-"""Suffixes of what lies in the folder and is not served."""
+"""Suffixes of the files in the folder that are not served."""
 
 PATHS = sorted(FILES)
 
@@ -67,7 +67,7 @@ def headers_of(response: Response, *, with_body: bool = True) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in head.headers}
 
 
-# ---- what is served
+# ---- files that are served
 
 
 def test_the_page_the_client_and_the_playground_are_there() -> None:
@@ -91,7 +91,7 @@ def test_a_file_is_what_it_says(path: str) -> None:
     assert headers["content-type"] == CONTENT_TYPES[suffix]
     assert headers["x-content-type-options"] == "nosniff"
     assert int(headers["content-length"]) == len(FILES[path].body) > 0
-    # In ES modules the type is not only a hint: browsers refuse to run another.
+    # Browsers run an ES module only if its type is that of JavaScript.
     assert suffix != ".js" or headers["content-type"].startswith("text/javascript")
 
 
@@ -118,7 +118,7 @@ def test_the_page_needs_no_token(path: str) -> None:
     assert not is_guarded(Request("GET", path))
 
 
-# ---- what is not
+# ---- paths without a file
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_browser_asks_again_and_is_told_that_nothing_has_changed(path: str) ->
         told = headers_of(again)
         assert told["etag"] == etag
         assert told["cache-control"] == "no-cache"
-        # They would be taken for those of the file that the browser has.
+        # A browser would take these headers for those of the file that it has.
         assert not {"content-length", "content-type"} & set(told)
     assert get(path, if_none_match='"other"').status == 200
     assert get(path, if_none_match=etag.strip('"')).status == 200
@@ -202,7 +202,7 @@ def test_a_file_may_use_nothing_from_elsewhere_and_nothing_inline(path: str) -> 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_file_names_no_other_site(path: str) -> None:
-    """It works offline, and tells nobody who uses it."""
+    """The page works offline, and no other site learns of its users."""
     text = FILES[path].body.decode()
     elsewhere = re.findall(r"(?:https?:)?//(?!www\.w3\.org/)[\w-]+\.[\w.-]+", without_comments(text))
     assert elsewhere == []
@@ -213,13 +213,13 @@ def without_comments(text: str) -> str:
 
 
 def test_the_page_has_nothing_inline() -> None:
-    """The browser would refuse it; here it is said with less of a search."""
+    """A browser would refuse inline code, too, but this test shows it at once."""
     page = FILES["/"].body.decode()
     assert re.findall(r"<script(?![^>]*\ssrc=)", page) == []
     assert re.findall(r"<style|\sstyle=|\son\w+=|javascript:", page) == []
 
 
-# ---- what tests/js compares with
+# ---- the golden values of tests/js
 
 
 def golden() -> dict[str, Any]:
@@ -285,10 +285,10 @@ async def test_a_server_with_a_token_shows_its_page_before_and_after_it_is_ready
 
 
 def test_the_files_are_among_the_data_of_the_package() -> None:
-    """As setuptools finds them; to build a wheel takes the network."""
+    """Looks for the files as setuptools does, since building a wheel would need the network."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["reactor_trio"]
-    # `Path.glob` would find folders only for a pattern that ends so.
+    # For a pattern that ends in `**`, `Path.glob` would find folders only.
     found = {name for each in patterns for name in glob(each, root_dir=WEB.parent, recursive=True)}  # noqa: PTH207
     named = {"/index.html" if path == "/" else path for path in FILES}
     assert {f"web{path}" for path in named} <= found

@@ -1,4 +1,4 @@
-"""The author's own page (`--web`): which paths lead to a file, what is told of it, and how it is sent."""
+"""The author's own page (`--web`): which paths lead to a file, which headers it has, and how it is sent."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ TEST_TIMEOUT = 60.0
 INDEX = b"<!doctype html><title>mine</title>"
 SECRET = b"nobody is to read this"
 OURS = sorted(set(web_files()) - {"/"})
-"""The runtime's own files."""
+"""Paths of the runtime's own files, without the page."""
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A page, with what must not be read in it and beside it."""
+    """A page, with files in its folder and beside it that must not be served."""
     return make_site(tmp_path)
 
 
@@ -86,7 +86,7 @@ async def get(site: Path, path: str, method: str = "GET", **headers: str) -> Res
 
 
 async def body_of(response: Response) -> bytes:
-    """Read as it is sent."""
+    """The whole body, read piece by piece as the server sends it."""
     if response.long_body is None:
         return response.body
     body = b""
@@ -237,7 +237,7 @@ async def test_a_suffix_may_be_in_capitals(site: Path) -> None:
     assert (await get(site, "/PHOTO.JPG")).content_type == "image/jpeg"
 
 
-# ---- what is told of it
+# ---- the headers of a file
 
 
 @pytest.mark.parametrize("suffix", sorted(PAGE_TYPES))
@@ -323,7 +323,7 @@ async def test_a_file_that_changes_is_not_sent_to_the_end(site: Path, change: st
         await body.read(PIECE_BYTES)
 
 
-# ---- beside what the runtime serves itself
+# ---- beside the runtime's own files
 
 
 async def receive(site: Path | None, request: Request, **options: Any) -> Response | Granted:
@@ -435,10 +435,10 @@ async def test_a_file_arrives_whole(site: Path, size: int) -> None:
 
 
 def open_files() -> list[str]:
-    """Paths of the files that this process has open; none where the system does not tell."""
+    """Paths of the files that this process has open; empty where there is no `/proc`."""
     paths = []
     for descriptor in Path("/proc/self/fd").glob("*"):
-        with suppress(FileNotFoundError):  # that of the folder itself
+        with suppress(FileNotFoundError):  # the folder's own descriptor, closed again
             paths.append(str(descriptor.readlink()))
     return paths
 
@@ -462,7 +462,7 @@ async def test_who_reads_slowly_holds_one_piece_in_memory_and_no_file(
     with trio.fail_after(TEST_TIMEOUT):
         async with running(site) as server, asking(server, "/film.webm") as stream:
             seen = -1
-            while pieces != seen or not pieces:  # until it goes no further
+            while pieces != seen or not pieces:  # until the server reads no further piece
                 seen = pieces
                 await trio.sleep(0.3)
             assert pieces < 400

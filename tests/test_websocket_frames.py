@@ -1,4 +1,4 @@
-"""Framing: the fast path and the engine together say what the engine alone says."""
+"""Framing: `FrameReader` and wsproto's engine together read any bytes as the engine alone does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MASK = b"\x11\x22\x33\x44"
 
 
 def frame(first: int, payload: bytes, *, mask: bytes | None = MASK) -> bytes:
-    """Any frame, also one that no one should send."""
+    """A frame, valid or not."""
     bit, length = (0x80, len(payload)) if mask is not None else (0, len(payload))
     if length < 126:
         head = bytes((first, bit | length))
@@ -37,7 +37,7 @@ def frame(first: int, payload: bytes, *, mask: bytes | None = MASK) -> bytes:
 
 
 class Messages:
-    """Puts the engine's events together: whole messages, pings, and the close."""
+    """Collects the engine's events as whole messages, pings, and the close."""
 
     def __init__(self) -> None:
         self.found: list[Any] = []
@@ -67,7 +67,7 @@ def by_engine(data: bytes, kind: ConnectionType) -> list[Any]:
 
 
 def by_both(chunks: list[bytes], kind: ConnectionType) -> list[Any]:
-    """What the reader says, and the engine of the control frames that it is given."""
+    """The results of the reader, and of the engine, which is given the control frames."""
     engine, messages = Connection(kind), Messages()
     reader = FrameReader(masked=kind is ConnectionType.SERVER, max_message_bytes=MAX_MESSAGE_BYTES)
     for chunk in chunks:
@@ -130,8 +130,8 @@ def test_any_frames_in_any_pieces_are_what_the_engine_says(
 def test_noise_is_what_the_engine_says(data: bytes, cuts: list[int]) -> None:
     alone = by_engine(data, ConnectionType.SERVER)
     together = by_both(split(data, cuts), ConnectionType.SERVER)
-    # The reader complains at the first two bytes of a header; the engine waits for a close frame's payload.
-    # A frame that is too large is refused by the reader alone.
+    # The reader refuses a frame at the first two bytes; the engine waits for the payload of a close frame.
+    # Only the reader refuses a frame that is too large.
     assert together == alone or together[:-1] == alone or together[-1] == ("close", 1009)
 
 
@@ -144,7 +144,7 @@ def test_split_at_every_byte() -> None:
 
 
 def head(first: int, length: int, *, size: int | None = None) -> bytes:
-    """A masked frame's header; `size` is that of its length: 0, 2 or 8 bytes, the shortest if None."""
+    """A masked frame's header. Its extended length has `size` bytes: 0, 2 or 8; None for the shortest."""
     if size is None:
         size = 0 if length < 126 else 2 if length < 1 << 16 else 8
     short = {0: length, 2: 126, 8: 127}[size]
@@ -201,7 +201,7 @@ def test_a_frame_is_refused_at_its_header_and_nothing_of_it_is_collected(
 
 
 def held(reader: FrameReader) -> int:
-    """Bytes that a reader keeps."""
+    """Number of bytes that a reader keeps."""
     return len(reader._buffer) + len(reader._partial) + len(reader._message)
 
 
@@ -272,7 +272,7 @@ def test_no_view_that_somebody_else_holds_gets_in_the_way(monkeypatch: pytest.Mo
 
 
 def test_what_comes_byte_by_byte_costs_no_more_than_its_bytes() -> None:
-    """The work is counted, not timed: bytes that are copied while a frame is collected."""
+    """The test does not time the work, but counts the bytes that are copied while a frame is collected."""
     reader = FrameReader(masked=True, max_message_bytes=MAX_MESSAGE_BYTES)
     wire = frame(0x82, bytes(MAX_MESSAGE_BYTES)) + frame(0x81, b"next")
     for index in range(len(wire)):

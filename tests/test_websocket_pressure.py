@@ -1,4 +1,4 @@
-"""What a WebSocket does with a client that sends without end, or while this side writes."""
+"""A WebSocket whose client sends without end, or sends while this side writes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_a_pong_that_must_wait_keeps_nothing_from_being_read_and_only_the_
                 await client.stream.send_all(masked(0x89, b"%d" % number) + text(b"stop %d" % number))
                 assert await transport.receive() == [f"stop {number}"]
             assert await client.frame() == (0x82, big)
-            # Some bytes of the first ones may have gone out before the network was full.
+            # The older pongs were dropped while the message was being written.
             newest = [(0x8A, b"%d" % number) for number in range(pings - MAX_PONGS, pings)]
             assert [await client.frame() for _ in newest] == newest
             await transport.send(["after"])
@@ -60,7 +60,7 @@ async def test_a_pong_that_the_network_has_no_room_for_is_written_when_it_has() 
             while not transport.has_unsent and transport.send_nowait([bytes(1000)]):
                 sent += 1
             sent += transport.has_unsent
-            # Nobody writes, and nobody will: there is no other task.
+            # No task writes, now or later: there is no other task.
             await client.stream.send_all(masked(0x89, b"now?") + text(b"read"))
             assert await transport.receive() == ["read"]
             for _ in range(sent):
@@ -102,7 +102,7 @@ async def test_two_tasks_may_wait_for_the_end_and_the_clients_close_is_read() ->
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.aclose, 1000, "finished")
-                await trio.testing.wait_all_tasks_blocked()  # it reads, as nobody else does
+                await trio.testing.wait_all_tasks_blocked()  # `aclose` reads, as no other task does
                 nursery.start_soon(receive)
                 nursery.start_soon(receive)
                 await trio.testing.wait_all_tasks_blocked()
@@ -134,7 +134,7 @@ async def test_the_one_who_reads_may_be_cancelled_and_the_other_goes_on() -> Non
 
 @pytest.mark.real_time
 async def test_a_close_behind_a_large_write_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "LINGER_SECONDS", 0.05)  # what the answer may wait for room
+    monkeypatch.setattr(reader, "LINGER_SECONDS", 0.05)  # seconds that the answer may wait for room
     with trio.fail_after(TEST_TIMEOUT):
         async with socket_pair(send_timeout=2 * TEST_TIMEOUT) as (transport, client):
             async with trio.open_nursery() as nursery:
@@ -147,7 +147,7 @@ async def test_a_close_behind_a_large_write_is_seen_at_once(monkeypatch: pytest.
 
 
 class Ticking:
-    """A clock that goes on by itself, a millisecond a look."""
+    """A clock that moves on by a millisecond whenever it is read."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -188,7 +188,7 @@ async def test_what_one_read_brings_is_handed_over_in_pieces_and_others_run_betw
             while len(received) < count:
                 with trio.CancelScope() as scope:
                     if pieces % 3 == 2:
-                        scope.cancel()  # which loses nothing
+                        scope.cancel()  # a cancelled `receive` loses no message
                     batch = await transport.receive()
                     assert len(batch) <= most
                     received += batch

@@ -1,4 +1,4 @@
-"""The WebSocket seam, over streams in memory and, where the kernel's buffers matter, over a socket pair."""
+"""The WebSocket transport, over streams in memory or, where the kernel's buffers matter, a socket pair."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from websocket_ends import (
 )
 
 MANY = 64
-"""Messages at once."""
+"""Number of messages that a test sends at once."""
 
 
 async def test_messages_go_both_ways_in_order_and_in_batches() -> None:
@@ -197,7 +197,7 @@ async def test_pings_and_messages_that_arrive_while_we_close_do_no_harm() -> Non
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.aclose, 1001, "bye")
                 assert await client.close_frame() == (1001, "bye")
-                # More than the queue holds: a reader that waited for room would never see the answer.
+                # `aclose` has to read past these messages to see the client's close frame.
                 many = text(b"late") * (MANY * 2)
                 await client.stream.send_all(masked(0x89, b"ping") + many + masked(0x89, b"ping"))
                 await client.stream.send_all(close_frame(1001))

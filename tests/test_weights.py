@@ -58,7 +58,7 @@ async def give(client: SessionClient, id_: int | str, value: Any, name: str = "g
 
 
 def of_weight(id_: str, weight: int) -> str:
-    """A value that makes a command of this weight."""
+    """A value with which a command has this weight."""
     value = "x" * (weight // 2)
     return value + "x" * (weight - weight_of(command(id_, value)))
 

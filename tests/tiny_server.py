@@ -134,7 +134,7 @@ class TinyServer:
 
 @contextmanager
 def server_in_a_thread() -> Generator[TinyServer]:
-    """The server beside blocking code."""
+    """A `TinyServer` that runs in another thread, for tests of blocking code."""
     server = TinyServer()
     with anyio.from_thread.start_blocking_portal("trio") as portal:
         task, _ = portal.start_task(server.serve)

@@ -1,4 +1,4 @@
-"""Where a session leaves traces: temporary files, and errors in the log."""
+"""The traces that a session may leave: temporary files, and errors in the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def temporary_files() -> Iterator[list[Any]]:
-    """All temporary files that are made meanwhile."""
+    """Collects the temporary files that are made in the context."""
     made: list[Any] = []
     real = tempfile.TemporaryFile
 
@@ -31,7 +31,7 @@ def temporary_files() -> Iterator[list[Any]]:
 
 @contextmanager
 def logged_errors() -> Iterator[list[dict[str, Any]]]:
-    """All entries of the log that are errors, from any thread; nothing is printed."""
+    """Collects the log entries that are errors, from any thread; no entry is printed."""
     found: list[dict[str, Any]] = []
 
     def note(logger: object, method: str, event_dict: dict[str, Any]) -> Any:

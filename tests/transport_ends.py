@@ -1,7 +1,7 @@
-"""The ends of connections that are held to the contract of `Transport`, one entry for each implementation.
+"""Connections for the tests of the contract of `Transport`: one entry for each implementation.
 
-Another implementation is one more entry of `IMPLEMENTATIONS`. Where the other end of its connection is a
-`Transport` too, `meeting` makes the peer. `tests/test_transport_contract.py` does the rest.
+For another implementation, add an entry to `IMPLEMENTATIONS`. If the other end of its connection is a
+`Transport`, too, `meeting` makes the peer. `tests/test_transport_contract.py` then tests the implementation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from websocket_ends import websockets
 
 MAX_MESSAGE_BYTES = 1 << 20
 BUFFER_BYTES = 100_000
-"""What an end in memory holds for a peer that does not read."""
+"""Bytes that an end in memory holds for a peer that does not read."""
 PATIENCE = 600.0
 """Seconds that an ASGI server waits for its client: longer than any test."""
 
@@ -82,7 +82,7 @@ class TransportPeer:
 
 
 class StrictPeer:
-    """The same, of a transport whose peer is the test already."""
+    """The peer of a `StrictTransport`, whose own methods play the client."""
 
     def __init__(self, transport: StrictTransport) -> None:
         self.transport = transport
@@ -117,7 +117,7 @@ Ends = AbstractAsyncContextManager[tuple[Transport, Peer]]
 
 @attrs.frozen
 class Implementation:
-    """How an implementation of `Transport` is made, and which of its two ways to listen it has.
+    """An implementation of `Transport`: how its ends are made, and whether it sees every byte.
 
     `make` is given `send_timeout` (seconds). Its context manager gives the end under test and a `Peer` at the
     other end of the connection.
@@ -125,7 +125,7 @@ class Implementation:
 
     make: Callable[[float], Ends]
     sees_every_byte: bool = True
-    """Whether it sees pongs too; if not, its `last_received` is always now."""
+    """Whether the end sees pongs, too; if not, its `last_received` is always the current time."""
 
 
 @asynccontextmanager
@@ -199,13 +199,13 @@ async def strict(send_timeout: float, *, short_writes: bool) -> AsyncIterator[tu
 
 @asynccontextmanager
 async def over_asgi(send_timeout: float) -> AsyncIterator[tuple[Transport, Peer]]:
-    """Called by an ASGI server on Trio; its other end is a connection in memory."""
+    """An end that an ASGI server calls on Trio; a connection in memory joins the server and the peer."""
     client, server = memory_transport_pair(send_timeout=PATIENCE, network=NEAR)
     asgi_server = TrioServer(server)
     calls = TrioCalls(asgi_server.receive, asgi_server.send)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(calls.run)
-        while not calls.take():  # that it connects
+        while not calls.take():  # the event of the connection
             await calls.wait()
         await calls.send([{"type": "websocket.accept"}], PATIENCE)
         async with meeting(ReturningTransport(calls, send_timeout, server.abort), client) as ends:
@@ -215,7 +215,7 @@ async def over_asgi(send_timeout: float) -> AsyncIterator[tuple[Transport, Peer]
 
 @asynccontextmanager
 async def over_asgi_on_asyncio(send_timeout: float) -> AsyncIterator[tuple[Transport, Peer]]:
-    """Called by an ASGI server on asyncio, in another thread."""
+    """An end that an ASGI server calls on asyncio, in another thread."""
     server = AsyncioServer(trio.lowlevel.current_trio_token(), buffer_bytes=BUFFER_BYTES)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
@@ -226,7 +226,7 @@ async def over_asgi_on_asyncio(send_timeout: float) -> AsyncIterator[tuple[Trans
 
 
 class ReturningTransport(AsgiTransport):
-    """Closed by force, its ASGI call returns, and the ASGI server closes the socket: `returned`."""
+    """After `abort` the ASGI call returns, and `returned` closes the socket, as the ASGI server then does."""
 
     def __init__(self, calls: Calls, send_timeout: float, returned: Callable[[], Awaitable[None]]) -> None:
         super().__init__(calls, send_timeout=send_timeout, max_message_bytes=MAX_MESSAGE_BYTES)
@@ -238,7 +238,7 @@ class ReturningTransport(AsgiTransport):
 
 
 NOTED = ("receive after abort", "write after abort", "two tasks receive at a time")
-"""What `StrictTransport` objects to in a session, and this suite does on purpose."""
+"""Faults that `StrictTransport` notes, and that this suite makes on purpose."""
 
 NEAR = Network(buffer_bytes=BUFFER_BYTES)
 FAR = Network(delay=0.002, jitter=0.002, bandwidth=20_000_000, buffer_bytes=BUFFER_BYTES)

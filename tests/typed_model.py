@@ -1,4 +1,4 @@
-"""What a type checker sees of a model. mypy and pyright read this file; nothing runs it."""
+"""A model as type checkers see it. mypy and pyright read this file; nothing runs it."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ async def closing(transport: WebSocketTransport) -> TransportClosed:
 
 
 async def closing_after(transport: WebSocketTransport, received: list[str | bytes]) -> TransportClosed:
-    """The same, and keep what was received."""
+    """The same as `closing`; appends the messages to `received`."""
     while True:
         try:
             received += await transport.receive()
