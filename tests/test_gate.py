@@ -1,4 +1,4 @@
-"""Limits of a server before anybody has a session: connections, addresses, names, guesses."""
+"""Limits of a server before a client has a session: connections, addresses, host names, wrong tokens."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_that_nothing_can_be_accepted_is_logged_now_and_then() -> None:
     logger, handler = logging.getLogger("trio.serve_listeners"), Handler()
     logger.addHandler(handler)
     with accept_errors_now_and_then(lambda: now):
-        for number in range(79):  # some times a second
+        for number in range(79):  # eight errors a second
             logger.error("number %s", number)
             now += 0.125
     logger.error("afterwards")
@@ -165,7 +165,7 @@ def test_what_is_no_address_is_none(text: str) -> None:
     network_of(text)
 
 
-# ---- names
+# ---- host names
 
 
 LOOPBACK = Policy(own_names=frozenset({"127.0.0.1"}))
@@ -236,7 +236,7 @@ def test_any_target_and_any_host_get_an_answer(target: str, host: str) -> None:
     answer(Request("GET", target, (("host", host),)), LOOPBACK, READY)
 
 
-# ---- guesses
+# ---- wrong tokens
 
 
 def test_who_guesses_waits_and_then_is_told_that_it_is_too_much() -> None:

@@ -1,4 +1,4 @@
-"""The guide for authors, docs/testing.md: its page is two test files, which pass with the plugin."""
+"""The guide for authors, docs/testing.md: its code is two test files, which pass with the plugin."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def test_the_tests_of_the_guide_pass(pytester: pytest.Pytester, monkeypatch: pyt
     result = pytester.runpytest_subprocess(
         "-p", "pytest_reactor_trio", "-p", "pytest_trio.plugin", timeout=TIMEOUT
     )
-    result.assert_outcomes(passed=8)  # pacing is tested twice
+    result.assert_outcomes(passed=8)  # `test_pacing` has two sets of parameters

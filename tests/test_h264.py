@@ -45,7 +45,7 @@ def gradient(width: int, height: int) -> np.ndarray:
 
 
 def units(payload: bytes) -> list[tuple[int, bytes]]:
-    """The NAL units of Annex B: type and bytes."""
+    """The type and the bytes of each NAL unit of a payload, which has the byte format of Annex B."""
     found = [part.rstrip(b"\0") for part in payload.split(b"\0\0\1")]
     assert found[0] == b"", "a start code comes first"
     return [(part[0] & 31, part) for part in found[1:]]
@@ -242,7 +242,7 @@ def test_without_pyav_there_is_no_h264_to_choose() -> None:
     try:
         served = CliRunner().invoke(cli, ["serve", "--video-codec", "h264"])
     finally:
-        structlog.reset_defaults()  # the command sets up the logging of its process, which is this one
+        structlog.reset_defaults()  # the command has configured the logging of this process
     assert served.exit_code == 2
     assert 'H.264 needs PyAV: pip install "reactor-trio[video]"' in served.output
 
@@ -329,7 +329,7 @@ def test_scaled_down_each_pixel_is_the_mean_of_what_it_covers(scale, size: tuple
 
 
 def box_mean(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """By the definition: every pixel divided into as many parts as the result has, and these averaged."""
+    """The mean by its definition: each pixel is cut into `width` x `height` parts; the parts are averaged."""
     fine = picture.repeat(height, 0).repeat(width, 1).astype(float)
     return fine.reshape(height, picture.shape[0], width, picture.shape[1], 3).mean(axis=(1, 3))
 

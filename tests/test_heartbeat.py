@@ -1,4 +1,4 @@
-"""Who is pinged when, and who is lost, in virtual time: with a ping that takes time, as on a busy machine."""
+"""When a peer is pinged, and when it is lost, in virtual time; a ping takes time, as on a busy machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from reactor_trio.testing import Link, Network, memory_transport_pair, open_sess
 from reactor_trio.wire.heartbeat import WAITED, Heartbeat
 
 INTERVAL = 7.0
-"""Seconds; not the 20 of the Python client, whose own pings would speak for it."""
+"""Seconds. Not 20, the interval of the Python client: the client's own pings would be its signs of life."""
 LATE = 0.004
-"""Seconds after which the task that wrote a ping goes on: its answer was read long before."""
+"""Seconds after which the task that wrote a ping goes on; the answer has been read long before."""
 
 
 class Idle(ReactorModel):
@@ -29,7 +29,7 @@ class Idle(ReactorModel):
 
 
 class Peer:
-    """What `Heartbeat` needs of a transport; the test decides when something arrives."""
+    """The part of a transport that `Heartbeat` uses; the test decides when bytes arrive."""
 
     def __init__(self) -> None:
         self.last_received = trio.current_time()
@@ -111,7 +111,7 @@ async def test_an_answer_that_lies_unread_as_the_beat_comes_is_read_first() -> N
     assert await beat(heartbeat, peer)
 
     async def read() -> None:
-        await trio.sleep_until(heartbeat.next_at)  # woken in the very pass in which `beat` is
+        await trio.sleep_until(heartbeat.next_at)  # woken in the same pass of the loop as `beat`
         await trio.lowlevel.checkpoint()
         peer.talk()
 
@@ -124,7 +124,7 @@ async def test_a_silence_in_which_this_side_was_suspended_does_not_count() -> No
     heartbeat, peer = Heartbeat(INTERVAL), Peer()
     peer.answers = False
     assert await beat(heartbeat, peer)
-    await trio.sleep(3 * INTERVAL)  # nobody listened
+    await trio.sleep(3 * INTERVAL)  # this side was suspended, and read nothing
     assert await heartbeat.beat(peer)  # type: ignore[arg-type]
     assert len(peer.pings) == 2, "it is asked again"
     assert not await beat(heartbeat, peer)
@@ -133,7 +133,7 @@ async def test_a_silence_in_which_this_side_was_suspended_does_not_count() -> No
 async def test_a_client_that_nobody_listens_to_is_not_lost() -> None:
     limits = Limits(max_message_bytes=2048, upload_chunk_bytes=1024, max_bytes_per_second=2048, heartbeat=0.2)
     async with open_session(Idle, limits=limits) as client:
-        # The receive task pays for bytes, and does not read meanwhile.
+        # The receive task waits because of `max_bytes_per_second`, and reads nothing meanwhile.
         await client.upload(bytes(20_000), name="slow.bin")
         assert client.session.ending is None
         assert trio.current_time() > 5
@@ -154,7 +154,7 @@ async def test_only_a_silent_peer_is_asked() -> None:
     assert trio.current_time() == heard + 2 * INTERVAL
 
 
-# ---- the three that use it
+# ---- the three users of `Heartbeat`: sessions, clients in the queue, the Python client
 
 
 @pytest.mark.parametrize("returns_after", [0.0, LATE, 1.5 * INTERVAL])
@@ -216,7 +216,7 @@ async def test_the_python_clients_ping_may_wait_behind_a_slow_upload() -> None:
         server.accepting = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, "reset")
-            await trio.sleep(3 * HEARTBEAT)  # the writing side is busy: a slow link
+            await trio.sleep(3 * HEARTBEAT)  # the link is slow: the upload is still being written
             server.accepting.set()
         assert client.closed is None
         await trio.sleep(3 * HEARTBEAT)

@@ -1,10 +1,10 @@
-"""Hostile requests over loopback sockets against the server: each has one answer, however it is cut.
+"""Hostile requests over loopback sockets: the server gives each one answer, however the bytes are cut.
 
-`CASES` is the table: a name, the bytes, and the status of the answer, or `CLOSED` for none. 101 means that a
-session began, which is then used. Each case is sent whole, byte by byte, and cut at random; after each,
-the server must answer, have no session left, and have logged no error. Where the server is lenient
-although a stricter one would refuse, the reason stands beside the case: nothing can be smuggled past it, as
-every answer closes its connection.
+`CASES` is the table: a name, the bytes, and the status of the answer, or `CLOSED` for no answer. Status 101
+means that a session began; the test then uses the session. Each case is sent whole, byte by byte, and cut at
+random. After each of these requests the server must answer the next client, have no session left, and have
+logged no error. Where the server accepts a request that a stricter server would refuse, the reason stands
+beside the case. No request can be smuggled past the server, as every answer closes its connection.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reactor_trio.server.serve import Server
 from reactor_trio.server.settings import ServerSettings
 
 TEST_TIMEOUT = 300.0
-"""Virtual seconds."""
+"""Virtual seconds that a test may take."""
 HANDSHAKE_TIMEOUT = 10.0
 SPLITS = 6
 """Random cuts of each case."""
@@ -55,7 +55,7 @@ CLIENT_HELLO = (
 )
 
 CASES: list[tuple[str, bytes, int | None]] = [
-    # What is good, so that the rest means something.
+    # Good requests: a server that refuses every request must not pass.
     ("a request", GET + HOST + END, 200),
     ("an upgrade", WS + SOCKET + END, 101),
     # The request line. RFC 9112, section 3.
@@ -115,8 +115,8 @@ CASES: list[tuple[str, bytes, int | None]] = [
     ("two Hosts", GET + HOST + b"Host: evil.example\r\n\r\n", 400),
     ("the same Host twice", GET + HOST + HOST + END, 400),
     ("an empty Host", GET + b"Host:\r\n\r\n", 200),
-    # Bodies, and what smuggles. RFC 9112, section 6. The connection ends with the answer, so that
-    # what comes behind is never read as a request.
+    # Bodies, and attempts to smuggle a request. RFC 9112, section 6. The connection ends with the answer,
+    # so the server never reads the bytes behind a request as another request.
     ("two lengths", GET + HOST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", 400),
     ("a list of lengths", GET + HOST + b"Content-Length: 5, 6\r\n\r\nhello!", 400),
     ("the same length twice", GET + HOST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 200),
@@ -170,7 +170,7 @@ CASES: list[tuple[str, bytes, int | None]] = [
      WS.replace(HOST, b"Host: evil.example\r\n") + SOCKET + b"Origin: http://evil.example\r\n\r\n", 403),
 ]  # fmt: skip
 
-# RFC 9112, section 3.2: a Host that is no authority must be 400.
+# RFC 9112, section 3.2: the answer to a Host that is no authority must be 400.
 HOSTS: list[tuple[str, bytes, int | None]] = [
     ("a Host with a space", GET + b"Host: a b\r\n\r\n", 400),
     ("a Host that is a URL", GET + b"Host: http://127.0.0.1/\r\n\r\n", 400),
@@ -195,7 +195,7 @@ class Echo(ReactorModel):
 
 @pytest.fixture
 def errors() -> Iterator[list[Any]]:
-    """What was logged as an error."""
+    """Fails the test if an error was logged; the list is filled after the test."""
     with structlog.testing.capture_logs() as entries:
         found: list[Any] = []
         yield found
@@ -214,14 +214,14 @@ async def running(**settings: Any) -> AsyncIterator[Server]:
 
 @attrs.frozen
 class Answer:
-    """What came back: the status (None: nothing), and everything."""
+    """The answer to a request: its status (None: no answer), and all bytes that came back."""
 
     status: int | None
     data: bytes
 
 
 async def ask(server: Server, pieces: Sequence[bytes], *, pause: float = 0.01) -> Answer:
-    """Send the pieces, so that each is read by itself; read to the end, or use the session that began."""
+    """Send the pieces so that each is read by itself; read the answer to its end, or use the new session."""
     async with await trio.open_tcp_stream("127.0.0.1", server.addresses[0][1]) as stream:
         stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
         data = bytearray()
@@ -254,7 +254,7 @@ async def _write(stream: trio.SocketStream, pieces: Sequence[bytes], pause: floa
 
 
 async def _use(stream: trio.SocketStream, rest: bytes) -> None:
-    """The welcome arrives: there is a session. (`_write` has ended its own side, or is cut off.)"""
+    """Read until the welcome, a sign of the session. `_write` has closed its side, or is cancelled."""
     while b"reactor.welcome" not in rest:
         more = await stream.receive_some(65536)
         assert more, "the session ended before its welcome"
@@ -262,7 +262,7 @@ async def _use(stream: trio.SocketStream, rest: bytes) -> None:
 
 
 async def assert_serves_on(server: Server) -> None:
-    """Nothing is left of what came before, and the next client is served."""
+    """The requests before have left no session behind, and the next client is served."""
     while True:
         answer = await ask(server, [NEXT])
         assert answer.status == 200
@@ -273,7 +273,7 @@ async def assert_serves_on(server: Server) -> None:
 
 
 def cuts(name: str, data: bytes) -> Iterator[list[bytes]]:
-    """The bytes whole, byte by byte, and cut at random, the same each time."""
+    """The bytes whole, byte by byte, and cut at random; the random cuts of a name are the same each time."""
     yield [data]
     if len(data) <= BYTEWISE_LIMIT:
         yield [data[at : at + 1] for at in range(len(data))]
@@ -302,12 +302,12 @@ def test_the_table_is_long_and_its_names_differ() -> None:
     assert len(CASES) == len({name for name, _, _ in CASES}) >= 100
 
 
-# ---- in time
+# ---- time limits
 
 
 @pytest.mark.parametrize("data", [NEXT[:-1], WS + SOCKET, b"G"])
 async def test_a_head_that_does_not_end_is_408(data: bytes, errors: list[Any]) -> None:
-    """The client neither sends on nor closes."""
+    """The client sends no more bytes, and does not close the connection."""
     with trio.fail_after(TEST_TIMEOUT):
         async with (
             running() as server,
@@ -343,7 +343,7 @@ async def test_many_silent_clients_keep_nobody_out(errors: list[Any]) -> None:
 
 
 async def test_an_answer_that_nobody_reads_does_not_stay_for_ever(errors: list[Any]) -> None:
-    """The client asks, reads nothing and does not close: after the linger the server closes."""
+    """The client asks, reads nothing and does not close; the server closes after its linger time."""
     with trio.fail_after(TEST_TIMEOUT):
         async with (
             running() as server,

@@ -1,4 +1,7 @@
-"""How large things are in `reactor_trio`, and the one style of its tests; exceptions have a reason each."""
+"""The sizes of constructors, files and functions in `reactor_trio`, and the style of its tests.
+
+Each exception from a limit or from the style is listed with its reason.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ OWN_RUNS = {
     "test_testing_kit.py": "the tests of `run` itself",
     "test_thread_pool.py::test_a_pool_may_be_used_in_one_run_after_the_other": "two runs of one pool",
 }
-"""Tests that start a run of Trio themselves. All others are `async def`, and the plugin runs them."""
+"""Tests that start a run of Trio themselves. All other tests are `async def`; the plugin runs them."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -99,7 +102,7 @@ def lines_of(function: Function) -> int:
 
 
 def arguments_of(node: ast.ClassDef) -> int:
-    """What the constructor of a class takes, as far as the class itself says."""
+    """The number of arguments of a class's constructor; those of base classes are not counted."""
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
             arguments = each.args
@@ -160,7 +163,10 @@ _CLOCKS = ("autojump_clock", "mock_clock", "virtual_clock")
 
 
 def starts_a_run(node: ast.AST, imports_run: bool) -> bool:
-    """Whether this starts a run of Trio, or says how one is started; `run` may be that of the test kit."""
+    """Whether a node starts a run of Trio, or sets a clock or a marker for a run.
+
+    A call of `run` counts if the file imports `run` from the test kit (`imports_run`).
+    """
     match node:
         case ast.Call(func=ast.Name(id="run")):
             return imports_run

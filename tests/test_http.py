@@ -1,4 +1,4 @@
-"""Request heads in, answers out: pure, so every case is a line."""
+"""From the head of a request to its answer: pure functions, so most cases take one line."""
 
 from __future__ import annotations
 
@@ -305,7 +305,7 @@ def test_only_foreign_subprotocols_are_400(offered: str) -> None:
     assert refused(upgrade(sec_websocket_protocol=offered)).status == 400
 
 
-# ---- who is asked for a token (what becomes of it: test_auth.py)
+# ---- paths that need a token (test_auth.py tests the check of the token)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_only_foreign_subprotocols_are_400(offered: str) -> None:
 def test_page_and_health_need_no_token(path: str, guarded: bool) -> None:
     assert is_guarded(request(path)) is guarded
     assert is_guarded(request(path, "HEAD")) is guarded
-    assert not is_guarded(request(path, "POST"))  # 405, whoever it is
+    assert not is_guarded(request(path, "POST"))  # the answer is 405 with and without a token
 
 
 # ---- the origin
@@ -375,7 +375,7 @@ def test_a_page_whose_name_was_made_to_resolve_to_loopback_is_403() -> None:
 
 
 APP = Arrival(host="app.example", scheme="https", is_forwarded=True)
-"""What a proxy has told that speaks TLS and serves an app under this name."""
+"""The host and scheme reported by a proxy that speaks TLS and serves an app under this name."""
 
 
 @pytest.mark.parametrize("policy", [OPEN, LOOPBACK])
@@ -405,7 +405,7 @@ def test_a_name_that_no_proxy_vouches_for_is_not_the_servers_own() -> None:
     assert refused(rebound, LOOPBACK).status == 403
 
 
-# ---- below a path
+# ---- a server below a path
 
 BELOW = Arrival(prefix="/a/app1")
 
@@ -438,7 +438,7 @@ def test_the_schema_says_below_which_path_the_server_stands() -> None:
     assert refused(request("/schema")).body == SCHEMA
 
 
-# ---- room
+# ---- room for a session
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_there_is_room_below_the_maximum() -> None:
     granted(upgrade(), OPEN, State("ready", "Painter", 1, waiting=2, schema=SCHEMA))
 
 
-# ---- the host
+# ---- the Host header
 
 
 @pytest.mark.parametrize("host", ['"><script>', "a b", "evil.example/path", "\xe9"])

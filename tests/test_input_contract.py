@@ -1,4 +1,4 @@
-"""`Input`: a class whose fields are tracks, and what binds them to a model."""
+"""`Input`: a class whose fields are tracks, and the annotation that binds the class to a model."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ async def test_each_session_has_its_own_tracks() -> None:
         Model().input = 3  # type: ignore[assignment]
 
 
-# ---- what cannot work
+# ---- mistakes
 
 
 def refusal(**members: Any) -> str:

@@ -1,4 +1,4 @@
-"""The ring behind an input track: who gets which frame, and that none is lost."""
+"""The ring of frames behind an input track: which reader gets which frame, and which frames are dropped."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def cancel(nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
-# ---- the end
+# ---- the end of a track
 
 
 async def test_the_end_is_told_to_all_also_with_frames_left() -> None:
@@ -194,7 +194,7 @@ async def test_the_end_is_told_to_all_also_with_frames_left() -> None:
             nursery.start_soon(reads, track, n, ReadMode.FIFO, into)
             await trio.testing.wait_all_tasks_blocked()
         track.close()
-        track.put(frame(1))  # one that was still being decoded
+        track.put(frame(1))  # a frame that was still being decoded
     assert into == ["closed", "closed"]
     assert track.available == 0
     with pytest.raises(BufferClosed, match="'cam'"):
@@ -217,7 +217,7 @@ async def test_one_who_tries_for_ever_does_not_hold_the_loop() -> None:
 
 @pytest.mark.real_time
 async def test_a_thread_reads_while_the_loop_writes() -> None:
-    """In real threads: nothing is lost, doubled or out of order."""
+    """With a real thread: no frame is lost, read twice or out of order."""
     count, seen = 3000, list[int]()
 
     def consume(track: InputTrack) -> None:
@@ -265,7 +265,7 @@ async def test_a_thread_may_wait_too() -> None:
 
 @attrs.define
 class Wait:
-    """A reader of the model: what it wants, and what it must get."""
+    """One call of `read`: its arguments, the result of the model (`wanted`) and of the ring (`got`)."""
 
     n: int
     mode: ReadMode
@@ -275,7 +275,7 @@ class Wait:
 
 
 class Model:
-    """What the ring must do, as a list and two loops."""
+    """The behaviour that the ring must have, written with a list and two loops."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -337,7 +337,7 @@ STEPS = st.one_of(
     st.tuples(st.just("try"), COUNTS, MODES),
     st.tuples(st.just("read"), COUNTS, MODES),
     st.tuples(st.just("cancel"), st.integers(0, 3)),
-    # Several things in one step of the loop.
+    # Two actions in one pass of Trio's loop.
     st.tuples(st.just("cancel and push"), st.integers(0, 3)),
     st.tuples(st.just("push and cancel"), st.integers(0, 3)),
     st.just(("close",)),

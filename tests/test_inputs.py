@@ -1,4 +1,4 @@
-"""Input tracks end to end: what a client publishes is what the model reads."""
+"""Input tracks end to end: the model reads the frames that a client publishes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def shade(value: int, height: int = 16, width: int = 32) -> np.ndarray[Any, Any]
 
 
 class Inverter(ReactorModel):
-    """Shows what it sees, in negative."""
+    """Shows the negative of each frame of its webcam."""
 
     input: Camera
     fps = 1000
@@ -73,7 +73,7 @@ class Inverter(ReactorModel):
 
 
 class Watcher(ReactorModel):
-    """Reads when a test asks it to."""
+    """Reads frames when a test sends `read`."""
 
     input: Camera
 
@@ -88,7 +88,7 @@ def watched(client: SessionClient) -> Any:
 
 
 async def settled() -> None:
-    """Until everything that was sent has arrived, and has been decoded."""
+    """Wait until all frames that were sent have arrived and have been decoded."""
     await trio.sleep(0.01)
 
 
@@ -273,7 +273,7 @@ async def test_a_broken_frame_is_answered_and_harms_nothing(message: bytes, told
 @pytest.mark.parametrize("message", [BROKEN[0][0], BROKEN[2][0]], ids=["at once", "when decoded"])
 async def test_a_client_that_sends_only_broken_frames_is_closed(message: bytes) -> None:
     async with open_session(Watcher, limits=Limits(max_bad_messages=10)) as client:
-        # A sound one in between: the count begins anew.
+        # A good frame follows nine broken ones: the count begins anew.
         for _ in range(9):
             await client.transport.send([message])
             await settled()
@@ -293,7 +293,7 @@ async def test_raw_pixels_are_taken_as_they_are() -> None:
         await client.transport.send([media("webcam", 3, pixels.tobytes(), "raw", width=7, height=5)])
         await settled()
         (frame,) = watched(client).webcam.try_read()
-        frame[0, 0] = 0  # the memory is the model's own
+        frame[0, 0] = 0  # the model may write: the frame has memory of its own
         np.testing.assert_array_equal(frame[1:], pixels[1:])
 
 
@@ -326,7 +326,7 @@ async def test_reads_end_with_the_client_and_that_is_no_failure(caplog: pytest.L
         @disconnected
         async def on_disconnect(self) -> None:
             with pytest.raises(BufferClosed):
-                self.camera.webcam.try_read()  # though there is one left
+                self.camera.webcam.try_read()  # although a frame is left
             with pytest.raises(BufferClosed):
                 await self.camera.webcam.read()
             ends.append("disconnected")
@@ -365,7 +365,7 @@ async def test_a_worker_thread_may_read_without_waiting() -> None:
     assert (empty.data["seqs"], full.data["seqs"]) == ([], [0, 1])
 
 
-# ---- the client's side
+# ---- `publish` of the client
 
 
 async def test_publish_refuses_what_the_server_would() -> None:
@@ -427,7 +427,7 @@ async def test_publish_ends_with_the_connection() -> None:
 async def test_a_session_that_leaves_does_not_wait_for_a_frame_that_is_being_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In real time, since a thread is at it: until the test lets it go."""
+    """In real time, since a real thread decodes; it is busy until the test sets `go_on`."""
     token, began, go_on = trio.lowlevel.current_trio_token(), trio.Event(), threading.Event()
 
     def decode(frame: MediaFrame, max_bytes: int) -> None:

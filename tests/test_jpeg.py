@@ -1,4 +1,4 @@
-"""JPEG in and out."""
+"""Encoding and decoding JPEG."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_half_a_picture_is_refused() -> None:
 
 def test_a_picture_that_announces_too_much_is_refused_by_its_header() -> None:
     data = bytearray(encode_jpeg(gradient(8, 8)))
-    start = data.index(b"\xff\xc0") + 5  # the frame header: marker, length, precision, height, width
+    start = data.index(b"\xff\xc0") + 5  # skips marker, length and precision; height and width follow
     data[start : start + 4] = (65000).to_bytes(2) + (65000).to_bytes(2)
     assert jpeg_size(bytes(data)) == (65000, 65000)
     with pytest.raises(ValueError, match="65000 x 65000"):

@@ -1,4 +1,4 @@
-"""JPEGs that cost more than they weigh: what decoding takes is known before, and bounded."""
+"""Small JPEGs that are slow to decode: the work is known before decoding begins, and bounded."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def scan_header(first: int, last: int, high: int = 0, low: int = 0, components: 
 
 
 def tables() -> bytes:
-    """One quantiser of ones; a DC code `0` for no difference, an AC code `0` for a run of 2^14 blocks."""
+    """A quantiser of ones; the DC code `0` means no difference, the AC code `0` a run of 2^14 blocks."""
     codes = bytes([1] + [0] * 15)
     return segment(0xDB, b"\0" + bytes([1] * 64)) + segment(0xC4, b"\0" + codes + b"\0\x10" + codes + b"\xe0")
 
 
 def empty_scans(width: int, height: int, scans: int, between: bytes = b"") -> bytes:
-    """A grey progressive picture: its mean, and then `scans` scans in which nothing is said of it."""
+    """A grey progressive picture: a scan with the means of its blocks, then `scans` empty scans."""
     blocks = -(-width // 8) * -(-height // 8)
     data = b"\xff\xd8" + tables() + frame_header(width, height) + scan_header(0, 0) + bytes(-(-blocks // 8))
     runs = -(-blocks // 16384)
@@ -62,7 +62,7 @@ def with_segments(jpeg: bytes, extra: bytes) -> bytes:
     return jpeg[:2] + extra + jpeg[2:]
 
 
-# ---- what is refused
+# ---- pictures that are refused
 
 
 @pytest.mark.parametrize("scans", [MAX_PASSES, 400, 4000])
@@ -146,7 +146,7 @@ def test_what_is_read_in_no_browser_is_refused_with_its_reason(data: bytes, told
         decode_jpeg(b"\xff\xd8" + data + b"\xff\xd9")
 
 
-# ---- what passes
+# ---- pictures that are decoded
 
 
 def test_what_cameras_add_makes_no_difference() -> None:
@@ -179,7 +179,7 @@ PROGRESSIVE = bytes.fromhex(
     "00000020ffda0008010301013f105fff00ffc40014110100000000000000000000000000000020ffda0008010201013f1040"
     "3fffc40017100101010100000000000000000000000000617120ffda0008010100013f109a69a6ca69a69b3d7fffd9"
 )
-"""Of 33 x 17 pixels, 4:2:0, in the 10 scans that libjpeg makes."""
+"""A picture of 33 x 17 pixels, 4:2:0, in the 10 scans that libjpeg makes."""
 
 
 def test_a_progressive_picture_is_decoded() -> None:

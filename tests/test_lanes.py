@@ -1,4 +1,4 @@
-"""Lanes and devices are values: equal where they mean the same, and all that sets them apart is a field."""
+"""Lanes and devices are values: two lanes, or two devices, are equal if all of their fields are equal."""
 
 from __future__ import annotations
 

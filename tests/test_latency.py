@@ -1,4 +1,4 @@
-"""From a command to the picture that shows it: every stage in virtual time, on both sides."""
+"""From a command to the picture that shows it: each stage on server and client, in virtual time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from test_metrics import Scrape
 T = TypeVar("T")
 
 DELAY = 0.050
-"""Seconds over the network, one way."""
+"""Seconds that a message takes over the network, one way."""
 HANDLER = 0.030
 RENDER = 0.080
 """Seconds that the device takes for a frame."""
@@ -47,7 +47,7 @@ class Sound(Output):
 
 
 class Costs(DeviceCost):
-    """A device, and an encoder, whose work takes time."""
+    """An executor on which the work of the device, and encoding, take time."""
 
     async def run(self, lane: Lane, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if lane == ENCODE:
@@ -56,7 +56,7 @@ class Costs(DeviceCost):
 
 
 class Painter(ReactorModel):
-    """Renders a frame whenever something has changed."""
+    """Renders a frame each time that a command has set `changed`."""
 
     fps = 1000
 
@@ -143,7 +143,7 @@ async def test_a_command_that_waited_says_so_and_speaks_for_those_before_it() ->
 
 
 async def test_a_command_that_came_while_its_frame_was_computed_is_named_by_the_next_one() -> None:
-    # Whether the frame of the moment shows it already only the model knows: this one may, the next one must.
+    # Only the model knows whether the frame in the making shows `repaint`: this one may, the next one must.
     async with open_session(await load()) as client:
         await client.call("paint")
         await trio.sleep(RENDER / 2)
@@ -195,7 +195,7 @@ async def test_a_frame_that_was_refused_gives_its_command_back_and_once() -> Non
         await trio.sleep(5)
         await client.aclose()
         applied = [frame.applied async for frame in client.frames()]
-    # One is shown at once, one waits, and there is no room for the third.
+    # The first frame is shown at once, the second waits, and there is no room for the third.
     assert applied == [(1,), (2,)]
 
 
@@ -264,7 +264,7 @@ async def test_a_frame_that_a_newer_one_replaces_hands_its_commands_on() -> None
 
 
 class Counter(ReactorModel):
-    """Shows how many commands it has had, ten times a second."""
+    """Shows the number of commands so far, ten times a second."""
 
     fps = 10
     count = 0
@@ -293,12 +293,12 @@ async def test_no_frame_names_a_command_that_came_after_it(at: float) -> None:
 
 
 def shown(frame: Frame) -> int:
-    """How many commands a frame of `Counter` shows."""
+    """The number of commands that a frame of `Counter` shows."""
     return round(float(frame.array().mean()) / 10)
 
 
 class Speaker(ReactorModel):
-    """Two seconds of sound for each command."""
+    """Emits two seconds of sound for each command `say`."""
 
     async def run(self) -> None:
         await trio.sleep_forever()
@@ -349,7 +349,7 @@ async def test_no_id_is_long_enough_to_break_a_header() -> None:
         assert len(client.transcript.of_type("reactor.error")) == 3, "it is refused before it is a command"
 
 
-# ---- shown
+# ---- frames that the client has shown
 
 
 async def test_every_stage_is_in_the_metrics() -> None:
@@ -364,7 +364,7 @@ async def test_every_stage_is_in_the_metrics() -> None:
         await client.shown(frame)
         await trio.sleep(2 * DELAY)
         await client.call("repaint")
-        await client.frame()  # of which nobody says that it is shown
+        await client.frame()  # the client does not report this frame as shown
     said = Scrape(metrics)
     assert said("command_wait_seconds_sum") == 0.0
     assert said("handler_seconds_sum", event="paint") == pytest.approx(HANDLER)
@@ -500,7 +500,7 @@ def test_commands_that_have_no_frame_are_forgotten() -> None:
 
 
 def naming(*ids: int) -> Frame:
-    """A frame that reflects these commands."""
+    """A frame that names the commands of these ids."""
     return Frame(
         track="main",
         seq=0,
@@ -541,11 +541,11 @@ async def test_frames_of_which_nobody_says_that_they_are_shown_are_forgotten() -
     assert Scrape(metrics)("display_seconds_count", track="main") == MAX_FRAMES
 
 
-# ---- commands and frames alone
+# ---- `AppliedCommands` and `FrameLatency` without a session
 
 
 class Notes(Metrics):
-    """The measurements of a frame, in order."""
+    """Keeps the measurements of frames, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -584,7 +584,7 @@ async def test_a_frame_of_another_task_says_nothing_of_a_handler_that_runs() -> 
         nursery.start_soon(emit_from_run)
     [own] = tracker.take(3.0)
     assert (own.id, own.ended, own.emitted) == (1, 3.0, 3.0)
-    assert tracker.take(4.0) == ()  # its second frame
+    assert tracker.take(4.0) == ()  # the second frame of the handler names no command
     tracker.ran(1, 0.0, 1.0, 5.0)
     assert tracker.take(6.0) == ()
 

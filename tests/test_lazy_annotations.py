@@ -1,4 +1,4 @@
-"""Classes whose namespace has no annotations, as in Python 3.14 (PEP 649), emulated where it is older."""
+"""Classes whose namespace has no annotations, as in Python 3.14 (PEP 649); emulated on older Pythons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ real = inspect.get_annotations
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes a class with annotations that only `inspect.get_annotations` knows."""
+    """A function that makes a class; only `inspect.get_annotations` knows the annotations of the class."""
     lazy: dict[str, dict[str, Any]] = {}
 
     def get_annotations(of: Any, **options: Any) -> dict[str, Any]:
@@ -82,11 +82,11 @@ async def test_a_model_made_so_is_served(make: Any) -> None:
         assert reply.data == {"text": "hello"}
 
 
-# ---- annotations that name what is not there: a `ForwardRef` from Python 3.14 on
+# ---- annotations with an undefined name: a `ForwardRef` from Python 3.14 on
 
 
 def refer(function: Any, **annotations: Any) -> Any:
-    """The function, with annotations as Python 3.14 gives those that it cannot evaluate."""
+    """Give a function annotations as in Python 3.14, which keeps an undefined name as a `ForwardRef`."""
     function.__annotations__ = {
         name: ForwardRef(each) if isinstance(each, str) else each for name, each in annotations.items()
     }

@@ -28,10 +28,10 @@ pytestmark = pytest.mark.real_time
 
 DEADLINE = 60.0
 A_WHILE = 0.3
-"""Seconds, real ones, that a test lets a time-out take."""
+"""Real seconds of the time-outs that a test waits for."""
 
 log: list[str] = []
-"""What models have done, in each test anew."""
+"""The hooks that have run and the prompts that arrived; emptied before each test."""
 
 
 class Painter(ReactorModel):
@@ -60,7 +60,7 @@ def empty_log() -> None:
 
 @asynccontextmanager
 async def served(model: type[ReactorModel] = Painter, **options: Any) -> AsyncIterator[RunningServer]:
-    """The model in a nursery that is cancelled at the end."""
+    """Serve the model in a nursery that is cancelled at the end."""
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(reactor_trio.serve, model, port=0, **options))
@@ -86,7 +86,7 @@ async def test_several_servers_share_a_nursery() -> None:
 
 
 async def end_of(client: Client) -> TransportClosed:
-    """How the client's connection ended, once it has."""
+    """Wait for the end of the client's connection, and return its `TransportClosed`."""
     while True:
         try:
             await client.receive()
@@ -133,7 +133,7 @@ async def deaf_client(server: RunningServer) -> trio.SocketStream:
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    while not is_so():  # noqa: ASYNC110  a model's list tells nobody
+    while not is_so():  # noqa: ASYNC110  a list sets no event
         await trio.sleep(0.001)
 
 
@@ -143,7 +143,7 @@ async def test_a_drained_server_says_goodbye_and_returns() -> None:
             server = await nursery.start(partial(reactor_trio.serve, Painter, port=0))
             async with open_client(server.websocket_url) as client:
                 server.drain()
-                server.drain()  # does nothing
+                server.drain()  # the second call does nothing
                 assert ((await end_of(client)).code, client.goodbye) == (1001, "shutting_down")
     assert log == ["connected", "disconnected"]
 
@@ -278,7 +278,7 @@ def test_the_keywords_are_the_fields_of_the_settings() -> None:
     assert set(ServeOptions.__annotations__) == fields | {"auth"}
 
 
-# ---- what stays the application's
+# ---- state of the process that the server leaves alone
 
 
 async def test_signals_logging_and_the_garbage_collector_are_left_alone() -> None:

@@ -1,4 +1,4 @@
-"""Any event becomes a line: bounded, without control characters, and never an error."""
+"""Any event becomes a line of bounded length without control characters; no event raises an error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def logging_as_it_was() -> Iterator[None]:
 
 
 class Text(str):
-    """A string that does as it likes."""
+    """A string whose methods raise errors or return control characters."""
 
     __slots__ = ()
 
@@ -62,11 +62,11 @@ class Text(str):
 
 
 class Panic(BaseException):
-    """Like one of a library written in Rust."""
+    """A `BaseException` that is no `Exception`, like a panic of a library written in Rust."""
 
 
 class Hostile:
-    """Raises whatever it is asked."""
+    """An object that raises `Panic` when it is shown or compared."""
 
     def __repr__(self) -> str:
         raise Panic("no repr")
@@ -147,7 +147,7 @@ def line_of(log_format: LogFormat, event: dict[str, Any], exc: BaseException | N
 def is_clean(line: str) -> None:
     assert len(line) <= LONGEST
     assert all(part.isprintable() for part in line.split("\n"))
-    line.encode()  # no lone surrogate
+    line.encode()  # raises an error if the line has a lone surrogate
 
 
 @given(event=VALUES, fields=st.dictionaries(st.text(max_size=30), VALUES, max_size=5))
@@ -271,7 +271,7 @@ def test_printable_text_stays_as_it_is(text: str) -> None:
     assert (printable(text) == text) == text.isprintable()
 
 
-# ---- how often
+# ---- limits of repeated lines
 
 
 class Clock:
@@ -295,7 +295,7 @@ def test_a_place_that_says_too_much_is_left_out_and_counted() -> None:
     assert repeats.suppressed == place.left_out == 2 * BURST // 100 - written
     assert repeats.owes
     assert list(repeats.settle()) == []
-    # Another place is not hindered.
+    # Another place in the code may still log.
     assert repeats.admit(repeats.place("there", lambda: "session started"))
     clock.now += 1
     assert list(repeats.settle()) == [("page refused", 2 * BURST // 100 - written)]
@@ -327,7 +327,7 @@ def test_a_flood_from_one_line_of_code_is_bounded_and_the_next_line_tells(
     assert left_out == 5000 - len(logged.splitlines())
     get_logger("x").info("another place")
     assert "another place" in capsys.readouterr().err
-    # Two failures that are logged in one place are two things to know.
+    # Two kinds of failures that one place logs are counted apart: both are in the log.
     for failure in (raised(ValueError("a")), raised_elsewhere()):
         for _ in range(2000):
             get_logger("x").error("handler failed", exc_info=failure)
@@ -351,13 +351,13 @@ def test_a_line_with_the_wrong_arguments_is_logged_as_what_it_was_given(
     log_format: LogFormat, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging(log_format)
-    logging.getLogger().handlers[:-1] = []  # pytest's own raises what a line raises
+    logging.getLogger().handlers[:-1] = []  # pytest's own handlers raise the errors of a line
     log = structlog.get_logger()
     log.info("a number: %d", "none")
     log.info()
     log.info("twice", event="once")
     log.log("info", "no level")
-    log.debug("a number: %d", "none")  # below the level
+    log.debug("a number: %d", "none")  # below the level info
     logging.getLogger("library").warning("a number: %d", "none")
     logging.getLogger("library").warning("extra", extra={"level": "\x1b", "key": Hostile()})
     logged = capsys.readouterr().err
@@ -406,7 +406,7 @@ def test_no_stream_at_all_is_no_reason_to_raise(monkeypatch: pytest.MonkeyPatch)
 
 
 class TornStream:
-    """Of a client that is gone: closing it fails too."""
+    """The stream of a client that is gone: closing the stream fails, too."""
 
     async def aclose(self) -> None:
         raise OSError("the socket is gone")

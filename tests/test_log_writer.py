@@ -1,4 +1,4 @@
-"""Lines are written by a thread: nobody waits for a reader, and what is lost is counted."""
+"""A thread writes the log lines: no caller waits for the reader of the log; lost lines are counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reactor_trio.testing import open_session
 from serving import environment
 
 TIMEOUT = 60.0
-"""Seconds after which a thread hangs."""
+"""Seconds after which a thread counts as hanging."""
 PIPE_BYTES = 64 * 1024
 
 
@@ -74,7 +74,7 @@ def test_a_reader_that_does_not_read_costs_lines_and_nobody_waits(
 ) -> None:
     reader, fd = pipe
     os.set_blocking(fd, True)
-    while write_within(fd, bytes(4096), 0):  # it is full from the start
+    while write_within(fd, bytes(4096), 0):  # the pipe is full from the start
         pass
     writer = LineWriter(fd, lost_notice=notice, max_lines=50, max_bytes=5000)
     for _ in range(lines):
@@ -82,7 +82,7 @@ def test_a_reader_that_does_not_read_costs_lines_and_nobody_waits(
     held = lines - writer.lost
     assert 0 < held < lines
     assert not writer.flush(0.01)
-    # When it is read again, what was kept comes, and how much did not.
+    # Once the pipe is read again, the kept lines come, with a notice of the number of lost lines.
     data: list[bytes] = []
     reading = threading.Thread(target=lambda: data.append(read_until(reader, b"as before\n")), daemon=True)
     reading.start()
@@ -163,7 +163,7 @@ def test_its_descriptor_is_its_own(pipe: tuple[int, int]) -> None:
     reader, fd = pipe
     writer = LineWriter(fd)
     os.close(fd)
-    foreign = os.open(os.devnull, os.O_WRONLY)  # such as a client's socket
+    foreign = os.open(os.devnull, os.O_WRONLY)  # reuses the number of `fd`, as a client's socket could
     writer.put(b"to the log\n")
     assert read_until(reader, b"log\n") == b"to the log\n"
     writer.close(TIMEOUT)
@@ -201,7 +201,7 @@ def test_many_threads_lose_nothing(pipe: tuple[int, int]) -> None:
     writer.close(TIMEOUT)
 
 
-# ---- the kit
+# ---- the test kit
 
 
 class Chatty(ReactorModel):

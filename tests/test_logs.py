@@ -1,4 +1,4 @@
-"""How log lines look, and what never stands in one."""
+"""The format of log lines, and the data that no log line contains."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_json_is_one_object_a_line_and_levels_are_heeded(capsys: pytest.CaptureF
     assert (entry["event"], entry["level"], entry["address"]) == ("it failed", "error", "127.0.0.1:1")
 
 
-# ---- nothing that a client said
+# ---- no data of a client
 
 
 class Said(ModelMessage):
@@ -77,7 +77,7 @@ class Said(ModelMessage):
 
 
 class Fails(ReactorModel):
-    """All that can fail fails, with what the client said in every local variable."""
+    """A model that fails in every way, with the client's data in its local variables."""
 
     prompt = ""
 
@@ -113,7 +113,7 @@ class Fails(ReactorModel):
 
     @event
     def say(self, prompt: str) -> Said:
-        return Said(what={prompt: object()})  # which cannot be serialised
+        return Said(what={prompt: object()})  # an `object` cannot be serialised
 
     @event
     def use(self, prompt: str, image: UploadedFile) -> None: ...
@@ -123,7 +123,7 @@ class Fails(ReactorModel):
         await trio.sleep(1)
 
     async def run(self) -> None:
-        while not self.prompt.endswith("stop"):  # noqa: ASYNC110  a model that has nothing better to do
+        while not self.prompt.endswith("stop"):  # noqa: ASYNC110  the prompt sets no event
             await trio.sleep(0.1)
         prompt = self.prompt
         raise ZeroDivisionError(len(prompt))
@@ -145,7 +145,7 @@ async def a_session_of_failures() -> None:
                 await client.call("set_prompt", **payload)
         with pytest.raises(CommandError):
             await client.call("use", prompt=SENTINEL, image={"upload_id": SENTINEL})
-        for _ in range(70):  # superseded, each but the last one
+        for _ in range(70):  # all but the last one are superseded
             await client.send("wait", prompt=SENTINEL)
         await client.transport.send([SENTINEL, f'{{"type": "{SENTINEL}"', SENTINEL.encode()])
         await client.send("set_prompt", prompt=f"{SENTINEL} stop")
@@ -164,7 +164,7 @@ async def test_what_a_client_says_stands_in_no_line_of_the_log(
     assert SENTINEL not in logged
     for failure in ("handler failed", "run() failed", "@disconnected failed", "@file_uploaded failed"):
         assert failure in logged
-    # What is wrong with a payload is the client's business: at debug the log has its code, no more.
+    # Only the client is told the faults of a payload; the log has the error's code alone, at level debug.
     assert ("invalid_payload" in logged) == (level == "debug")
 
 

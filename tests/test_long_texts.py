@@ -1,4 +1,4 @@
-"""Long messages are read and validated in a lane of their own: in order, and nobody else waits for them."""
+"""Long messages are read and validated in a lane of their own: in order; other clients do not wait."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from slow_executor import SlowExecutor
 
 T = TypeVar("T")
 READING = 2.0
-"""Seconds that a long text takes in these tests."""
+"""Seconds that the reading of a long text takes in these tests."""
 LONG = "x" * 20_000
 
 
@@ -45,7 +45,7 @@ class Row:
 
 
 class Notebook(ReactorModel):
-    """Writes down what was said, in order."""
+    """Keeps the beginnings of the texts of `say`, in order."""
 
     gone: list[str]
 
@@ -81,7 +81,7 @@ def say(id_: int, text: str) -> dict[str, Any]:
 
 
 def answered(client: SessionClient) -> list[tuple[Any, str, Any]]:
-    """What the server has said so far: what it answers, its code or type, its data."""
+    """The server's messages so far, each as the id that it answers, its code or type, and its data."""
     found = []
     for entry in client.transcript:
         if entry.direction == "<" and isinstance(entry.message, str):
@@ -93,8 +93,8 @@ def answered(client: SessionClient) -> list[tuple[Any, str, Any]]:
 
 
 async def answers(client: SessionClient, count: int) -> list[tuple[Any, str]]:
-    """The first answers, once there are so many: what each answers, and its code or type."""
-    while len(answered(client)) < count:  # noqa: ASYNC110  a transcript tells nobody
+    """Wait for `count` answers; return all so far, each as the id that it answers and its code or type."""
+    while len(answered(client)) < count:  # noqa: ASYNC110  a transcript sets no event
         await trio.sleep(0.01)
     return [each[:2] for each in answered(client)]
 
@@ -161,7 +161,7 @@ async def test_each_kind_of_long_text_gets_its_answer() -> None:
 
 async def test_a_rate_holds_for_long_commands_too() -> None:
     limits = Limits(max_events_per_second=2)
-    async with open_session(Notebook, limits=limits) as client:  # where reading takes no time
+    async with open_session(Notebook, limits=limits) as client:  # reading takes no time here
         await post(client, *(say(number, LONG) for number in range(4)))
         assert [code for _, code in await answers(client, 4)] == ["said", "said", "overloaded", "overloaded"]
 
@@ -200,7 +200,7 @@ async def test_nothing_is_begun_for_a_text_that_was_read_when_the_session_had_en
 
 
 async def test_a_long_command_waits_for_its_uploads() -> None:
-    count = 130  # more than faults are listed: they are asked for in two goes
+    count = 130  # an error lists 100 faults at most, so the uploads are asked for in two goes
     executor = SlowExecutor(READING, PAYLOADS, one_at_a_time=True)
     async with open_session(Notebook, executor=executor) as client:
         ids = [f"u{number}" for number in range(count)]
@@ -247,7 +247,7 @@ def attrs_or_dataclass(value: Any) -> Any:
 
 async def test_a_validator_that_fails_in_the_thread_costs_its_command() -> None:
     class Panic(BaseException):
-        """No `Exception`."""
+        """A `BaseException` that is no `Exception`."""
 
     def panic(_instance: object, _attribute: object, value: int) -> None:
         if value == 13:

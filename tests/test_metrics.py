@@ -1,4 +1,4 @@
-"""What `/metrics` tells, and what `/health` calls failed."""
+"""The numbers of `/metrics`, and the failures that `/health` reports."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def load(metrics: Metrics, **limits: int) -> ModelHost:
 
 
 class Scrape:
-    """What one request of `/metrics` says."""
+    """The samples of one request of `/metrics`."""
 
     def __init__(self, metrics: Metrics) -> None:
         body, _ = metrics.exposition()
@@ -122,7 +122,7 @@ class Scrape:
         return len(self._samples)
 
     def commands(self, event: str) -> dict[str, float]:
-        """Outcomes that there were."""
+        """The number of each outcome of an event's commands; outcomes that never occurred are left out."""
         return {
             each.labels["outcome"]: each.value
             for each in self._samples
@@ -147,7 +147,7 @@ async def test_commands_are_counted_by_event_and_outcome() -> None:
         }.items():
             with pytest.raises(CommandError):
                 await client.call(name, **payload)
-        for _ in range(3):  # the first one is being handled, the third one takes the second one's place
+        for _ in range(3):  # the first command is being handled, the third takes the place of the second
             await client.send("slow")
             await settle()
         for _ in range(2):
@@ -185,7 +185,7 @@ async def test_the_first_frame_after_a_handler_is_timed() -> None:
         await trio.sleep(FRAME + 0.05)
         await client.call("set_prompt", prompt="a")
         await trio.sleep(0.05)
-        await client.call("set_prompt", prompt="b")  # the same frame shows both: the first one counts
+        await client.call("set_prompt", prompt="b")  # one frame shows both; the first command counts
         await trio.sleep(2 * FRAME)
     said = Scrape(metrics)
     assert said("first_frame_seconds_count") == 1
@@ -251,7 +251,7 @@ async def test_frames_that_nobody_wants_silence_and_frames_of_clients_are_counte
 
         async def run(self) -> None:
             await self.connected.wait()
-            while True:  # half as much sound as picture
+            while True:  # a step is 100 ms of picture and 50 ms of sound
                 await self.emit(Talk(screen=PICTURE, voice=np.ones(400, np.int16)))
 
     metrics = Metrics()
@@ -269,7 +269,7 @@ async def test_frames_that_nobody_wants_silence_and_frames_of_clients_are_counte
         await trio.sleep(2.05)
         live = Scrape(metrics)
     for said in (live, Scrape(metrics)):
-        # Of 21: the first was sent, and the newest is kept for when the track goes on.
+        # Of 21 frames the first was sent, and the newest is kept until the track goes on.
         assert said("frames_sent_total", track="screen") == 1
         assert said("frames_unwanted_total", track="screen") == 19
         assert said("frames_unwanted_total", track="voice") == 0
@@ -312,7 +312,8 @@ async def test_names_made_up_by_clients_are_no_labels_whatever_is_wrong_with_the
     host = await load(metrics, max_events_per_second=10)
     before = Scrape(metrics).size
     async with open_session(host) as client:
-        # Unknown, then too many a second; unknown to the runtime; wrong for the runtime; of made-up tracks.
+        # Unknown events, from the 11th on too many a second; an unknown message of the runtime; messages of
+        # the runtime with wrong data; messages of made-up tracks.
         await client.transport.send([f'{{"type": "made_up_{number}"}}' for number in range(100)])
         for name in ("reactor.made_up", "reactor.configure_track", "reactor.upload_start", "reactor.ping"):
             await client.transport.send([f'{{"type": "{name}", "data": {{"made_up": 1}}}}'])
@@ -369,7 +370,7 @@ def test_the_global_registry_stays_as_it_is() -> None:
     metrics = Metrics()
     assert metrics.registry is not prometheus_client.REGISTRY
     assert b"reactor_trio" not in before + prometheus_client.generate_latest()
-    Metrics()  # a second one is no clash
+    Metrics()  # a second registry does not clash with the first
 
 
 def test_a_value_is_in_the_bucket_that_it_is_not_above() -> None:
@@ -460,7 +461,7 @@ def test_no_accept_header_breaks_the_page_or_comes_back_in_it(accept: str) -> No
 
 
 class StuckExecutor(ThreadExecutor):
-    """Says that these calls run."""
+    """Reports these calls as running."""
 
     def __init__(self, *calls: RunningCall) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Types under other names: `Annotated`, `NewType` and aliases mean what they stand for, everywhere."""
+"""Types under other names: `Annotated`, `NewType` and aliases mean the type behind the name, everywhere."""
 
 from __future__ import annotations
 

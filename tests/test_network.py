@@ -51,7 +51,7 @@ class Echo(ReactorModel):
 
 
 async def arrivals(reader: MemoryTransport, count: int) -> list[tuple[float, int]]:
-    """When each of the next messages was read, and its size."""
+    """The time at which each of the next `count` messages was read, and its size."""
     read: list[tuple[float, int]] = []
     while len(read) < count:
         batch = await reader.receive()
@@ -60,7 +60,7 @@ async def arrivals(reader: MemoryTransport, count: int) -> list[tuple[float, int
 
 
 async def sent_and_read(network: Network, *messages: str | bytes) -> list[tuple[float, int]]:
-    """Write them at once, and read them at the other end."""
+    """Write the messages at once, and read them at the other end."""
     client, server = memory_transport_pair(network=network)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send, messages)
@@ -185,7 +185,7 @@ async def test_send_waits_for_the_bytes_that_do_not_fit() -> None:
 
 
 async def test_a_slow_reader_is_kept_and_a_stalled_one_is_cut_off() -> None:
-    """Progress is measured in bytes: 100 a second is slow, and no reason to hang up."""
+    """Progress is measured in bytes: a reader of 100 bytes a second is slow, but not stalled."""
     client, server = memory_transport_pair(network=Network(bandwidth=100.0, buffer_bytes=KB), send_timeout=10)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(arrivals, server, 1)

@@ -1,4 +1,4 @@
-"""The mistakes of an author's or a client's first hour, and the words in which they are told."""
+"""The mistakes of new authors and of new clients, and the text of the error for each."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_what_else_a_message_may_have_in_its_body() -> None:
     assert Message.__message_fields__ == ("mood",)
 
 
-# ---- what is no event, but the runtime's all the same
+# ---- `run`, `load` and the settings: no events, but the runtime uses them
 
 
 def plain_run(self: Any) -> None: ...
@@ -295,7 +295,7 @@ def test_what_nobody_would_bind_or_call_is_told(base: Any, members: dict[str, An
 
 def test_what_may_be_annotated_and_called_all_the_same() -> None:
     class Model(ReactorModel):
-        last: Picture  # what was emitted last, say
+        last: Picture  # for example the picture that was emitted last
         settings: GameState
 
         async def run(self, *args: Any, steps: int = 1, **kwargs: Any) -> None: ...
@@ -309,7 +309,7 @@ def test_what_may_be_annotated_and_called_all_the_same() -> None:
 
 
 class Raised(ReactorModel):
-    """Its handler keeps what the expression raises."""
+    """A model whose handler makes one of three mistakes."""
 
     input: Camera
 
@@ -481,7 +481,7 @@ async def test_a_call_may_be_driven_by_hand_or_closed() -> None:
         await again
 
 
-# ---- texts
+# ---- the text of an error names the remedy
 
 
 def refusal(make: Callable[[], object]) -> str:
@@ -605,7 +605,7 @@ def test_an_init_var_is_told(cls: Any) -> None:
     assert with_field(cls) == f"{cls.__name__}.seed: an InitVar is no field; a client cannot send it"
 
 
-# ---- what a client reads
+# ---- errors that a client reads
 
 
 class Wordy(ReactorModel):

@@ -17,12 +17,12 @@ from reactor_trio.testing.network import Network
 from reactor_trio.testing.transport import memory_transport_pair
 
 DEADLINE = 5.0
-"""Seconds after which a test hangs."""
+"""Seconds after which a test counts as hanging."""
 
 
 @attrs.frozen
 class Line:
-    """A message of these characters."""
+    """A message that consists of `text`."""
 
     text: str
 
@@ -152,7 +152,7 @@ async def test_flushed_means_written() -> None:
             assert nursery.child_tasks, "it is being written"
             assert not box.is_idle
             with trio.move_on_after(0):
-                await box.take()  # which says that the last batch is written
+                await box.take()  # the next `take` means that the last batch is written
             assert box.is_idle
 
 
@@ -161,7 +161,7 @@ async def test_a_frame_is_here_until_it_is_written_and_then_the_next_one_may_be_
     here: list[bool] = []
     box.put_nowait(Line("text"))
     await box.take()
-    # Behind a slow write.
+    # The frame waits behind a slow write.
     box.put_frame(frame("left", b"l0", on_written=lambda _: here.append(box.has_frame("left"))))
     assert box.has_frame("left"), "it waits"
     assert not box.has_frame("right")

@@ -1,4 +1,4 @@
-"""`InputField(pattern=...)`: what a pattern means, which ones are refused, and that none stalls a server."""
+"""`InputField(pattern=...)`: the meaning of patterns, and refused patterns; no pattern stalls a server."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_needs_backtracking_is_refused_when_the_class_is_made(
     text = refusal(pattern)
     assert text.startswith(f"the pattern {pattern!r} cannot be searched in linear time (")
     assert "check the value in the handler and raise CommandError" in text
-    assert capfd.readouterr() == ("", "")  # the engine writes to standard error if it is let
+    assert capfd.readouterr() == ("", "")  # by default the engine writes errors to standard error
 
 
 @pytest.mark.parametrize("pattern", ["a{1,5000}", r"(?:\p{L}{1,100}){1,10}"])
@@ -120,7 +120,7 @@ def test_a_pattern_is_a_string(pattern: Any) -> None:
     ],
 )
 def test_no_text_makes_a_search_long(pattern: str, text: str) -> None:
-    # Python's own engine would not end. The processor's time, and far more of it than the search needs.
+    # Python's own engine would not end. The limit is in seconds of processor time, and far above the need.
     is_found, began = compile_pattern(pattern), time.thread_time()
     assert not is_found(text)
     assert time.thread_time() - began < 2

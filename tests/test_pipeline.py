@@ -219,7 +219,7 @@ async def test_a_pipeline_may_have_no_state() -> None:
 
 
 def make(code: str) -> None:
-    """Make classes in a module of their own, which has our names."""
+    """Run the code in a module of its own, which has the names of this module, too."""
     names = {name: value for name, value in globals().items() if not name.startswith("__")}
     module_of("", **names)
     exec(f"from __future__ import annotations\n{code}", vars(sys.modules["authors_module"]))
@@ -353,7 +353,7 @@ def test_a_decorator_on_inference_is_looked_through() -> None:
     assert Model.inference is not None
 
 
-# ---- what it yields
+# ---- the values that `inference` yields
 
 
 @BOTH
@@ -376,7 +376,7 @@ async def test_a_batch_an_array_a_tensor_and_a_message_may_be_yielded(base: type
 
 
 def single_track_module() -> type[ReactorPipeline]:
-    """A model in a module with one output, as an author's is."""
+    """A model in a module that has one output, as an author's module does."""
     code = """
 from __future__ import annotations
 import numpy as np
@@ -650,7 +650,10 @@ async def test_sessions_share_the_device_step_by_step() -> None:
 
 
 async def test_the_models_of_the_tutorial_run_with_their_imports_changed() -> None:
-    """deploy-docs.reactor.inc/tutorial: interactive state, events and messages, the inference generator."""
+    """The code is from deploy-docs.reactor.inc/tutorial.
+
+    Its parts there: interactive state, events and messages, the inference generator.
+    """
     code = """
 from dataclasses import dataclass
 import numpy as np

@@ -1,4 +1,4 @@
-"""Pipelines: handlers run between two steps, generators are closed, and plain ones have a thread."""
+"""Pipelines: handlers run between two steps, generators are closed, plain generators have a thread."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ from reactor_trio.testing import (
 )
 from slow_executor import SlowExecutor
 
-# ---- only between yields
+# ---- handlers run only between two steps
 
 
 @attrs.define
 class Watch:
-    """Who is inside, generator and handlers of one session."""
+    """The step or handler of one session that runs now; a second one at the same time is a fault."""
 
     inside: str | None = None
     handled: list[tuple[float, str]] = attrs.field(factory=list)
@@ -73,7 +73,7 @@ class Watch:
 
 
 class Watched(ReactorPipeline):
-    """Each of its steps takes `STEP` seconds; every kind of handler takes note."""
+    """Each step takes `STEP` seconds; the steps and the handlers of every kind enter `watch`."""
 
     state: GameState
     fps = 1000
@@ -130,7 +130,7 @@ class Watched(ReactorPipeline):
 
 
 class Threads(SlowExecutor):
-    """Handlers in threads take their time, and are watched too."""
+    """An executor on which handlers in threads take time, and enter the watch, too."""
 
     def passing(self, fn: Any) -> AbstractContextManager[object]:
         assert isinstance(fn.__self__, Watched)
@@ -229,13 +229,13 @@ async def test_a_flood_of_commands_starves_no_step() -> None:
 
 async def test_a_handler_cancels_no_step_and_a_waiting_output_holds_no_handler() -> None:
     async with open_session(scripted(pictures, fps=1, buffer_size=1), executor=DeviceCost(STEP)) as client:
-        await trio.sleep(5.5)  # in `emit`, which waits for half a second more
+        await trio.sleep(5.5)  # the model is in `emit`, which waits for half a second more
         asked = trio.current_time()
         await client.call("set_prompt", prompt="rain")
         assert trio.current_time() == asked
 
 
-# ---- the end
+# ---- the end of a session
 
 
 ENDINGS: dict[str, Callable[[SessionClient], object]] = {
@@ -412,7 +412,7 @@ async def test_a_device_that_is_busy_does_not_keep_a_session_from_ending(
 
 @attrs.define
 class Seen:
-    """What a generator in a thread notes at each step."""
+    """The notes that a generator in a thread takes at each step."""
 
     threads: list[int] = attrs.field(factory=list)
     contexts: list[str] = attrs.field(factory=list)
@@ -424,7 +424,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 
 
 class InThread(ReactorPipeline):
-    """Everything that belongs to a thread stays from step to step."""
+    """A plain generator: its thread, a context variable and a mode of torch stay the same at each step."""
 
     state: GameState
     fps = 1000

@@ -40,14 +40,14 @@ class Echo(ReactorModel):
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    for name in ("CI", "BUILD_NUMBER"):  # with which pytest says everything twice
+    for name in ("CI", "BUILD_NUMBER"):  # if these are set, pytest prints each message twice
         monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\ntrio_mode = true\naddopts = --strict-markers --strict-config -Werror\n")
     return pytester
 
 
 def outcome(pytester: pytest.Pytester, test: str, *options: str, **counts: int) -> str:
-    """What an inner run of this test file prints, once it had these outcomes."""
+    """Run pytest on the test file, check the numbers of its outcomes, and return the printed output."""
     pytester.makepyfile(MODEL + test)
     result = pytester.runpytest_subprocess(
         "-p", PLUGIN, "-p", "pytest_trio.plugin", *options, timeout=TIMEOUT

@@ -1,4 +1,4 @@
-"""Every noun of the wire survives the way there and back, through `decode` and `decode_server`."""
+"""Each noun of the wire is the same after encoding and decoding, by `decode` and `decode_server`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from reactor_trio.protocol.server_messages import (
 from reactor_trio.protocol.slices import loads as loads_in_slices
 from reactor_trio.protocol.text import MAX_SAFE_INTEGER
 
-# Everything but lone surrogates, which UTF-8 cannot carry.
+# All characters but lone surrogates, which UTF-8 cannot encode.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 given_ids = texts | st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)
 ids = st.none() | given_ids

@@ -47,7 +47,7 @@ from reactor_trio.protocol.text import (
     read_server_text,
 )
 
-# Everything but lone surrogates, which UTF-8 cannot carry.
+# All characters but lone surrogates, which UTF-8 cannot encode.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ids = st.none() | texts | st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)
 scalars = (
@@ -198,7 +198,7 @@ def test_a_key_that_stands_twice_is_refused(text: str) -> None:
 
 
 def nested(levels: int, opening: str, closing: str) -> str:
-    """A message of so many levels, itself and its data among them."""
+    """A message of this many levels of nesting; the message itself and its data are two of them."""
     inner = opening * (levels - 2) + "1" + closing * (levels - 2)
     return f'{{"id":7,"type":"a","data":{{"x":{inner}}}}}'
 
@@ -210,7 +210,7 @@ def test_a_message_is_nested_100_levels_deep_at_most(opening: str, closing: str)
     for levels in (98 // both + 3, 1000 // both):
         error = fault_of(nested(levels, opening, closing))
         assert (error.message, error.reply_to) == ("nested more than 100 levels deep", 7)
-    # Here not even an id can be read.
+    # These messages are nested so deep that not even the id can be read.
     for text in (nested(10_000, opening, closing), opening * 350_000, nested(200_000, opening, closing)):
         assert fault_of(text).message == "nested more than 100 levels deep"
 
@@ -241,7 +241,7 @@ def test_a_type_of_a_megabyte_is_cut_off_in_the_answer() -> None:
     assert len(Error.of(wide).encode()) < 200_000
 
 
-# Few keys, so that they meet; strings full of what could mislead a count of keys.
+# Few different keys, so that keys repeat; the strings have the characters that could mislead a count of keys.
 confusing = st.text(st.sampled_from('":\\ ,{a'), max_size=6)
 pairs = st.lists(st.tuples(st.sampled_from(["a", "b:", '"', "\\", '\\":']), confusing), max_size=3)
 
