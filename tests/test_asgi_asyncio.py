@@ -19,7 +19,7 @@ from reactor_trio.wire.asgi_calls import MAX_WAITING_BYTES, Event
 
 DEADLINE = 60.0
 log: list[str] = []
-"""What models have done, in each test anew; written in the thread of Trio."""
+"""The steps that the models of one test have taken, written in Trio's thread; a fixture empties the list."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ class Broken(ReactorModel):
 
 
 class WebSocket:
-    """A client, and the ASGI server between: `say` and `hear` are the client's."""
+    """The client (`say`, `hear`, `closed`, `leave`) and the ASGI server (`receive`, `send`) in one."""
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
@@ -115,7 +115,7 @@ async def connected_to(app: ModelApp) -> AsyncIterator[WebSocket]:
 
 
 def on_asyncio(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Make a plain test of one that runs on asyncio, and leaves no thread behind."""
+    """Make a plain test of an async one: run it on asyncio, and check that no portal thread is left."""
 
     def run() -> None:
         before = set(threading.enumerate())
@@ -128,7 +128,7 @@ def on_asyncio(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], No
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    while not is_so():  # noqa: ASYNC110  a model's list tells nobody
+    while not is_so():  # noqa: ASYNC110  a list of notes has no event to wait for
         await asyncio.sleep(0.005)
 
 
@@ -264,7 +264,7 @@ def test_without_a_lifespan_the_thread_begins_with_the_first_call_and_ends_with_
             await client.hear("reactor.welcome")
         assert log == ["loaded", "connected", "disconnected"]
 
-    for _ in range(2):  # each with a loop of its own
+    for _ in range(2):  # each run has an event loop of its own
         log[1:] = []
         asyncio.run(asyncio.wait_for(main(), DEADLINE))
     assert all(each.daemon for each in threading.enumerate() if "portal" in each.name)

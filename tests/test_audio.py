@@ -1,4 +1,4 @@
-"""Audio out: what `emit` takes, blocks of 20 ms, and one clock for picture and sound. In virtual time."""
+"""Audio that a model emits: values, blocks of 20 ms, one clock for picture and sound. In virtual time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Film44(Output):
 
 
 class Emitter(ReactorModel):
-    """Emits what a test hands in: `script` is an async function of the model."""
+    """Runs the script of a test: `script` is an async function that takes the model."""
 
     async def run(self) -> None:
         await self.connected.wait()
@@ -57,17 +57,17 @@ def picture(value: int = 0) -> np.ndarray[Any, Any]:
 
 
 def ramp(count: int, start: int = 1) -> np.ndarray[Any, Any]:
-    """Samples that are never 0 and tell their place, up to 30000 of them."""
+    """Samples that count up from `start`: never 0, and all different if there are at most 30000."""
     return ((np.arange(start, start + count) - 1) % 30_000 + 1).astype(np.int16)
 
 
 def heard(blocks: Sequence[Frame]) -> np.ndarray[Any, Any]:
-    """(channels, samples) of blocks that follow each other."""
+    """The samples of consecutive blocks, as one array of shape (channels, samples)."""
     return np.concatenate([block.array() for block in blocks], axis=1)
 
 
 async def both(client: SessionClient, video: str, audio: str) -> tuple[list[Frame], list[Frame]]:
-    """Everything of two tracks, until the session ends."""
+    """All frames of a video track and all blocks of an audio track, until the session ends."""
     taken: dict[str, list[Frame]] = {video: [], audio: []}
 
     async def collect(track: str) -> None:
@@ -79,7 +79,7 @@ async def both(client: SessionClient, video: str, audio: str) -> tuple[list[Fram
     return taken[video], taken[audio]
 
 
-# ---- what is audio
+# ---- values that `emit` takes as audio
 
 
 def pcm(value: object) -> np.ndarray[Any, Any]:
@@ -200,7 +200,7 @@ async def test_any_cut_of_the_samples_gives_the_same_stream(
         for length in lengths:
             await model.emit(Film(speaker=stream[:, begin : begin + length]))
             begin += length
-            if slow:  # as fast as it is played, so that what waits is little
+            if slow:  # about as fast as it is played, so that little sound waits
                 await trio.sleep(0.9 * length / RATE)
 
     with trio.fail_after(3600):
@@ -260,7 +260,7 @@ async def test_audio_alone_waits_in_a_buffer_of_as_much_time_as_the_frames_take(
 
     async with open_session(emitting(script, fps=10, buffer_size=2)) as client:
         blocks = [block async for block in client.frames("speaker")]
-    # One is played at once, 200 ms of them wait, and from then on each waits for one to be played.
+    # The first is played at once, and the next four (200 ms) wait; each later one waits until one was played.
     assert taken == [0, 0, 0, 0, 0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35]
     assert refused == [False, True]
     assert heard(blocks)[0].astype(bool).sum() == 13 * 2400
@@ -271,7 +271,7 @@ async def test_audio_alone_waits_in_a_buffer_of_as_much_time_as_the_frames_take(
 
 @pytest.mark.parametrize(("fps", "rate"), [(24, 44_100), (30, 48_000), (29.97, 44_100)])
 async def test_ten_minutes_of_picture_and_sound_do_not_part(fps: float, rate: int) -> None:
-    """Each frame's samples carry its number; the model's steps jitter, and now and then one is slow."""
+    """Each frame's samples carry its number; the model's steps jitter, and one step in 997 takes 0.5 s."""
     frames = int(600 * fps)
     draw = random.Random(rate + int(fps))
     output, video, audio = (Film44, "view", "voice") if rate == 44_100 else (Film, "screen", "speaker")
@@ -289,7 +289,7 @@ async def test_ten_minutes_of_picture_and_sound_do_not_part(fps: float, rate: in
         assert [block.seq for block in blocks] == list(range(len(blocks))), "no block is lost"
         shown = np.array([frame.pts for frame in pictures])
         samples = heard(blocks)[0]
-        # Runs of equal samples: those of one frame each, and silence.
+        # Runs of equal samples: each run belongs to one frame, or is silence.
         begins = np.concatenate([[0], np.flatnonzero(samples[1:] != samples[:-1]) + 1])
         lengths = np.diff(begins, append=len(samples))
         of_frames = samples[begins] > 0
@@ -441,7 +441,7 @@ async def test_flush_drops_the_sound_with_the_picture() -> None:
 
 
 async def test_a_frozen_loop_makes_no_burst() -> None:
-    """Nobody held the loop here, but time has leapt all the same: as on a laptop that was closed."""
+    """The clock leaps by ten minutes though nothing holds the loop, as on a laptop that was closed."""
 
     async def script(model: Emitter) -> None:
         for index in range(40):
@@ -460,7 +460,7 @@ async def test_a_frozen_loop_makes_no_burst() -> None:
     assert sorted(set(samples.tolist()) - {0}) == list(range(1, 41)), "and no sound was lost"
 
 
-# ---- on the way out
+# ---- blocks that wait for a slow client, and conversion
 
 
 async def test_a_client_that_is_behind_misses_the_oldest_blocks_and_the_model_goes_on() -> None:
@@ -473,7 +473,7 @@ async def test_a_client_that_is_behind_misses_the_oldest_blocks_and_the_model_go
         await trio.sleep_forever()
 
     limits = Limits(heartbeat=10_000, send_timeout=10_000)
-    # What the sockets buffer is 2 s of sound here.
+    # The sockets buffer 200 kB, which is 2 s of sound.
     network = Network(buffer_bytes=200_000)
     model = emitting(script, fps=10)
     async with open_session(model, limits=limits, network=network, max_frames=1000) as client:

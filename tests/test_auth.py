@@ -1,4 +1,4 @@
-"""Who may come in: the hook, the fixed token, signed tokens, and how the operator chooses."""
+"""Authentication of clients: the hook, the fixed token, signed tokens, and the operator's choice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from reactor_trio.server.signed_tokens import signed_tokens
 pytestmark = pytest.mark.real_time
 
 DEADLINE = 60.0
-"""Real seconds; what a test takes is some milliseconds, but for the processes."""
+"""Real seconds; a test takes some milliseconds, or longer if it starts a process."""
 TOKEN = "s3cret/+?token"
 SECRET = b"0123456789abcdef0123456789abcdef"
 ALICE = Identity("alice", {"role": "painter"})
@@ -60,7 +60,7 @@ def asked(token: str | None) -> AuthRequest:
     return AuthRequest(token, {}, "", "/ws")
 
 
-# ---- what the hook is asked
+# ---- the request that the hook gets
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_token_is_found(headers: dict[str, str]) -> None:
         {"sec_websocket_protocol": "reactor.v1, reactor.token."},
         {"sec_websocket_protocol": f"reactor.v1, reactor.token.{TOKEN}"},
         {"sec_websocket_protocol": "reactor.v1, reactor.token.\xff%%%"},
-        {"sec_websocket_protocol": "reactor.token.gICA"},  # bytes that are no UTF-8
+        {"sec_websocket_protocol": "reactor.token.gICA"},  # bytes that are not UTF-8
     ],
 )
 def test_what_cannot_be_read_is_no_token(headers: dict[str, str]) -> None:
@@ -179,7 +179,7 @@ def test_public_keys_verify(algorithm: Any) -> None:
 
 
 def test_a_public_key_is_not_taken_for_a_secret() -> None:
-    """The classic confusion: signing with the public key, which everyone knows (RFC 8725, 2.1)."""
+    """The classic attack: an HMAC token signed with the public key, which everyone knows (RFC 8725, 2.1)."""
     pem = pem_of(key_pair("RS256").public_key())
     hs256 = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
     text = ".".join(map(b64, (b'{"alg": "HS256"}', b'{"sub": "eve", "exp": 1e11}')))
@@ -416,7 +416,7 @@ async def test_no_token_is_ever_logged(logged: list[Any]) -> None:
     assert logged
 
 
-# ---- how the operator chooses
+# ---- the operator's choice
 
 
 def test_one_way_to_authenticate() -> None:

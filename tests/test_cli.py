@@ -1,4 +1,4 @@
-"""The command line: the process as an operator sees it, and the finding of models without a process."""
+"""The command line: the process as an operator sees it, and the search for models, without a process."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def environment() -> dict[str, str]:
 
 
 async def fails(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status and standard error of a process that does not get to serve."""
+    """Exit status and standard error of a process that ends before it serves."""
     with trio.fail_after(TEST_TIMEOUT):
         done = await trio.run_process(
             command(*arguments),
@@ -111,7 +111,7 @@ class Serving:
         self.port = 0
 
     async def line(self, part: str, *, on_stderr: bool = False) -> str:
-        """Wait for a line that contains `part`; those before it are dropped."""
+        """Wait for a line that contains `part`, and drop the lines before it."""
         pipe = self.process.stderr if on_stderr else self.process.stdout
         assert pipe is not None
         seen = self.errors if on_stderr else self.output
@@ -221,7 +221,7 @@ async def test_a_thread_that_does_not_end_is_named_at_the_third_signal(folder: P
         async with serving(folder, "greeter.py") as server, session(server) as ws:
             await ws.send_message('{"type": "block"}')
             await server.line("blocking")
-            # Signals in quick succession are one: each waits for what the one before it did.
+            # Signals in quick succession count as one: the test waits for the effect of each before the next.
             server.process.terminate()
             await server.line("draining", on_stderr=True)
             server.process.terminate()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 DEADLINE = 20.0
-"""Seconds; what a test takes is some milliseconds."""
+"""Seconds; a test takes some milliseconds."""
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 DEADLINE = 60.0 * 60
-"""Virtual seconds; only a deadlock comes near."""
+"""Virtual seconds; only a deadlock takes this long."""
 
 
 @asynccontextmanager
@@ -482,7 +482,7 @@ async def test_two_video_tracks_must_be_told_apart():
 
 
 class UploadServer:
-    """Puts uploads together and completes them."""
+    """Plays a server that takes uploads: it joins the chunks and confirms each complete upload."""
 
     def __init__(self, server: FakeTransport) -> None:
         self._server = server
@@ -566,7 +566,7 @@ async def test_a_command_never_waits_for_more_than_one_chunk():
             await client.send("reset")
             server.accepting.set()
         assert uploads.log.index("reset") <= 1
-        # The two take turns.
+        # The two uploads take turns.
         chunks = [each for each in uploads.log if each != "reset"]
         assert chunks == ["u1", "u2"] * 5 or chunks == ["u2", "u1"] * 5
 
@@ -577,7 +577,7 @@ async def test_a_refused_upload_stops_at_once():
         def refuse(message: Any) -> None:
             if isinstance(message, Heard):
                 server.refuse("upload_too_large", "too large", upload_id="u1", reply_to=message.id)
-                server.accepting = trio.Event()  # and takes nothing more
+                server.accepting = trio.Event()  # the server takes nothing more
 
         server.answer = refuse
         with pytest.raises(CommandError) as caught:
@@ -589,7 +589,7 @@ async def test_a_refused_upload_stops_at_once():
         while not (rest and rest[-1] == "reset"):
             message = await server.hear_any()
             rest.append(message.type if isinstance(message, Heard) else "chunk")
-        # One was written with the start, one was in the send task's hands already.
+        # One chunk was written with the start, and the send task held another one already.
         assert rest.count("chunk") <= 2
         assert names.UPLOAD_ABORT not in rest
 
@@ -603,7 +603,7 @@ async def test_a_cancelled_upload_is_given_up():
         heard = [await server.hear_any() for _ in range(4)]
         assert isinstance(heard[-1], Heard)
         assert (heard[-1].type, heard[-1].data) == (names.UPLOAD_ABORT, {"upload_id": "u1"})
-        # The server had it complete already and knows nothing to give up: no news for anybody.
+        # The server, which has the whole upload already, has none to give up: the client drops this error.
         server.refuse("upload_rejected", "no such upload under way", upload_id="u1")
         server.say("a")
         assert (await client.receive()).type == "a"
@@ -708,7 +708,7 @@ async def test_an_error_of_the_body_comes_out_as_it_is(error: BaseException):
     with pytest.raises(type(error)) as caught:
         async with open_fake():
             raise error
-    # Trio builds groups anew, with the same members.
+    # Trio makes a new group with the same members.
     assert getattr(caught.value, "exceptions", caught.value) == getattr(error, "exceptions", error)
 
 

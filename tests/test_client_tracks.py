@@ -23,7 +23,7 @@ STAGES = {"wait": 0.01, "handle": 0.02, "emit": 0.03, "pace": 0.04, "encode": 0.
 
 
 def acknowledge(server: FakeTransport) -> None:
-    """Have the server agree to everything."""
+    """Have the server acknowledge every message that has an id."""
 
     def answer(heard: Heard | UploadChunk) -> None:
         if isinstance(heard, Heard) and heard.id is not None:
@@ -42,7 +42,7 @@ async def first_frame(**extra: Any) -> Frame:
         return await client.frame()
 
 
-# ---- what the welcome says of tracks
+# ---- tracks in the welcome
 
 
 async def test_codecs_and_rates_are_in_the_welcome():
@@ -71,7 +71,7 @@ async def test_codecs_that_are_no_list_fail_the_handshake():
             pass
 
 
-# ---- how a track is wanted
+# ---- configuring a track
 
 
 async def test_only_what_is_given_is_configured():
@@ -139,7 +139,7 @@ async def test_nothing_can_be_asked_of_a_closed_connection():
         assert client.latency().count == 0
 
 
-# ---- what a frame says
+# ---- the header of a frame
 
 
 async def test_a_frame_tells_what_stands_in_its_header():

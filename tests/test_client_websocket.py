@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real_time
 
 DEADLINE = 20.0
-"""Seconds; what a test takes is some milliseconds."""
+"""Seconds; a test takes some milliseconds."""
 
 
 @asynccontextmanager
@@ -37,7 +37,7 @@ async def tiny_server() -> AsyncGenerator[TinyServer]:
 
 @asynccontextmanager
 async def raw_server(answer: bytes | None) -> AsyncGenerator[str]:
-    """Answers every connection with these bytes and closes; None: never answers."""
+    """A server that answers every connection with these bytes and closes it, or never answers (None)."""
 
     async def handle(stream: trio.SocketStream) -> None:
         await stream.receive_some()

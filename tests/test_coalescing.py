@@ -1,4 +1,4 @@
-"""The coalescing channel: Trio's memory channel contract, and what a key adds to it."""
+"""The coalescing channel: the contract of Trio's memory channel, and values with a key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 from reactor_trio.session.coalescing import open_coalescing_channel
 
 DEADLINE = 5.0
-"""Seconds of real or virtual time after which a test hangs."""
+"""Seconds of real or virtual time after which a test counts as hung."""
 
 
 def drain(receive: Any) -> list[Any]:
@@ -28,7 +28,7 @@ def drain(receive: Any) -> list[Any]:
             return values
 
 
-# ---- what a key adds
+# ---- values with a key
 
 
 async def test_a_newer_value_replaces_the_waiting_one_and_goes_to_the_end() -> None:
@@ -73,7 +73,7 @@ async def test_a_key_that_waited_for_too_long_keeps_its_place() -> None:
 
 
 async def test_a_flood_cannot_starve_its_own_event() -> None:
-    """Other work always waits ahead; without the held place the key's value would never be reached."""
+    """Other values always wait ahead: a value of the key that kept no place would never be received."""
     send, receive = open_coalescing_channel(8, max_defer=1.0)
     taken: list[tuple[float, str]] = []
     for step in range(100):
@@ -212,7 +212,7 @@ async def test_whoever_stood_behind_a_cancelled_sender_moves_up() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(put_first)
             await wait_all_tasks_blocked()
-            nursery.start_soon(send.send, "b", "k")  # could replace, but waits in line
+            nursery.start_soon(send.send, "b", "k")  # "b" could replace "a", but its sender waits in line
             await wait_all_tasks_blocked()
             assert send.statistics().tasks_waiting_send == 2
             first.cancel()
@@ -357,13 +357,13 @@ async def test_the_size_is_a_bound(size: Any) -> None:
 
 
 class Reference:
-    """The channel as its documentation says it, in the plainest code."""
+    """The documented behaviour of the channel, in the plainest code."""
 
     def __init__(self, size: int, max_defer: float) -> None:
         self.size, self.max_defer = size, max_defer
         self.values: deque[tuple[Any, Any]] = deque()
         self.since: dict[Any, float] = {}
-        self.held: dict[Any, int] = {}  # key -> value's identity
+        self.held: dict[Any, int] = {}  # key -> id() of its item
 
     def send(self, value: Any, key: Any, now: float) -> Any:
         waiting = [item for item in self.values if key is not None and item[1] == key]
@@ -443,7 +443,7 @@ DEDUPED = {"set_a", "set_b"}
 
 
 def apply(state: dict[str, int], name: str, value: int) -> None:
-    """Deduplicated handlers overwrite what is theirs; the others read and write as they like."""
+    """A deduplicated handler only overwrites one key of the state; the others read and write any key."""
     match name:
         case "set_a":
             state["a"] = value
@@ -460,7 +460,10 @@ def apply(state: dict[str, int], name: str, value: int) -> None:
 async def test_coalescing_changes_no_outcome_for_handlers_that_overwrite(
     commands: list[tuple[str, int]],
 ) -> None:
-    """After any interleaving the state is as without coalescing (docs/design.md#the-coalescing-channel)."""
+    """After any interleaving the state is the same as without coalescing.
+
+    See docs/design.md#the-coalescing-channel.
+    """
     send, receive = open_coalescing_channel(100, max_defer=1.0)
     plain = {"a": -1, "b": -1, "resets": 0, "doubles": 0}
     coalesced = dict(plain)

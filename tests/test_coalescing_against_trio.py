@@ -1,4 +1,4 @@
-"""Without keys, the coalescing channel does in each step what Trio's memory channel does."""
+"""Without keys, the coalescing channel behaves in each step like Trio's memory channel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DEADLINE = 100.0
 """Virtual seconds."""
 
 Operation = tuple[str, int]
-"""What is done, and to the how-manyth end or task: counted round and round those that there are."""
+"""The operation, and the number of its end or task, modulo the count of ends or tasks."""
 
 
 class Driver:
-    """Does operations on one channel, and writes down what comes of each."""
+    """Does operations on one channel, and records the result of each."""
 
     def __init__(self, nursery: trio.Nursery, channel: tuple[Any, Any]) -> None:
         self._nursery = nursery
@@ -32,7 +32,7 @@ class Driver:
         self.results: dict[str, object] = {}
 
     def do(self, operation: Operation) -> None:
-        """One operation, synchronously: tasks that are started have their first step later."""
+        """Do one operation synchronously: a task that it starts has its first step later."""
         what, number = operation
         self._values += 1
         value, name = self._values, f"{self._values} {what}"
@@ -89,7 +89,7 @@ class Driver:
 
 
 def outcome_of(open_channel: Callable[[int], Any], size: int, steps: list[list[Operation]]) -> list[object]:
-    """What was seen after each step; all operations of a step happen before any task goes on."""
+    """Results and statistics after each step; all operations of a step happen before any task goes on."""
     seen: list[object] = []
 
     async def main() -> None:
@@ -123,7 +123,7 @@ operations = st.tuples(
     ),
     st.integers(0, 5),
 )
-# Only one task starts in a step: which of two has its first step first is Trio's to choose.
+# A step starts at most one task, because Trio chooses which of two new tasks runs first.
 steps = st.lists(
     st.one_of(
         st.tuples(operations.filter(lambda each: each[0].startswith("task"))).map(list),
@@ -148,7 +148,7 @@ def test_it_does_what_trios_channel_does(size: int, steps: list[list[Operation]]
 
 @pytest.mark.parametrize("size", [0, 1, 2])
 async def test_a_sender_that_a_key_lets_in_is_off_its_end(size: int) -> None:
-    """The closing of an end that has just let go of the task which stood first, and of the one behind it."""
+    """An end is closed right after its first waiting sender, and the second by its key, were let in."""
     send, receive = open_coalescing_channel(size)
     results: list[object] = []
 
@@ -167,5 +167,5 @@ async def test_a_sender_that_a_key_lets_in_is_off_its_end(size: int) -> None:
                 await wait_all_tasks_blocked()
             assert receive.receive_nowait() == (0 if size else 10)
             send.close()
-    # Where there is a buffer the second one of the key has taken the place of the first.
+    # Where there is a buffer, the second value of the key has replaced the first.
     assert sorted(map(str, results)) == (["10", "None"] if size else ["None", "closed"])

@@ -1,4 +1,4 @@
-"""How each client takes each track: codec, rate, size, pauses. Through real sessions, in virtual time."""
+"""The settings of each client for each track: codec, rate, size, pauses. Real sessions, in virtual time."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Camera(Input):
 
 
 def level(seq: int) -> int:
-    """How bright the frame of this number is: never twice the same in a row."""
+    """The brightness of the frame of this number; consecutive frames differ."""
     return 20 + (seq * 37) % 200
 
 
 class Painter(ReactorModel):
-    """Emits plain frames at its rate for ever, each as bright as its number says."""
+    """Emits plain frames at its rate for ever, each as bright as `level` of its number."""
 
     fps = FPS
     buffer_size = 1
@@ -87,7 +87,7 @@ class Musical(Painter):
 
 @pytest.fixture
 def encoders(monkeypatch: pytest.MonkeyPatch) -> list[H264Encoder]:
-    """The encoders of H.264 that are made in this test."""
+    """The H.264 encoders that are made in this test."""
     made: list[H264Encoder] = []
 
     def make(encoder: H264Encoder) -> None:
@@ -100,7 +100,7 @@ def encoders(monkeypatch: pytest.MonkeyPatch) -> list[H264Encoder]:
 
 
 class Decoding:
-    """Decodes the frames of a client in the order in which they come, and knows what each should show."""
+    """Decodes the frames of a client in the order of their arrival, and checks the brightness of each."""
 
     def __init__(self, client: SessionClient, track: str = "screen") -> None:
         self.client = client
@@ -118,7 +118,7 @@ class Decoding:
         return [await self.frame() for _ in range(count)]
 
     async def rest(self, seconds: float) -> list[Frame]:
-        """All frames of this time, those that have come already included."""
+        """All frames that have arrived already or arrive in this time."""
         frames = []
         with trio.move_on_after(seconds):
             while True:
@@ -171,7 +171,7 @@ def command(type_: str, **data: Any) -> str:
 
 
 async def have_a_frame_wait(client: SessionClient) -> None:
-    """On the way out, encoded, behind answers that cannot be written; `let_go` ends it."""
+    """Have an encoded frame wait behind answers that cannot be written, until `let_go` is called."""
     await client.configure_track("screen", paused=True)
     await trio.sleep(1)
     client.network.stall()
@@ -283,7 +283,7 @@ async def test_ten_seconds_of_noise_stay_within_the_bit_rate(max_fps: float | No
     rate = media.bit_rate(320, 180, max_fps or FPS)
     async with open_session(Noise, media=media) as client:
         await client.configure_track("screen", max_fps=max_fps)
-        await trio.sleep(1)  # until nothing is left of the first stream, for another rate
+        await trio.sleep(1)  # until no frame of the first stream, which had another rate, is left
         began = trio.current_time()
         frames = [await client.frame("screen") for _ in range(round(12 * (max_fps or FPS)))]
     frames = [frame for frame in frames if began <= frame.received_at < began + 10]
@@ -692,5 +692,5 @@ async def test_in_threads_each_stream_has_a_lane_and_it_ends_with_the_session(
     assert not any(encoder.is_open for encoder in encoders)
     assert [lane for lane in seen if lane.name.startswith("encoder:")] == [encoder_lane("session-1/screen")]
     with trio.fail_after(20):
-        while encoder_lane("session-1/screen") in executor.lanes():  # noqa: ASYNC110  no event says so
+        while encoder_lane("session-1/screen") in executor.lanes():  # noqa: ASYNC110  no event to wait for
             await trio.sleep(0.01)

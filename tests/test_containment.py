@@ -1,4 +1,4 @@
-"""Whatever a model raises, wherever it does, ends its own session or request and nothing else."""
+"""An exception that a model raises, of any class and at any place, ends its own session or request alone."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from reactor_trio.testing import InlineExecutor, open_session
 from traces import kept_cancelled
 
 Raise = Callable[[], Any]
-"""Raises; what it returns is only for the type checker."""
+"""Raises; the return type is only for the type checker."""
 FRAME = np.zeros((8, 8, 3), np.uint8)
 KEPT = "a Cancelled that was kept"
 
 
 class Panic(BaseException):
-    """As `pyo3_runtime.PanicException`: a library in Rust gave up."""
+    """Like `pyo3_runtime.PanicException`, the panic of a library in Rust."""
 
 
 class Picture(Output):
@@ -54,7 +54,7 @@ class Said(ModelMessage):
 
 
 async def raiser(what: str) -> Raise:
-    """A function that raises so."""
+    """A function that raises the exception of this kind."""
     kept = await kept_cancelled()
 
     def raise_it() -> None:
@@ -85,7 +85,7 @@ KINDS: dict[str, type[BaseException]] = {
 
 
 class Base(ReactorModel):
-    """What all of them have; `is_culprit` is False in the session that must not notice."""
+    """The base of the models here; `is_culprit` is False in the session that must not notice anything."""
 
     culprits = 0
     left: list[bool]
@@ -108,7 +108,7 @@ class Base(ReactorModel):
 
 
 def places(raise_it: Raise) -> dict[str, Any]:
-    """By name: a model whose event `go` raises, or has its `run` raise."""
+    """Models by the name of the place that raises: the event `go`, or a place that runs after it."""
 
     class Handler(Base):
         @event
@@ -283,14 +283,14 @@ PLACES = [
 
 
 SILENT = {
-    ("OwnNursery", KEPT),  # Trio ends the author's nursery with it, as if nothing had been
+    ("OwnNursery", KEPT),  # the author's nursery swallows it like a Cancelled of its own
     *((place, kind) for place in ("Cleanup", "AsyncCleanup") for kind in (KEPT, "GeneratorExit")),
 }
-"""Where nobody can tell it from how things end there anyway."""
+"""Places and kinds for which nothing is logged: the exception looks like the usual end of the place."""
 
 
 class Counting(NoObserver):
-    """Counts the sessions, as the server's numbers do."""
+    """Counts the sessions that have started and ended, as the server's numbers do."""
 
     def __init__(self) -> None:
         self.started, self.ended = 0, 0
@@ -347,7 +347,7 @@ async def test_it_ends_there_and_the_other_session_goes_on(
     assert counting.started == counting.ended == 2
 
 
-# ---- before there is a session, and where it begins
+# ---- before a session, and at its beginning
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -433,7 +433,7 @@ async def test_a_validator_that_is_worse_than_wrong_costs_its_command(
         await client.call("put", box={"width": 1})
         with pytest.raises(CommandError):
             await client.call("put", box={"width": 13})
-        with pytest.raises(CommandError):  # long enough to be checked in a thread
+        with pytest.raises(CommandError):  # a payload so long that it is checked in a thread
             await client.call("put", box={"width": 13}, rest="x" * 20_000)
         with pytest.raises(CommandError):
             await client.call("set_size", size=13)
@@ -494,7 +494,7 @@ async def test_authenticate_that_raises_refuses_its_request(kind: str, errors: l
 
 
 async def test_an_interrupt_ends_the_run_where_ctrl_c_may_be_one() -> None:
-    """Without a server around it Trio raises it wherever the main thread is: that is the operator's."""
+    """Without a server, Trio raises the operator's KeyboardInterrupt wherever the main thread is."""
 
     def interrupts() -> None:
         raise KeyboardInterrupt

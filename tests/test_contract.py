@@ -1,4 +1,4 @@
-"""What `reactor.welcome` says of a model."""
+"""The description of a model in `reactor.welcome`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SOON = 30
 
 
 async def picture_after(client: SessionClient, frames: int) -> np.ndarray:
-    """The picture that is shown after some more frames."""
+    """The picture of the last of the next `frames` frames."""
     for _ in range(frames - 1):
         await client.frame()
     return (await client.frame()).array().astype(int)
@@ -33,7 +33,7 @@ def change(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def settled() -> int:
-    """Frames after which a change is complete, those on the way included."""
+    """Frames after which a change is complete, including the frames that are already on the way."""
     return round(MORPH_SECONDS * Painter.fps) + 12
 
 

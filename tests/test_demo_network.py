@@ -28,7 +28,7 @@ from reactor_trio.media.jpeg import encode_jpeg
 
 WIDTH, HEIGHT = 96, 64
 FRAME = 1 / 24
-"""Seconds."""
+"""Seconds of a frame."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ sys.stdout.buffer.write(picture.numpy().tobytes())
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     theirs = torch.from_numpy(np.frombuffer(run.stdout, np.float32).reshape(3, HEIGHT, WIDTH).copy())
-    # Not to the last bit: a matrix product may be summed in another order.
+    # The last bits may differ, because a matrix product may be summed in another order.
     torch.testing.assert_close(
         theirs, network.paint(scene_of("Füchse im Schnee", "ink"), 1.5), atol=1e-3, rtol=0
     )
@@ -177,7 +177,7 @@ def test_a_drawn_palette_goes_from_dark_to_light(seed: int) -> None:
 
 
 FOUR = {"#c81e28": 0.5, "#1e46b4": 0.25, "#f0c828": 0.15, "#149650": 0.10}
-"""Colours of a picture, and how much of it they cover."""
+"""The colours of a picture, and the share of it that each covers."""
 
 
 def rgb(colour: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Running it in the open: docs/security.md names every bound, and the files for deployment fit."""
+"""Deployment: docs/security.md names every bound, and the files in deploy/ fit the package."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NO_BOUNDS = {
     *("host", "port", "uds", "sockets", "token", "authenticate", "no_auth", "allow_origins", "allow_hosts"),
     *("ssl_context", "proxy_headers", "trusted_proxies", "root_path", "web"),
 }
-"""Settings that say how a server is reached, and by whom. A new one belongs here, or into the table."""
+"""Settings for the reach of a server, which bound nothing. A new setting belongs here or in the table."""
 OPTIONS = {name for option in serve.params for name in (*option.opts, *option.secondary_opts)}
 
 
 def table() -> list[list[str]]:
-    """What is bounded by what: the rows of that table."""
+    """The rows of the table "What is bounded by what" in docs/security.md."""
     part = SECURITY.partition("\n## What is bounded by what\n")[2].partition("\n## ")[0]
     rows = [line for line in part.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1:]]
@@ -74,7 +74,7 @@ def test_the_commands_are_ours(words: list[str]) -> None:
     options = [word for word in words if word.startswith("--")]
     assert options
     assert set(options) <= OPTIONS
-    serve.make_context("serve", words[4:])  # raises for a value that is none
+    serve.make_context("serve", words[4:])  # raises for an invalid value
 
 
 def test_the_unit_gives_the_process_the_time_that_it_takes() -> None:

@@ -1,4 +1,4 @@
-"""The documents in docs/ are true: their code runs, their tables and bytes are what happens."""
+"""The documents in docs/ are true: their code runs, and the package acts as their tables and bytes say."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ONE_PIXEL = bytes(simplejpeg.encode_jpeg(np.zeros((1, 1, 3), np.uint8)))
 
 @attrs.frozen
 class Fence:
-    """A block between ``` lines."""
+    """A block of a document, between ``` lines."""
 
     language: str
     line: int
@@ -72,7 +72,7 @@ def fences(document: Path, language: str) -> list[Fence]:
 
 
 def rows(document: Path, first_heading: str) -> Iterator[list[str]]:
-    """The cells of the table whose first column has this heading, without their backticks."""
+    """The rows of the table whose first column has this heading, as cells without their backticks."""
     lines = iter(document.read_text().splitlines())
     for line in lines:
         if line.startswith(f"| {first_heading} |"):
@@ -88,7 +88,7 @@ def rows(document: Path, first_heading: str) -> Iterator[list[str]]:
 
 
 def python_of(document: Path) -> str:
-    """All Python of a document as one program, each line where it is in the document."""
+    """All Python of a document as one program, in which each line keeps its number in the document."""
     lines = [""] * len(document.read_text().splitlines())
     for fence in fences(document, "python"):
         lines[fence.line - 1 : fence.line - 1 + len(fence.text.splitlines())] = fence.text.splitlines()
@@ -96,7 +96,7 @@ def python_of(document: Path) -> str:
 
 
 def run_python(document: Path, folder: Path, url: str = DOCUMENTED_URL) -> None:
-    program = folder / f"of_{document.stem}.py"  # not trio.py
+    program = folder / f"of_{document.stem}.py"  # a file named trio.py would hide the library
     program.write_text(python_of(document).replace(DOCUMENTED_URL, url))
     done = subprocess.run(
         [sys.executable, "-W", "error", program],
@@ -112,7 +112,7 @@ def run_python(document: Path, folder: Path, url: str = DOCUMENTED_URL) -> None:
 
 @functools.cache
 def namespace_of(document: Path) -> dict[str, Any]:
-    """What the document's Python has defined; `run(...)` in it is not called again."""
+    """The names that the document's Python defines, without its lines that call `run(...)` or assert."""
     module = ModuleType(f"docs_{document.stem}")
     sys.modules[module.__name__] = module
     program = re.sub(r"^(trio\.)?run\(.*\)$|^assert .*$", "", python_of(document), flags=re.MULTILINE)
@@ -133,13 +133,13 @@ def test_every_document_is_tested() -> None:
         DOCS / "browser.md",  # tests/js/docs.test.mjs
         DOCS / "embedding.md",  # tests/test_embedding.py
         DOCS / "api.md",  # tests/test_public_names.py
-        DOCS / "index.md",  # `nox -s docs`: links alone
+        DOCS / "index.md",  # `nox -s docs` checks its links alone
         DOCS / "security.md",  # tests/test_deploy.py
         DOCS / "deploying.md",
-        DOCS / "design.md",  # names that stand in it are tested below
+        DOCS / "design.md",  # tests below check the names in it
         DOCS / "performance.md",
     }
-    records = {DOCS / "conformance.md", DOCS / "soak.md"}  # what a command printed
+    records = {DOCS / "conformance.md", DOCS / "soak.md"}  # the output of commands
     assert set(DOCS.glob("*.md")) <= here | elsewhere | records
     assert here | elsewhere <= set(DOCS.glob("*.md"))
 
@@ -243,7 +243,7 @@ def exec_in_module(code: str, namespace: dict[str, Any]) -> dict[str, Any]:
 # ---- wire.md
 
 SETTLE = 5.0
-"""Virtual seconds in which a session has answered all that was sent."""
+"""Virtual seconds in which a session answers all messages that were sent."""
 BINARY = re.compile(r"(?P<kind>[0-9a-f]{2}) (?P<length>[0-9a-f]{4}) (?P<header>\{.*?\}) (?P<payload>.*)")
 
 
@@ -260,7 +260,7 @@ async def test_an_exchange_is_as_it_was_captured(exchange: Fence) -> None:
 
 
 async def replay(sent: list[str]) -> list[str]:
-    """What a session answers, one line a message, in the notation of the document."""
+    """The answers of a session, one line a message, in the notation of the document."""
     async with open_session(namespace_of(WIRE)["Painter"]) as client:
         await trio.sleep(SETTLE)
         seen = len(client.transcript)
@@ -313,7 +313,7 @@ def test_the_table_of_error_codes_has_them_all() -> None:
 
 
 def is_code(value: object) -> bool:
-    """The other words of the wire have a dot."""
+    """Tell whether a name of the wire is an error code: the other names have a dot."""
     return isinstance(value, str) and re.fullmatch(r"[a-z_]+", value) is not None
 
 
@@ -332,7 +332,7 @@ def sources() -> Iterator[Path]:
 
 @functools.cache
 def anchors(page: Path) -> frozenset[str]:
-    """The anchors of a page's headings, as the site makes them."""
+    """The anchors of a page's headings, in the form that the site gives them."""
     return frozenset(slug(line.lstrip("# ")) for line in prose(page) if re.match("#+ ", line))
 
 
@@ -403,7 +403,7 @@ def test_each_file_that_a_page_names_is_there(page: Path) -> None:
 
 
 def imported() -> dict[str, set[str]]:
-    """By room: the other rooms that its modules import. The package itself, which names all, is left out."""
+    """By room, the other rooms that its modules import. The package itself imports all and is left out."""
     rooms: dict[str, set[str]] = {}
     for module, used in imports().items():
         if room(module) not in ("reactor_trio", "__main__"):
@@ -413,7 +413,7 @@ def imported() -> dict[str, set[str]]:
 
 
 def drawn() -> dict[str, set[str]]:
-    """By room: its arrows in docs/design.md."""
+    """By room, the rooms to which its arrows in docs/design.md lead."""
     arrows = re.findall(r"^(\w+) +->  ([\w, ]+)$", (DOCS / "design.md").read_text(), re.MULTILINE)
     return {room: set(reached.split(", ")) for room, reached in arrows}
 
@@ -463,7 +463,7 @@ def test_a_frame_returns_to_no_room_that_it_has_left() -> None:
 
 
 def test_a_command_goes_down_and_its_reply_up() -> None:
-    called = {"protocol", "contract"}  # functions of values, from any room
+    called = {"protocol", "contract"}  # rooms whose functions any room calls with plain values
     rooms = [file.partition("/")[0] for file, _ in steps_of(WALKS[0])]
     visits = [room for room, _ in itertools.groupby(room for room in rooms if room not in called)]
     assert visits == ["wire", "link", "session", "link", "wire"]
@@ -506,7 +506,7 @@ class Watcher(ReactorModel):
 def test_the_table_of_metrics_has_them_all() -> None:
     metrics = Metrics()
     metrics.model_loaded(read_contract(Watcher))
-    metrics._endings["finished"] += 1  # which has no label value before
+    metrics._endings["finished"] += 1  # before its first count the metric has no label value
     labels: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""What signals do, under a clock of ours: no process, and no waiting."""
+"""The effects of signals on a server, by a scripted clock: no process, and no waiting."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HOOK_TIMEOUT = 10.0
 
 
 class Exited(BaseException):
-    """Instead of the end of the process."""
+    """Raised instead of ending the process."""
 
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class ScriptedSignals:
-    """Signals, and news, that come at fixed seconds of a clock which goes on only while somebody waits."""
+    """Signals and news (None) at fixed seconds of a clock; the clock goes on only in `wait`."""
 
     def __init__(self, events: dict[float, signal.Signals | None]) -> None:
         self.now = 0.0
@@ -59,7 +59,7 @@ class ScriptedSignals:
 
 
 class FakeServer:
-    """Remembers when it was told what; in the last hook of its session for as long as is said."""
+    """Remembers when it was told to drain or cancel; the last hook of its session runs until `hook_until`."""
 
     def __init__(self, signals: ScriptedSignals, *, is_ready: bool = True, hook_until: float = 0.0) -> None:
         self.settings = SimpleNamespace(drain_timeout=DRAIN_TIMEOUT)
@@ -84,7 +84,7 @@ class FakeServer:
 
 
 class Ending:
-    """What came of a shutdown: when the process was ended by force, if it was, and with which status."""
+    """The result of a shutdown: time and status of the forced end of the process, or None without one."""
 
     def __init__(self, shutdown: Shutdown, server: FakeServer) -> None:
         self.shutdown = shutdown
@@ -100,7 +100,7 @@ def follow(
     leaves_at: float = math.inf,
     **server_is: Any,
 ) -> Ending:
-    """Have the thread's work done right here; the server ends, and the process leaves, at their times."""
+    """Do the work of the shutdown thread here; the server ends and the process leaves at the given times."""
     news: dict[float, signal.Signals | None] = {at: None for at in (ends_at, leaves_at) if at < math.inf}
     signals = ScriptedSignals(news | events)
 
@@ -109,7 +109,7 @@ def follow(
             heard = super().wait(seconds)
             shutdown._is_over |= self.now >= ends_at
             shutdown._is_leaving |= self.now >= leaves_at
-            # For the test's sake: nothing more is going to happen, and the process is gone.
+            # No event is left, so the test takes the process for gone: `follow` would wait for ever.
             shutdown._is_stopped |= shutdown._is_over and not self._events and leaves_at == math.inf
             return heard
 

@@ -28,7 +28,7 @@ SERVERS = {
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A folder with the two files of the page."""
+    """A folder with the two Python files of docs/embedding.md."""
     counter, app = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert counter.count("port=8080") == 1
     (tmp_path / "counter.py").write_text(counter.replace("port=8080", "port=0"))
@@ -87,7 +87,7 @@ def test_the_page_names_every_keyword_that_is_spelled_otherwise_than_its_option(
     keywords = set(ServeOptions.__annotations__) - {"auth"}
     serving = (ROOT / "docs" / "serving.md").read_text()
     spelled_alike = {name for name in keywords if f"`--{name.replace('_', '-')}`" in serving}
-    # These two the command has not.
+    # The command has no options for these two.
     described = {name for name in keywords if f"`{name}`" in text} | {"handshake_timeout", "max_head_bytes"}
     assert keywords - spelled_alike <= described
     assert set(AccessOptions.__annotations__) < set(ServeOptions.__annotations__)

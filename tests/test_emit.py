@@ -39,7 +39,7 @@ def shade(value: int, height: int = 8, width: int = 16) -> np.ndarray[Any, Any]:
 
 
 class Emitter(ReactorModel):
-    """Emits what a test hands in: `script` is an async function of the model."""
+    """Runs the script of a test: `script` is an async function that takes the model."""
 
     fps = 10
 
@@ -92,7 +92,7 @@ async def test_emit_waits_when_the_buffer_is_full_and_drop_does_not() -> None:
 
     async with open_session(emitting(script, buffer_size=2)) as client:
         seqs = [frame.seq async for frame in client.frames("screen")]
-    # One is shown at once, two wait; from then on one is let in at each tick; the last two find it full.
+    # The first is shown at once and two wait; then each tick lets one in; the last two find the buffer full.
     assert taken == [
         (0.0, True),
         (0.0, True),
@@ -157,7 +157,7 @@ async def test_the_rate_may_be_changed_at_any_time() -> None:
 
 
 async def rates_of(compute_times: list[float], fps: float = 10) -> list[float]:
-    """The rate after each frame of a model that says what it took."""
+    """The rate after each frame of a model that passes `compute_time` to `emit`."""
     rates: list[float] = []
 
     async def script(model: Emitter) -> None:
@@ -307,7 +307,7 @@ async def test_torch_tensors_of_every_layout() -> None:
 
 
 async def test_a_slow_network_slows_neither_the_model_nor_ages_its_picture() -> None:
-    """Behind the pacer there is one slot a track, and the newest frame wins."""
+    """Behind the pacer each track has one slot, in which a newer frame replaces an older one."""
     emitted: list[int] = []
 
     async def script(model: Emitter) -> None:
@@ -433,7 +433,7 @@ async def test_metadata_travels_with_each_frame_of_its_output() -> None:
     async def script(model: Emitter) -> None:
         said: dict[str, Any] = {"box": [1, 2], "text": "ä", "score": np.float32(0.5)}
         await model.emit(Stereo(left=shade(0), right=shade(0), metadata=said))
-        said["box"] = None  # it was taken at the call
+        said["box"] = None  # `emit` has taken the metadata at the call
         await model.emit(Stereo(left=np.stack([shade(0)] * 3), metadata={"of": "all"}))
         await model.emit(Stereo(left=np.stack([shade(0)] * 3), metadata=[{"n": 0}, None, {"n": 2}]))
         await model.emit(Stereo(left=shade(0)))
@@ -489,7 +489,7 @@ def test_metadata_is_a_keyword_of_every_output_and_no_track() -> None:
     assert Picture(shade(0)).metadata is None
 
 
-# ---- what a frame is the first to reflect
+# ---- commands that a frame is the first to reflect
 
 
 class Steered(Emitter):
@@ -507,7 +507,7 @@ async def test_frames_that_are_flushed_hand_on_what_they_reflect() -> None:
         await trio.sleep(1)
         await model.emit(Picture(screen=np.stack([shade(0)] * 5)))
         await trio.sleep(1)
-        for _ in range(3):  # one is shown at once
+        for _ in range(3):  # the first is shown at once
             await model.emit(Picture(screen=shade(0)))
         await trio.sleep(0.001)
         model.output.flush()
@@ -559,7 +559,7 @@ async def test_sound_alone_reflects_too_in_its_first_block_that_is_sent() -> Non
 
 
 def leap(seconds: float) -> None:
-    """Let time pass at once: as when something blocks the loop, for all who look at the clock."""
+    """Move the clock forward at once: code that reads the clock sees a loop that was blocked."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock)
     clock.jump(seconds)
@@ -570,7 +570,7 @@ def leap(seconds: float) -> None:
     [
         (0.05, [0, 1, 2, 3, 4, 5], 0.05),
         (0.15, [0, 1, 3, 4, 5], 0.05),
-        # What was emitted only then cannot be overdue: it is shown, and those behind it a period apart.
+        # Frame 4 is emitted only after the leap and cannot be overdue: it is shown, and 5 a period later.
         (0.35, [0, 1, 4, 5], 0.15),
     ],
 )
@@ -584,7 +584,7 @@ async def test_of_two_frames_that_are_overdue_the_newer_is_shown(
     async with open_session(emitting(script, buffer_size=2)) as client:
         frames = [await client.frame("screen") for _ in range(2)]
         began = frames[0].pts
-        # Now 2 and 3 wait for 0.2 and 0.3.
+        # Now frames 2 and 3 wait for their times, 0.2 and 0.3.
         await trio.sleep(0.095)
         leap(0.005 + held)
         frames += [frame async for frame in client.frames("screen")]
@@ -595,7 +595,7 @@ async def test_of_two_frames_that_are_overdue_the_newer_is_shown(
     times = {frame.seq: round(frame.received_at - frames[0].received_at, 6) for frame in frames}
     first = frames[2].seq
     assert times[first] == pytest.approx(first / 10 + late)
-    # Then the plan is kept, as long as it can be.
+    # The later frames keep their times if the first is late by at most a period, and else move with it.
     moved = late if late > 0.1 else 0.0
     assert [times[seq] for seq in (4, 5)] == pytest.approx([0.4 + moved, 0.5 + moved])
     assert began == 0.0
@@ -634,7 +634,7 @@ async def test_a_model_that_is_late_all_the_time_lets_the_others_run() -> None:
     async def script(model: Emitter) -> None:
         await model.emit(Picture(screen=shade(0)))
         for value in range(1, 50):
-            # It waits for its time, 0.1 s from here, and is late when there is to be room for the next.
+            # The frame waits for its time, 0.1 s from here; the leap makes it late before the next one comes.
             with trio.testing.assert_checkpoints():
                 await model.emit(Picture(screen=shade(value)))
             leap(0.15)
@@ -685,7 +685,7 @@ async def test_an_encoder_that_fails_is_not_the_models_fault_though_its_emit_beg
     assert seen == []
 
 
-# ---- who waits for room does the pacer's work
+# ---- an emit that waits for room does the pacer's work
 
 
 async def test_the_pacer_goes_on_when_an_emit_that_waits_is_cancelled() -> None:
@@ -760,7 +760,7 @@ async def test_an_overdue_frame_is_shown_after_all_if_the_client_does_not_want_t
         frames = [await client.frame("screen")]
         await client.configure_track("screen", max_fps=5)
         await trio.sleep(0.295)
-        leap(0.155)  # 3 is late by more than a period; 4, behind it, is one too many
+        leap(0.155)  # 3 is late by more than a period; 4, behind it, is too early for max_fps
         frames += [frame async for frame in client.frames("screen")]
     assert [frame.seq for frame in frames] == [0, 1, 3, 5]
     assert frames[2].received_at - frames[0].received_at == pytest.approx(0.45)

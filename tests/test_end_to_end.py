@@ -1,4 +1,4 @@
-"""The whole of it: a server process, real sockets, the Python client. In real time, so it waits for facts."""
+"""The whole system: a server process, real sockets, the Python client. Real time: tests wait for events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from serving import environment
 pytestmark = pytest.mark.real_time
 
 DEADLINE = 60.0
-"""Seconds after which a test hangs."""
+"""Seconds after which a test counts as hung."""
 
 MODEL = """
 import json
@@ -103,7 +103,7 @@ class Model(ReactorModel):
 
 
 class Served:
-    """A server process and what its model noted on standard output."""
+    """A server process, and the notes that its model printed on standard output."""
 
     def __init__(
         self, process: trio.Process, url: str, notes: trio.MemoryReceiveChannel[dict[str, Any]]
@@ -114,7 +114,7 @@ class Served:
         self.errors = b""
 
     async def noted(self, key: str) -> Any:
-        """The next note of this kind."""
+        """The value of the next note that has this key."""
         async for note in self.notes:
             if key in note:
                 return note[key]
@@ -232,7 +232,7 @@ async def test_a_socket_that_dies_ends_a_handler_that_sleeps_for_a_minute(tmp_pa
             waiting = await server.noted("waiting")
             died = trio.current_time()
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            raw.close()  # a reset, not a goodbye
+            raw.close()  # a TCP reset, without a close frame
             assert await server.noted("disconnected") == waiting
             assert trio.current_time() - died < 1
 

@@ -1,8 +1,9 @@
-"""Every way to end a session, at every scheduling point of what it may be doing.
+"""Every way to end a session, at every scheduling point of several scenarios.
 
-A scenario is run once undisturbed and its task steps are counted; then it is run again for each step, and
-right before that step the session's end is set off. Afterwards nothing of the session may be left, its
-`@disconnected` has run once, and a neighbour on the same host has seen what it always sees.
+A scenario is run once undisturbed, and its task steps are counted. Then it is run again for each step, and
+the session's end is set off right before that step. Afterwards nothing of the session may be left, its
+`@disconnected` must have run once if `@connected` began, and a neighbour must have read the same messages
+at the same times as in the undisturbed run.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ LIMITS = Limits(
     max_queued_messages=4,
 )
 HANG = 60.0
-"""Virtual seconds after which a session hangs: each of its ways out is bounded by far less."""
+"""Virtual seconds after which a session counts as hung: each ending is bounded by far less."""
 FRAME = np.full((8, 8, 3), 128, np.uint8)
 
 
@@ -76,7 +77,7 @@ class Picture(Output):
 
 @attrs.define
 class Probe:
-    """What a session's model tells of itself."""
+    """Notes that a session's model takes, and settings by which the sweep steers it."""
 
     entered: int = 0
     """How often `@connected` was entered."""
@@ -85,13 +86,13 @@ class Probe:
     active: list[str] = attrs.field(factory=list)
     """Parts of the model's code that are running."""
     faults: list[str] = attrs.field(factory=list)
-    # Cancelled by the sweep: `run` returns from wherever it is, and raises if `fails` is set.
+    # The sweep cancels this scope: `run` leaves it, and then returns, or raises if `fails` is set.
     leave: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     fails: bool = False
     transport: StrictTransport | None = None
     emits: bool = False
     generators: int = 0
-    """How many generators of a pipeline have begun and were not closed."""
+    """Generators of a pipeline that have begun and were not closed."""
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -112,7 +113,7 @@ class Probe:
 
 
 class Parts:
-    """Handlers and hooks, which do whatever a scenario's client asks for."""
+    """Handlers and hooks for the messages of a scenario's client."""
 
     fps = 10
     buffer_size = 2
@@ -184,7 +185,7 @@ class Parts:
 
 
 class Swept(Parts, ReactorModel):
-    """`probe` is assigned for each session."""
+    """The theatre assigns `probe` for each session."""
 
     async def run(self) -> None:
         with self.probe.part("run"):
@@ -203,7 +204,7 @@ class SweptState(InputState):
 
 
 class SweptGenerator(Parts, ReactorPipeline):
-    """A plain generator, whose steps are in a thread."""
+    """A pipeline with a plain generator, whose steps run in a thread."""
 
     state: SweptState
 
@@ -225,7 +226,7 @@ class SweptGenerator(Parts, ReactorPipeline):
 
 
 class SweptAsyncGenerator(SweptGenerator):
-    """The same on the loop, and its steps wait."""
+    """The same pipeline with an async generator: its steps run on the loop, and sleep."""
 
     async def inference(self) -> AsyncIterator[Any]:  # type: ignore[override]
         steps = self.steps()
@@ -242,7 +243,7 @@ class SweptAsyncGenerator(SweptGenerator):
                 steps.close()
 
 
-# ---- what blocks
+# ---- the parts in threads
 
 
 class Threads(SlowExecutor):
@@ -254,16 +255,16 @@ class Threads(SlowExecutor):
         return probe.part("a thread")
 
 
-# ---- what the clients do
+# ---- the steps of the clients
 
 Step = tuple[float, "tuple[str | bytes, ...] | Callable[[StrictTransport], object]"]
-"""Seconds to wait, and then what to send, or what else to do."""
+"""Seconds to wait, and then the messages to send, or a function to call with the transport."""
 
 ids = itertools.count(1)
 
 
 def text(type_: str, **data: Any) -> str:
-    """A command that asks for an answer."""
+    """A message with an id, which asks for an answer."""
     return json.dumps({"type": type_, "data": data, "id": next(ids)})
 
 
@@ -283,7 +284,7 @@ UPLOAD: tuple[Step, ...] = (
     (0.1, (start("large", 12), start("small", 4), use("large"), text("mark", number=1))),
     (0.1, (chunk("large", 0, b"abcd"), chunk("small", 0, b"ab"))),
     (0.1, (chunk("large", 4, b"efgh"), start("second", 9), chunk("small", 2, b"cd"), use("small"))),
-    # In one batch: what is behind a chunk that is being written, and a reference to one under way.
+    # In one batch: messages behind a chunk that is being written, and a reference to an upload under way.
     (0.1, (use("second"), chunk("large", 8, b"ijkl"), chunk("second", 0, b"012345678"), use("large"))),
     (0.1, (start("third", 20), chunk("third", 0, b"0123456789"), use("third"), chunk("third", 3, b"?"))),
     (0.4, (start("never", 20), chunk("never", 0, b"0123456789"), use("never"))),
@@ -303,7 +304,7 @@ INLINE = InlineExecutor()
 
 @attrs.frozen
 class Scenario:
-    """What the victim is doing."""
+    """The model of the victim, the steps of its client, and the conditions of the run."""
 
     steps: tuple[Step, ...]
     executor: InlineExecutor = INLINE
@@ -369,12 +370,12 @@ NEIGHBOUR: tuple[Step, ...] = (
 )
 
 
-# ---- the ways out
+# ---- the endings
 
 
 @attrs.frozen
 class Victim:
-    """What an ending acts on."""
+    """The session that an ending acts on, with its parts."""
 
     session: Session
     transport: StrictTransport
@@ -406,7 +407,7 @@ CLOSE_CODES = {"finished": 1000, "model_error": 1011, "shutting_down": 1001}
 
 
 class Cut(trio.abc.Instrument):
-    """Counts task steps, and does something right before one or several of them."""
+    """Counts task steps, and calls the action of a step right before that step."""
 
     def __init__(self, actions: dict[int, Callable[[], object]]) -> None:
         self.steps = 0
@@ -428,7 +429,7 @@ class Cut(trio.abc.Instrument):
 
 @attrs.define
 class Outcome:
-    """One run of a scenario."""
+    """The outcome of one run of a scenario."""
 
     steps: int = 0
     """Task steps from the scenario's start to the victim's end."""
@@ -438,7 +439,7 @@ class Outcome:
 
 
 Cuts = dict[int, str]
-"""Before which step to set off which ending."""
+"""The number of a step, and the name of the ending that is set off right before that step."""
 
 
 async def play(transport: StrictTransport, steps: Iterable[Step]) -> None:
@@ -454,7 +455,7 @@ async def play(transport: StrictTransport, steps: Iterable[Step]) -> None:
 
 @attrs.define
 class Theatre:
-    """A host for each model, with the temporary files and the log of whatever runs on them."""
+    """A host for each model, with the temporary files and the log of the sessions on the hosts."""
 
     hosts: dict[type[Any], ModelHost]
     files: list[Any]
@@ -524,7 +525,7 @@ class Theatre:
 
 
 def strangers() -> Iterator[str]:
-    """Tasks that are neither the test's, nor Trio's, nor the neighbour's, nor what all sessions share."""
+    """Names of the tasks that belong neither to the test, Trio or the neighbour, nor to all sessions."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
     waiting = [root]
@@ -541,12 +542,12 @@ def strangers() -> Iterator[str]:
 
 
 def transcript(transport: StrictTransport) -> list[Any]:
-    """What the client has read, and when."""
+    """The messages that the client has read, with the time of each."""
     return transport.read
 
 
 def faults_of(session: Session, transport: StrictTransport) -> list[str]:
-    """What is wrong with a session that has ended."""
+    """The faults of a session that has ended."""
     probe = session.model.probe
     answered = [message["reply_to"] for message in texts(transport) if "reply_to" in message]
     checks = {
@@ -562,7 +563,7 @@ def faults_of(session: Session, transport: StrictTransport) -> list[str]:
 
 
 def faults_of_farewell(session: Session, transport: StrictTransport) -> list[str]:
-    """What the client of a session that ended of the server's will should have been told last."""
+    """Faults of the close code and the last message, for a session that the server's side has ended."""
     assert session.ending is not None
     reason, code = session.ending.reason, session.ending.close_code
     if transport.close_code not in (None, code):
@@ -619,7 +620,7 @@ def test_undisturbed_a_scenario_ends_with_its_client(theatre: Theatre, scenario:
 def sweep(
     theatre: Theatre, scenario: str, all_cuts: Iterable[Cuts], record_property: Callable[[str, object], None]
 ) -> None:
-    """Run the scenario once for each of the cuts, and report all that went wrong."""
+    """Run the scenario once for each of the cuts, and report all faults."""
     reference = undisturbed(theatre, scenario)
     faults: list[str] = []
     count = 0
@@ -638,7 +639,7 @@ def sweep(
 
 
 points: list[int] = []
-"""How many runs each test has cut."""
+"""For each sweep, the number of its runs."""
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -656,14 +657,14 @@ def test_a_session_ends_cleanly_at_every_scheduling_point(
 def test_a_polite_ending_is_overtaken_at_every_scheduling_point(
     theatre: Theatre, scenario: str, first: str, second: str, record_property: Callable[[str, object], None]
 ) -> None:
-    middle = undisturbed(theatre, scenario).steps * 5 // 9  # files and frames are in threads, answers wait
+    middle = undisturbed(theatre, scenario).steps * 5 // 9  # here threads have files and frames, answers wait
     end = theatre.play(SCENARIOS[scenario], {middle: first}).steps
     cuts = ({middle: first, step: second} for step in range(middle + 1, end + 1))
     sweep(theatre, scenario, cuts, record_property)
 
 
 def test_the_sweep_was_complete(record_testsuite_property: Callable[[str, object], None]) -> None:
-    """What can be quoted: how many cut points there are. (0 if the sweep itself was not selected.)"""
+    """Prints the number of cut points, which can be quoted. (0 if the sweep itself was not selected.)"""
     record_testsuite_property("cut_points", sum(points))
     print(f"{sum(points)} cut points in {len(points)} sweeps")  # noqa: T201  shown by -rP
     whole = len(SCENARIOS) * len(ENDINGS) + 45

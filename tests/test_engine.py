@@ -1,4 +1,4 @@
-"""What the package takes from trio-websocket and wsproto: public names only, in one module."""
+"""The use of trio-websocket and wsproto: only public names, and only in two modules of `wire`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_only_the_engine_touches_the_libraries_and_nothing_private(module: Path)
     theirs = imported(tree)
     assert (module in THEIR_MODULES) == bool(theirs)
     assert not [name for name in theirs if "._" in name]
-    # A name such as `_events` may also be our own: what matters is who could hold an object of theirs.
+    # A name such as `_events` may also be our own, so only modules that can hold their objects are checked.
     if module.parent.name == "wire":
         assert reached_into(tree) == set()
 

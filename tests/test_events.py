@@ -1,4 +1,4 @@
-"""What `@event` and the hooks say, and the mistakes that are told when the class is made."""
+"""The declarations of `@event` and the hooks, and the mistakes that are reported when a class is made."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ def accepts(spec: Any, value: Any) -> bool:
 
 
 def one_event(annotation: Any, default: Any = ..., **options: Any) -> None:
-    """Make a class with one event `do` of one field `x`."""
+    """Make a class with one event `do`, which has one field `x`."""
 
     def do(self: Any, x: Any) -> None: ...
 
@@ -482,7 +482,7 @@ def test_a_method_that_cannot_be_called_is_told(member: Callable[[], Any], reaso
         with pytest.raises(TypeError, match=rf"^Model\.do(:|,) .*{reason}"):
             model(do=handler)
     finally:
-        # The functions are the module's, and each may be marked only once.
+        # The functions belong to this module, and a function can be marked only once: the mark is removed.
         for each in (handler, getattr(handler, "__func__", None), getattr(handler, "fget", None)):
             if hasattr(each, "__reactor_marker__"):
                 del each.__reactor_marker__

@@ -1,4 +1,4 @@
-"""Each example, and the model in README.md: served by a process of its own, and used as a client would."""
+"""Each example, and the model in README.md: a process of its own serves it, and a client uses it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.real_time
 EXAMPLES = ROOT / "examples"
 README = ROOT / "README.md"
 CLIENT_TIMEOUT = 30.0
-"""Seconds for what a client does in a test."""
+"""Seconds that a client has in a test."""
 
 GREY = np.full((96, 128, 3), 128, np.uint8)
 RED = np.full((96, 128, 3), (200, 40, 40), np.uint8)
@@ -67,7 +67,7 @@ def printed(done: Done) -> list[dict[str, Any]]:
 
 
 def test_each_docstring_says_how_to_serve_and_call_the_example() -> None:
-    # A client, and a program that serves the model itself (tests/test_embedding.py).
+    # paint.py is a client; in_fastapi.py serves its model itself (tests/test_embedding.py).
     others = {EXAMPLES / "paint.py", EXAMPLES / "in_fastapi.py"}
     for path in set(EXAMPLES.glob("*.py")) - others:
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -109,7 +109,7 @@ async def test_the_seed_takes_its_colours_from_a_reference_image(seed: Served) -
 
 
 async def frame_that_is_red(client: Client) -> None:
-    """Those that were emitted before the change come first."""
+    """Wait for a red frame: frames that were emitted before the change come first."""
     async for frame in client.frames("main_video"):
         red, green, blue = frame.array().mean(axis=(0, 1))
         if red > 3 * green and red > 3 * blue:
@@ -258,7 +258,7 @@ async def test_the_model_of_the_readme_can_be_served_and_used(tmp_path: Path) ->
 
 
 def an_example_of(schema: Any) -> Any:
-    """A value that fits a schema as a README needs them."""
+    """A value that fits the schema, for the simple schemas that a README needs."""
     if "default" in schema or "enum" in schema:
         return schema.get("default", schema.get("enum", [None])[0])
     match schema["type"]:
@@ -308,9 +308,9 @@ async def test_a_webcam_s_picture_comes_back_changed(webcam: Served) -> None:
                 means[effect] = (await client.frame()).array().mean(axis=(0, 1))
     assert means["none"] == pytest.approx([200, 40, 40], abs=4)
     assert means["invert"] == pytest.approx([55, 215, 215], abs=4)
-    # What was light before fades slowly: 0.95 of it.
+    # Light pixels of the frame before fade slowly: 0.95 of 215 is 204.
     assert means["trails"] == pytest.approx([200, 204, 204], abs=4)
-    # One edge, two pixels wide, in 128.
+    # The stripes have one edge: two of 128 columns are light.
     assert means["edges"] == pytest.approx([4, 4, 4], abs=2)
 
 
@@ -336,7 +336,7 @@ async def test_a_tone_has_the_pitch_that_was_asked_for_and_its_picture(tone: Ser
                 if frame.pts >= block.pts - 0.1:
                     break
             picture = frame.array()
-    # The last half second: the change has long been heard.
+    # The last half second, long after the change.
     heard = np.concatenate(blocks[25:]) / 32768
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
     assert np.argmax(spectrum) * 48_000 / len(heard) == pytest.approx(1000, abs=2)
@@ -366,12 +366,12 @@ async def test_life_goes_on_until_it_is_paused(life: Served) -> None:
             empty = await client.call("scatter", share=0)
             assert empty is not None
             assert empty.data == {"alive": 0}
-            async for frame in client.frames():  # what is dead fades
+            async for frame in client.frames():  # dead cells fade
                 if frame.array().max() < 8:
                     break
 
             await client.call("set_paused", paused=True)
-            with trio.move_on_after(0.5):  # those that were on their way
+            with trio.move_on_after(0.5):  # frames that were on their way
                 while True:
                     await client.frame()
             full = await client.call("scatter", share=1)
@@ -392,12 +392,12 @@ def test_the_calls_in_the_docstring_of_life(life: Served) -> None:
     assert "speed: must be at most 60, not 1000" in too_fast.errors
 
 
-# ---- diffusion.py: nothing can be downloaded here, so the pipeline is tiny and knows nothing
+# ---- diffusion.py: nothing can be downloaded here, so the pipeline is tiny and untrained
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline with random weights, saved as one from the Hub would lie in its cache."""
+    """A pipeline with random weights, saved in the layout of a pipeline in the cache of the Hub."""
     import torch
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -411,7 +411,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries, about each other
+        warnings.simplefilter("ignore")  # the libraries warn about each other
         pipeline = StableDiffusionPipeline(
             vae=AutoencoderKL(
                 block_out_channels=(8, 16),

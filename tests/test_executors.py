@@ -1,7 +1,7 @@
 """The contract of all executors and ways into a thread: results, context, lanes, one rule of cancellation.
 
-A call that waits is not made if it is cancelled. One that runs is waited for, or abandoned if its lane says
-so.
+A call that waits is not made if it is cancelled. A call that runs is waited for if it is cancelled, or
+abandoned if its lane says so.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from reactor_trio.testing import DeviceCost, InlineExecutor
 
 T = TypeVar("T")
 Way = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Has a function called off the loop and returns its result."""
+"""An async function that has another function called off the loop, and returns its result."""
 
 TEST_TIMEOUT = 20.0
 GPU = Device("cuda:0").lane
 STREAM = encoder_lane("session-1/screen")
 LANES = (HANDLERS, ENCODE, DECODE, PAYLOADS, FILES, GPU, STREAM)
 ABANDONING = Lane("abandoning", abandons=True)
-"""Abandons its calls, in threads of Trio's; `DECODE` does so in its own."""
+"""A lane that abandons its calls in Trio's threads; `DECODE` abandons them in threads of its own."""
 
 
 # ---- the ways into a thread
@@ -90,7 +90,7 @@ in_threads = pytest.mark.parametrize("make", MAKERS[:2])
 
 
 class Gate:
-    """A call that says when it has begun, and ends when it is let go."""
+    """A call that sets `began` when it begins, and ends when `go_on` is set."""
 
     def __init__(self) -> None:
         self.began, self.ended = trio.Event(), trio.Event()
@@ -105,7 +105,7 @@ class Gate:
 
 
 class Occupied:
-    """As many calls as the lane has at a time, so that one more has to wait."""
+    """As many calls as the lane runs at a time, so that one more call has to wait."""
 
     def __init__(self, executor: Executor, lane: Lane, cores: int) -> None:
         self._executor = executor
@@ -141,7 +141,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 @all_ways
 async def test_the_caller_gets_the_result_or_the_very_error(make: Any, way: Any, lane: Lane) -> None:
     class Panic(BaseException):
-        """As of a library that is no Python."""
+        """Like an exception of a library that is not written in Python."""
 
     with trio.fail_after(TEST_TIMEOUT):
         async with way(make(), lane) as call:
@@ -239,7 +239,7 @@ async def test_a_call_that_waits_does_not_run_yet(make: Any, way: Any, lane: Lan
         assert order == ["first", "second"], "calls begin in the order in which they were asked for"
 
 
-# ---- cancelled before it runs
+# ---- a call that is cancelled before it runs
 
 
 @pytest.mark.real_time
@@ -292,7 +292,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_a_device_is_not_made(
         assert made == ["first"]
 
 
-# ---- cancelled while it runs
+# ---- a call that is cancelled while it runs
 
 
 @pytest.mark.real_time
@@ -323,7 +323,7 @@ async def test_a_call_that_is_cancelled_while_it_runs_is_waited_for_or_abandoned
             await gate.ended.wait()
             await over.wait()
             await trio.testing.wait_all_tasks_blocked(0.01)
-    # Without a task that waits nobody takes the result any more.
+    # If no task waits for the call any more, its result is dropped.
     assert results == ([] if lane.abandons or way is by_begin else ["gone on"])
     assert scope.cancelled_caught
     assert executor.running() == ()
@@ -364,7 +364,7 @@ async def test_a_device_that_works_is_waited_for(way: Any) -> None:
     assert executor.running() == ()
 
 
-# ---- cancelled after it ran, and the owner of a call that no task waits for
+# ---- a call that is cancelled after it ran, and the owner of a call that no task waits for
 
 
 @pytest.mark.real_time
@@ -496,7 +496,7 @@ def waits_on_the_loop(gate: Gate) -> None:
         pytest.param(*each.values, listen, id=f"{each.id}-{listen.__name__}")
         for each in THAT_CALL_BACK
         for listen in (asks, waits_on_the_loop)
-        # What an abandoned call waits for on the loop belongs to the Trio run, and goes on.
+        # A function on the loop that an abandoned call waits for belongs to the Trio run, and goes on.
         if not (lane_of(each).abandons and listen is waits_on_the_loop)
     ],
 )
@@ -516,7 +516,7 @@ async def test_a_thread_learns_that_its_call_was_cancelled(
 
     with trio.fail_after(TEST_TIMEOUT):
         with trio.CancelScope() as scope:
-            # The whole of a worker is cancelled: its thread is that of the session's run task.
+            # A worker is cancelled as a whole, because its thread belongs to the session's run task.
             async with way(make(), lane) as call, trio.open_nursery() as nursery:
                 nursery.start_soon(call, called)
                 await gate.began.wait()

@@ -1,4 +1,4 @@
-"""What ends at a session and what travels on, whatever class it is of."""
+"""Exceptions that end at a session and exceptions that travel on, of every class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from traces import kept_cancelled
 
 
 class Panic(BaseException):
-    """As `pyo3_runtime.PanicException`: a library in Rust gave up."""
+    """Like `pyo3_runtime.PanicException`, the panic of a library in Rust."""
 
 
 FAILURES: dict[str, Callable[[], BaseException]] = {
@@ -79,7 +79,7 @@ async def test_a_cancelled_that_was_kept_is_a_failure_if_nothing_is_cancelled() 
         raise cancelled
     with trio.CancelScope() as scope:  # noqa: ASYNC100
         scope.cancel()
-        # As far as the shield nothing is cancelled.
+        # Inside the shield nothing is cancelled.
         with trio.CancelScope(shield=True), contained(seen.append):  # noqa: ASYNC100
             raise cancelled
     assert seen == [cancelled, cancelled]
@@ -118,7 +118,7 @@ async def test_a_coroutine_that_is_closed_where_it_waits_ends() -> None:
         raise AssertionError("it went on")
 
     coroutine = contains()
-    coroutine.send(None)  # to where it waits
+    coroutine.send(None)  # runs to the point at which it waits
     coroutine.close()
     assert seen == []
 

@@ -1,4 +1,4 @@
-"""The table of foreign exceptions: every row, and that no other module of the room has one of its own."""
+"""The table of foreign exceptions: each row is tested, and no other module of the room translates one."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def bad_answer() -> UnicodeDecodeError:
 
 
 def all_attempts_failed(*causes: Exception) -> OSError:
-    """As `trio.open_tcp_stream` raises it."""
+    """The error that `trio.open_tcp_stream` raises if all attempts fail."""
     error = OSError("all attempts to connect failed")
     error.__cause__ = ExceptionGroup("multiple connection attempts failed", causes)
     return error
 
 
 def no_certificate() -> trio.BrokenResourceError:
-    """As `trio.SSLStream` raises it."""
+    """The error that `trio.SSLStream` raises for a bad certificate."""
     error = trio.BrokenResourceError()
     error.__cause__ = ssl.SSLError("certificate verify failed")
     return error
 
 
 def no_pem() -> ssl.SSLError:
-    """As OpenSSL raises it."""
+    """The error that OpenSSL raises for a file that is not PEM."""
     with pytest.raises(ssl.SSLError) as caught:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(__file__)
     return caught.value
@@ -160,7 +160,7 @@ async def test_cancellation_passes_unchanged() -> None:
 
 
 OWN = ("TransportClosed", "HandshakeFailed")
-"""Errors that are no foreign ones: to say more of them than the one who raised them is no translation."""
+"""Errors of the package: an `except` clause for one of them that raises another is no translation."""
 
 
 def translations(tree: ast.Module) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Who a request comes from, behind proxies: what is believed, of whom, and that nothing can make it fail."""
+"""The origin of a request behind proxies: believed peers, believed headers, and input that must not fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROXY = "127.0.0.1:4242"
 CLIENT = "203.0.113.9"
 LOCAL = TrustedProxies.named(LOOPBACK)
 LARGEST = 16 * 1024
-"""The request head, in bytes."""
+"""Bytes of the largest request head."""
 
 
 def arrive(
@@ -35,7 +35,7 @@ def standard(*lines: str, **options: str) -> Arrival:
     return arrive(*(("forwarded", line) for line in lines), **options)  # type: ignore[arg-type]
 
 
-# ---- whom to believe
+# ---- proxies that are believed
 
 SAID = (
     ("x-forwarded-for", CLIENT),
@@ -88,7 +88,7 @@ def test_proxies_are_named_by_address_or_network(named: str, peer: str, believed
     assert (arrival.address == CLIENT) is believed
 
 
-# ---- which address
+# ---- the address
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_proxies_are_named_by_address_or_network(named: str, peer: str, believed
         ("127.0.0.8, 127.0.0.9", "127.0.0.8"),
         (f" ,, {CLIENT} ,,", CLIENT),
         (f"{CLIENT}:99999", CLIENT),
-        # What is no address is the client's, and tells nothing: the proxy before it is all that is known.
+        # Text that is no address comes from the client and tells nothing: only the proxy before it is known.
         ("unknown", PROXY),
         ("_hidden", PROXY),
         ("6.6.6.6, unknown", PROXY),
@@ -222,7 +222,7 @@ def test_the_prefix(said: str, prefix: str) -> None:
         ),
         (r'for="192.0.2.4\3"', "192.0.2.43", None, "inner.example:8080"),
         ("proto=https", PROXY, "https", "inner.example:8080"),
-        # Broken ones.
+        # Broken lines.
         ("for", PROXY, None, "inner.example:8080"),
         ("for=", PROXY, None, "inner.example:8080"),
         ("for=6.6.6.6;for=7.7.7.7", PROXY, None, "inner.example:8080"),
@@ -230,7 +230,7 @@ def test_the_prefix(said: str, prefix: str) -> None:
         ("for=6.6.6.6 proto=https", PROXY, None, "inner.example:8080"),
         ("for = 6.6.6.6", PROXY, None, "inner.example:8080"),
         ("for=6.6.6.6;host=a/b;proto=ftp", "6.6.6.6", None, "inner.example:8080"),
-        # A client's quote that is left open, behind which a proxy has appended.
+        # A quote that the client has left open, and an element that a proxy has appended behind it.
         (f'for="6.6.6.6, for={CLIENT};proto=https', CLIENT, "https", "inner.example:8080"),
         (f'for=6.6.6.6;a=", for={CLIENT};by="_x"', CLIENT, None, "inner.example:8080"),
     ],
@@ -245,7 +245,7 @@ def test_a_line_of_its_own_is_not_spoiled_by_the_one_before() -> None:
 
 
 def test_the_customary_headers_win() -> None:
-    """A proxy that knows only them hands on what a client has put into the other."""
+    """A proxy that knows only `X-Forwarded-*` hands on a `Forwarded` header that a client has written."""
     spoofed = ("forwarded", "for=6.6.6.6;proto=https;host=evil.example")
     assert arrive(("x-forwarded-for", CLIENT), spoofed) == Arrival(
         CLIENT, None, "inner.example:8080", is_forwarded=True
@@ -253,7 +253,7 @@ def test_the_customary_headers_win() -> None:
     assert arrive(("x-forwarded-prefix", "/app1"), spoofed).address == "6.6.6.6"
 
 
-# ---- anything at all
+# ---- random headers
 
 texts = st.text(st.characters(min_codepoint=1, max_codepoint=255), max_size=80)
 pieces = st.lists(
@@ -311,7 +311,7 @@ def test_what_a_client_writes_never_hides_what_its_proxy_appends(
         if in_a_line_of_its_own:
             headers = ((name, written), (name, appended))
         elif name == "forwarded" and '"' in written:
-            continue  # an element whose quotes are another's may be lost; then the proxy's address counts
+            continue  # a client's open quote may hide the element; then the proxy's address counts
         else:
             headers = ((name, f"{written}, {appended}"),)
         assert arrival_of(Request("GET", "/", headers), PROXY, LOCAL).address == node
@@ -347,7 +347,7 @@ def test_a_whole_head_of_it_takes_no_time(line: str) -> None:
     begin = time.thread_time()
     arrival_of(request, PROXY, LOCAL)
     arrival_of(other, PROXY, LOCAL)
-    assert time.thread_time() - begin < 0.1  # 2 ms, on a machine that does nothing else
+    assert time.thread_time() - begin < 0.1  # it takes 2 ms on an idle machine
 
 
 def test_no_more_than_so_many_proxies_are_walked_through() -> None:
@@ -355,7 +355,7 @@ def test_no_more_than_so_many_proxies_are_walked_through() -> None:
     assert arrive(("x-forwarded-for", line)).address == "127.0.0.1"
 
 
-# ---- what the rest of the server sees of it
+# ---- the path and host for the rest of the server
 
 
 def test_the_requests_path_is_that_below_the_prefix_whether_or_not_it_was_taken_away() -> None:

@@ -1,4 +1,4 @@
-"""What `emit` accepts as video, and what becomes of it."""
+"""The values that `emit` accepts as video, and the frames that it makes of them."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_arrays_and_tensors_agree(pixels: np.ndarray) -> None:
 
 @st.composite
 def views(draw: st.DrawFn) -> np.ndarray:
-    """A batch seen through steps, flips and transpositions of its sides."""
+    """A view of a batch, with steps, flips and a transposition of its sides."""
     dtype = draw(st.sampled_from([np.uint8, np.float16, np.float32, np.float64]))
     base = ramp(3, 8, 8, 3)
     if dtype is not np.uint8:
@@ -259,7 +259,7 @@ def test_a_subclass_is_taken_as_what_it_derives_from() -> None:
     assert type(frame) is np.ndarray
 
 
-# --- where to convert
+# --- conversion on the loop or in a thread
 
 
 @pytest.mark.parametrize("value", [ramp(H, W, 3), ramp(2, H, W, 3), torch.zeros(H, W, 3, dtype=torch.uint8)])

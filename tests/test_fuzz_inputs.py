@@ -1,4 +1,4 @@
-"""A client that sends any media at all: each frame is read by the model, or refused with a reason."""
+"""A client that sends random media: each frame is read by the model, dropped, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from slow_executor import SlowExecutor
 LIMITS = Limits(max_bad_messages=1000, max_input_bytes=4096)
 JPEG = encode_jpeg(np.zeros((16, 16, 3), np.uint8))
 LARGE = encode_jpeg(np.zeros((64, 64, 3), np.uint8))
-"""12 KiB when it is decoded, and so too large."""
+"""12 KiB when it is decoded, which is more than `max_input_bytes`."""
 
 
 class Camera(Input):
@@ -34,7 +34,7 @@ class Picture(Output):
 
 
 class Reader(ReactorModel):
-    """Reads all that there is, on every track."""
+    """Reads all frames of every track."""
 
     input: Camera
     seen: list[InputFrame]
@@ -77,7 +77,7 @@ PAYLOADS = st.one_of(
         lambda change: JPEG[: change[0]] + bytes([change[1]]) + JPEG[change[0] + 1 :]
     ),
 )
-# Most of what is drawn freely is refused for its header: these get further.
+# Most frames with a random header are refused for it: the headers of these frames are valid.
 SOUND = st.sampled_from(
     [
         ({"track": "webcam", "seq": 1, "pts": 0, "codec": "jpeg"}, None),
@@ -117,7 +117,7 @@ async def test_every_frame_is_read_or_refused(batches: list[tuple[list[bytes], f
             await client.transport.send(batch)
             await trio.sleep(pause)
         await trio.sleep(1)
-        await client.ping()  # it still answers
+        await client.ping()  # the session still answers
         counts = client.session.statistics().counts
         dropped = sum(track.dropped for track in counts.inputs.values())
         refused = 0

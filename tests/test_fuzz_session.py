@@ -1,6 +1,6 @@
-"""A client that does anything at any time, and what must be true of its session all the same.
+"""A client that does anything at any time, and the rules that its session must keep all the same.
 
-Hypothesis draws what the client does; `Oracle` knows, from the wire's rules alone, which answers each
+Hypothesis draws the client's actions; `Oracle` knows, from the wire's rules alone, which answers each
 message may get. Everything runs in virtual time, so a failing example can be played again.
 """
 
@@ -58,7 +58,7 @@ LIMITS = Limits(
     max_bad_messages=4,
 )
 QUIET = 60.0
-"""Virtual seconds in which everything that a session still has to do is done."""
+"""Virtual seconds in which a session finishes all its work."""
 
 
 class Said(ModelMessage):
@@ -66,7 +66,7 @@ class Said(ModelMessage):
 
 
 class Fuzzed(ReactorModel):
-    """Notes what runs, in order; `n` is a command's number."""
+    """Notes its handlers and hooks in the order in which they run; `n` is a command's number."""
 
     notes: list[tuple[str, int]]
     files: list[str]
@@ -169,7 +169,7 @@ RAN = {
     "refuse": "too_dark",
     "fail": "internal_error",
 }
-"""The answer of a command whose handler has run; `reactor.ack` of all others."""
+"""The answer to a command whose handler has run; commands that are not listed get `reactor.ack`."""
 GARBAGE: list[str | bytes] = ["?", "[1]", '{"type": 5}', b"", b"\x09\x00\x02{}", b"\x01\x00\x02{}"]
 
 
@@ -177,12 +177,12 @@ def content(upload_id: str, size: int) -> bytes:
     return (upload_id.encode() * 30)[:size]
 
 
-# ---- what must be true
+# ---- the rules
 
 
 @attrs.define
 class Sent:
-    """A message with an id, and the answers that it may get. `must` is cleared while none is due."""
+    """A message with an id, and the answers that it may get. `must` is False while no answer is due."""
 
     n: int
     name: str
@@ -210,7 +210,7 @@ class Oracle:
     files: dict[str, File] = attrs.field(factory=dict)
     spent: set[str] = attrs.field(factory=set)
     surplus: set[str] = attrs.field(factory=set)
-    # Errors that answer no id: how often each code is due.
+    # Errors that answer no id: the number of errors that are due, by code.
     complaints: dict[str, int] = attrs.field(factory=dict)
     bad: int = 0
     too_many: bool = False
@@ -253,7 +253,7 @@ class Oracle:
             return text
         sent.may = {"said", "overloaded"} | ({"reactor.superseded"} if name in DEDUPED else set())
         sent.text = content(upload_id, file.size).decode()
-        # One that was spooled must be read back first: until then the command waits aside too.
+        # A spooled file must be read back first: until then the command waits aside too.
         sent.aside = file.state == "receiving" or file.size > LIMITS.spool_bytes
         if file.state == "receiving":
             sent.may.add("unresolved_upload")
@@ -318,7 +318,7 @@ class Oracle:
         return text
 
 
-# ---- what the client does
+# ---- the client's actions
 
 upload_ids = st.sampled_from("abcdef")
 slips = st.sampled_from([0] * 8 + [-1, 1])
@@ -385,11 +385,11 @@ class Player:
             or now.bytes_waiting <= LIMITS.max_queued_bytes,
             f"{now.commands_waiting} commands and files wait": now.commands_waiting
             <= LIMITS.max_queued_events + LIMITS.max_uploads,
-            # What one command has taken from the disk is in memory too.
+            # The file that one command has read back from the disk is in memory too.
             f"{kept} bytes uploaded": kept <= LIMITS.max_session_upload_bytes + LIMITS.max_upload_bytes,
         }
         if self.transport.is_read and now.messages_waiting == 0 and now.state != "ending":
-            # Wherever they wait: in the queue, aside for an upload, and one in the dispatcher's hands.
+            # Commands wait in the queue or aside for an upload, and the dispatcher holds one.
             waiting = self._unanswered() - {n for _, n in self.session.model.notes}
             bounds[f"{waiting} wait"] = len(waiting) <= LIMITS.max_queued_events + 1
         self.faults += [text for text, holds in bounds.items() if not holds]
@@ -411,7 +411,7 @@ class Player:
         ]
 
     def check(self, *, is_quiet: bool) -> None:
-        """All that can be said at the end; `is_quiet`: everything had time to be done and answered."""
+        """Check all rules at the end; `is_quiet`: the session had time to do and answer everything."""
         answers = self.answers()
         kinds = {id_: kind for id_, kind, _ in answers}
         if len(kinds) != len(answers):
@@ -457,7 +457,7 @@ class Player:
                 self.faults.append(f"@file_uploaded for {model.files}, complete are {complete}")
 
     def _check_dedupe(self, kinds: dict[int, str]) -> None:
-        """Whatever was superseded has a later one of its event that was taken."""
+        """A superseded command has a later command of the same event that was taken."""
         for name in DEDUPED:
             taken = [
                 n
@@ -470,7 +470,7 @@ class Player:
                 self.faults.append(f"the last {name}, {max(taken)}, was superseded: {kinds}")
 
     def _check_overloaded(self, kinds: dict[int, str]) -> None:
-        """`overloaded` is said only if as many commands may have waited: files that wait do not count."""
+        """`overloaded` is due only if `max_queued_events` commands may have waited; files do not count."""
         for n, kind in kinds.items():
             sent = self.oracle.sent[n]
             ahead = [
@@ -538,7 +538,7 @@ async def play_example(
 
 @attrs.define
 class Stage:
-    """What an example leaves traces in: temporary files, errors in the log."""
+    """The traces that an example may leave: temporary files, and errors in the log."""
 
     files: list[Any]
     logged: list[dict[str, Any]]
@@ -571,7 +571,7 @@ def stage() -> Iterator[Stage]:
     short_writes=st.booleans(),
     in_threads=st.booleans(),
 )
-# Both tasks of the link end while the session, which nothing can be written for, closes.
+# Both tasks of the link end while the session closes, during which nothing can be written to the client.
 @example(
     script=[("command", "mark")] * 9 + [("pause",)],
     ending="drain",
